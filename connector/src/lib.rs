@@ -1,1 +1,66 @@
-//! Under construction.
+//! The Bare Metal Database: sessions and work locks for the control plane of a fleet of machines.
+//!
+//! One SQL schema about a fleet, and the library through which every component of its control plane connects to it: CockroachDB where a fleet
+//! outgrows one server, PostgreSQL for one, SQLite embedded. Two mechanisms, both plain rows that any query can see:
+//!
+//! - A [`Session`] is a component's liveness, kept by heartbeats. A session that is not renewed is expired by the [`Collector`] of any other.
+//! - A [`Work`] is a machine that a session holds for one [`Process`], over many transactions, so that nobody else does conflicting work on it.
+//!   Its [`fence`](Work::fence) goes along with every effect outside the database.
+//!
+//! The database decides; a process only decides when to stop believing. A component [connects](Bmdb::connect), [starts a
+//! session](Bmdb::start_session), [claims](Session::claim), works, and [finishes](Work::finish), [fails](Work::fail) or
+//! [cancels](Work::cancel); or hands a [`Worker`] to the [`Runner`], which does all that.
+
+mod backoff;
+mod backoffs;
+mod bmdb;
+mod claim;
+mod collector;
+mod config;
+mod database;
+mod dialect;
+mod eligible;
+mod end;
+mod error;
+mod explain;
+mod history;
+mod hold;
+mod lease;
+mod liveness;
+pub mod machine;
+mod operator;
+mod process;
+mod release;
+mod runner;
+mod schema;
+mod select;
+mod session;
+pub mod tag;
+mod tx;
+mod work;
+
+pub use backoff::{Backoff, BackoffError};
+pub use bmdb::Bmdb;
+pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
+pub use bmdb_entity::{session as session_row, work as work_row, work_backoff, work_history, work_hold};
+pub use claim::{Claim, ClaimMany};
+pub use collector::{Collector, Sweep};
+pub use config::{Config, ConfigError, runtime_info_of};
+pub use dialect::Dialect;
+pub use eligible::Eligible;
+pub use end::{Unfinished, fit_cause};
+pub use error::Error;
+pub use explain::{ClauseState, Explanation, Holder};
+pub use hold::{Hold, Until};
+pub use operator::HeldBySession;
+pub use process::Process;
+pub use runner::{Counts, Runner, Worker};
+pub use schema::MIGRATIONS;
+pub use select::MachineSelect;
+pub use session::{Drained, Session};
+pub use tag::{
+    agent_heartbeat, agent_started, hardware_report, os_installation_report, os_installation_request, provided,
+};
+pub use tokio_util::sync::CancellationToken;
+pub use tx::{Tx, TxClosure, TxFnOnce};
+pub use work::{HeldWork, StopReason, Work};

@@ -1,0 +1,201 @@
+//! The handle to one database.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bmdb_entity::{MachineId, SessionId, WorkId, work_backoff, work_history, work_hold};
+use sea_orm::DatabaseConnection;
+
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::database::Database;
+use crate::dialect::Dialect;
+use crate::error::Error;
+use crate::explain::{self, Explanation};
+use crate::hold::{self, Hold};
+use crate::operator::{self, HeldBySession};
+use crate::process::Process;
+use crate::session::Session;
+use crate::{backoffs, history};
+
+/// A connection to the Bare Metal Database: what a component opens once and clones freely.
+///
+/// It reads, and it does what operators do. To transact and to hold work, [start a session](Self::start_session).
+#[derive(Clone)]
+pub struct Bmdb(Arc<Database>);
+
+impl Bmdb {
+    /// Opens the database and checks that its schema is one this component works on. Never alters a schema.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::NotMigrated`], [`Error::SchemaNewer`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        Database::open(config).await.map(Self)
+    }
+
+    /// Starts a session: the liveness of this component, kept by heartbeats until it is closed or lost.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a session row that a collector expires.
+    pub async fn start_session(&self) -> Result<Session, Error> {
+        Session::start(&self.0).await
+    }
+
+    /// A connection for reads outside transactions. On SQLite it refuses writes; on PostgreSQL writing through it would skip the session's
+    /// check: don't.
+    #[must_use]
+    pub fn reads(&self) -> &DatabaseConnection {
+        &self.0.reads
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// A collector for this database. [`Runner`](crate::Runner) runs one by default.
+    #[must_use]
+    pub fn collector(&self) -> Collector {
+        Collector::new(Arc::clone(&self.0))
+    }
+
+    /// How many machines are eligible for `P` now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn count<P: Process>(&self) -> Result<u64, Error> {
+        explain::count::<P>(&self.0).await
+    }
+
+    /// Whether `P` could claim `machine` now, and if not, why: each clause, the holder, the backoff, the holds, and the earliest time.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMachine`], or when the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn explain<P: Process>(&self, machine: MachineId) -> Result<Explanation, Error> {
+        explain::explain::<P>(&self.0, machine).await
+    }
+
+    /// Everything that happened on a machine, in the order of its claims. A machine that is gone keeps its history.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn history(&self, machine: MachineId) -> Result<Vec<work_history::Model>, Error> {
+        history::of_machine(&self.0, machine).await
+    }
+
+    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
+    /// on; see [`ask_to_stop`](Self::ask_to_stop).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without a reason or an author, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future places the hold or does not.
+    pub async fn place_hold(&self, machine: MachineId, hold: Hold) -> Result<(), Error> {
+        hold::place(&self.0, machine, hold).await
+    }
+
+    /// Lifts the hold on a slot, or with `None` the one on the whole machine. `false`: there was none.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lifts the hold or does not.
+    pub async fn lift_hold(&self, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
+        hold::lift(&self.0, machine, slot).await
+    }
+
+    /// The holds on a machine, or on all; also those whose time is over.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn holds(&self, machine: Option<MachineId>) -> Result<Vec<work_hold::Model>, Error> {
+        hold::list(&self.0, machine).await
+    }
+
+    /// The backoffs from a machine, or from all; also those whose time is over.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn backoffs(&self, machine: Option<MachineId>) -> Result<Vec<work_backoff::Model>, Error> {
+        backoffs::list(&self.0, machine).await
+    }
+
+    /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.
+    ///
+    /// # Errors
+    /// [`Error::UnknownProcess`], or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the backoff or does not.
+    pub async fn clear_backoff(&self, machine: MachineId, process: &str) -> Result<bool, Error> {
+        backoffs::clear(&self.0, machine, process).await
+    }
+
+    /// Asks the holder of a work to stop: its stop token fires at its next heartbeat. What it does then is its own decision. `false`: there is no
+    /// such work.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without a reason, or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future asks or does not.
+    pub async fn ask_to_stop(&self, work: WorkId, reason: &str) -> Result<bool, Error> {
+        operator::ask_to_stop(&self.0, work, reason).await
+    }
+
+    /// Breaks a session: it cannot be renewed any more, its holder learns that at its next heartbeat or when its trust ends, and a collector
+    /// expires it an interval later, when nobody can believe in it any longer. There is no way to take a single work from a live holder: for a
+    /// while both would believe.
+    ///
+    /// Answers what the session holds, all of which is lost with it; `None`: there is no such session.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks the session or does not.
+    pub async fn break_session(&self, session: SessionId) -> Result<Option<HeldBySession>, Error> {
+        operator::break_session(&self.0, session).await
+    }
+
+    /// Closes every connection, after what is under way has ended. Close sessions first.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves some connections to be closed when they are dropped.
+    pub async fn close(self) {
+        self.0.close().await;
+    }
+}
+
+impl fmt::Debug for Bmdb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bmdb")
+            .field("database", &self.0.name)
+            .field("config", &self.0.config)
+            .finish()
+    }
+}

@@ -1,0 +1,572 @@
+//! How a component connects: where the values come from, and the one place that checks them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::SqliteConnectOptions;
+
+/// What is wrong with a configuration. Never holds the URL: it may carry a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The URL is not one.
+    #[error(
+        "the database URL is not valid: {reason}; expected sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/DATABASE"
+    )]
+    Url {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The URL names a database that we do not speak to.
+    #[error(
+        "the database URL has the scheme {scheme:?}; expected sqlite, postgres or postgresql (also for CockroachDB)"
+    )]
+    Scheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A database in memory is seen by one connection only, so there is nobody to lock against.
+    #[error("a SQLite database in memory cannot be shared between components; use a file")]
+    InMemory,
+    /// The connection would be readable on its way, or to anyone who answers.
+    #[error(
+        "the host {host} is not this machine and sslmode is not verify-full; set sslmode=verify-full, or allow plaintext explicitly"
+    )]
+    Plaintext {
+        /// The host.
+        host: String,
+    },
+    /// A setting's value is not in its range.
+    #[error("{setting} is {value:?}; expected {expected}")]
+    Setting {
+        /// Which setting.
+        setting: &'static str,
+        /// What it was.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// There is no such setting.
+    #[error("there is no setting {name:?}; known are: {}", NAMES.join(", "))]
+    UnknownSetting {
+        /// The name.
+        name: String,
+    },
+    /// A variable of the environment is needed.
+    #[error("the environment variable {name} is not set; expected {expected}")]
+    Missing {
+        /// Which.
+        name: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+/// How a component connects to BMDB.
+///
+/// Values come from code, from the URL's own parameters (`?bmdb.interval=5s`) and from the environment (`BMDB_INTERVAL=5s`, read by
+/// [`Config::from_env`]). They are checked once, by [`Bmdb::connect`](crate::Bmdb::connect).
+///
+/// | setting | default | meaning |
+/// |---|---|---|
+/// | `interval` | 10 s | how long one heartbeat keeps a session alive: 100 ms to 1 h |
+/// | `margin` | interval / 5 | how much earlier than the database the process stops believing: below half the interval |
+/// | `max_connections` | 10 | connections for transaction bodies; the library has 4 more, and 2 for heartbeats |
+/// | `acquire_timeout` | 5 s | how long a call waits for a free connection |
+/// | `statement_timeout` | 10 s | how long one statement may run |
+/// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
+/// | `allow_plaintext` | false | connect to another host without `sslmode=verify-full` |
+///
+/// Certificates are PostgreSQL's own URL parameters: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
+///
+/// ```
+/// use bmdb::{Config, runtime_info};
+/// use std::time::Duration;
+///
+/// let config = Config::new("sqlite://bmdb.sqlite?mode=rwc", "shepherd", runtime_info!()).interval(Duration::from_secs(5));
+/// assert!(config.check().is_ok());
+/// assert!(config.interval(Duration::ZERO).check().is_err());
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) url: String,
+    pub(crate) component: String,
+    pub(crate) runtime_info: String,
+    pub(crate) interval: Duration,
+    margin: Option<Duration>,
+    pub(crate) max_connections: u32,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) statement_timeout: Duration,
+    pub(crate) retry_budget: Duration,
+    allow_plaintext: bool,
+}
+
+/// The settings that a URL or the environment may carry.
+const NAMES: [&str; 7] = [
+    "interval",
+    "margin",
+    "max_connections",
+    "acquire_timeout",
+    "statement_timeout",
+    "retry_budget",
+    "allow_plaintext",
+];
+
+const URL_PREFIX: &str = "bmdb.";
+
+impl Config {
+    /// The configuration of a component with this name, for the database at `url`. `runtime_info` tells people which incarnation this is;
+    /// [`runtime_info!`](crate::runtime_info) makes one.
+    pub fn new(url: impl Into<String>, component: impl Into<String>, runtime_info: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            component: component.into(),
+            runtime_info: runtime_info.into(),
+            interval: Duration::from_secs(10),
+            margin: None,
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            retry_budget: Duration::from_secs(15),
+            allow_plaintext: false,
+        }
+    }
+
+    /// The same from the environment: `BMDB_DATABASE_URL`, and `BMDB_` with each setting's name in capitals.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] without `BMDB_DATABASE_URL`; [`ConfigError::Setting`] for a value that cannot be read.
+    pub fn from_env(component: impl Into<String>, runtime_info: impl Into<String>) -> Result<Self, ConfigError> {
+        Self::from_variables(component, runtime_info, |name| std::env::var(name).ok())
+    }
+
+    fn from_variables(
+        component: impl Into<String>,
+        runtime_info: impl Into<String>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let url = variable("BMDB_DATABASE_URL").ok_or(ConfigError::Missing {
+            name: "BMDB_DATABASE_URL",
+            expected: "the database's URL",
+        })?;
+        let mut config = Self::new(url, component, runtime_info);
+        for name in NAMES {
+            if let Some(value) = variable(&format!("BMDB_{}", name.to_uppercase())) {
+                config.set(name, &value)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// How long one heartbeat keeps a session alive. Heartbeats are sent every third of it.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How much earlier than the database the process stops believing in its session.
+    #[must_use]
+    pub fn margin(mut self, margin: Duration) -> Self {
+        self.margin = Some(margin);
+        self
+    }
+
+    /// How many connections the bodies of transactions may use at once. (SQLite has one writer, whatever this says.)
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// How long a call waits for a free connection.
+    #[must_use]
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.acquire_timeout = timeout;
+        self
+    }
+
+    /// How long one statement may run.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// For how long a transaction is run again after losing against others.
+    #[must_use]
+    pub fn retry_budget(mut self, budget: Duration) -> Self {
+        self.retry_budget = budget;
+        self
+    }
+
+    /// Whether to connect to another host without `sslmode=verify-full`.
+    #[must_use]
+    pub fn allow_plaintext(mut self, allow: bool) -> Self {
+        self.allow_plaintext = allow;
+        self
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        match name {
+            "interval" => self.interval = duration("interval", value)?,
+            "margin" => self.margin = Some(duration("margin", value)?),
+            "max_connections" => self.max_connections = parse("max_connections", value, "a whole number above zero")?,
+            "acquire_timeout" => self.acquire_timeout = duration("acquire_timeout", value)?,
+            "statement_timeout" => self.statement_timeout = duration("statement_timeout", value)?,
+            "retry_budget" => self.retry_budget = duration("retry_budget", value)?,
+            "allow_plaintext" => self.allow_plaintext = parse("allow_plaintext", value, "true or false")?,
+            _ => {
+                return Err(ConfigError::UnknownSetting { name: name.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every value without connecting.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.clone().checked().map(drop)
+    }
+
+    /// Applies the URL's own settings and checks everything.
+    pub(crate) fn checked(mut self) -> Result<(Self, Address), ConfigError> {
+        let url = std::mem::take(&mut self.url);
+        self.url = self.take_settings_of(&url)?;
+        self.check_settings()?;
+        let address = Address::parse(&self.url, self.allow_plaintext)?;
+        Ok((self, address))
+    }
+
+    /// Reads our parameters off the URL and returns the rest of it.
+    fn take_settings_of(&mut self, url: &str) -> Result<String, ConfigError> {
+        let Some((base, query)) = url.split_once('?') else {
+            return Ok(url.to_owned());
+        };
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.strip_prefix(URL_PREFIX) {
+                None => others.push(pair),
+                Some(setting) => {
+                    let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+                    self.set(name, value)?;
+                }
+            }
+        }
+        Ok(if others.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}?{}", others.join("&"))
+        })
+    }
+
+    fn check_settings(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: &dyn fmt::Debug, expected| {
+            Err(ConfigError::Setting {
+                setting,
+                value: format!("{value:?}"),
+                expected,
+            })
+        };
+        if !is_plain_text(&self.component, 200) {
+            return wrong(
+                "component",
+                &self.component,
+                "1 to 200 characters, none of them a control character",
+            );
+        }
+        if self.runtime_info.len() > 4096 || self.runtime_info.contains('\0') {
+            return wrong("runtime_info", &"…", "at most 4 kB without NUL");
+        }
+        if self.interval < Duration::from_millis(100) || self.interval > Duration::from_secs(3600) {
+            return wrong("interval", &self.interval, "100ms to 1h");
+        }
+        let margin = self.margin_or_default();
+        if margin.is_zero() || margin >= self.interval / 2 {
+            return wrong("margin", &margin, "more than zero and less than half the interval");
+        }
+        if !(1..=1000).contains(&self.max_connections) {
+            return wrong("max_connections", &self.max_connections, "1 to 1000");
+        }
+        let times = [
+            ("acquire_timeout", self.acquire_timeout),
+            ("statement_timeout", self.statement_timeout),
+            ("retry_budget", self.retry_budget),
+        ];
+        for (setting, time) in times {
+            if time < Duration::from_millis(10) || time > Duration::from_secs(3600) {
+                return wrong(setting, &time, "10ms to 1h");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn margin_or_default(&self) -> Duration {
+        self.margin.unwrap_or(self.interval / 5)
+    }
+}
+
+/// Without the URL, which may carry a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("component", &self.component)
+            .field("runtime_info", &self.runtime_info)
+            .field("interval", &self.interval)
+            .field("margin", &self.margin_or_default())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the database is, as the driver takes it.
+pub(crate) enum Address {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl Address {
+    fn parse(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(ConfigError::Url {
+                reason: "it has no scheme",
+            });
+        };
+        match scheme {
+            "sqlite" if rest.contains(":memory:") || rest.contains("mode=memory") => Err(ConfigError::InMemory),
+            "sqlite" if rest.trim_start_matches('/').split('?').next() == Some("") => Err(ConfigError::Url {
+                reason: "it names no file",
+            }),
+            "sqlite" => SqliteConnectOptions::from_str(url)
+                .map(|options| Self::Sqlite(Box::new(options)))
+                .map_err(|_hides_the_url| ConfigError::Url {
+                    reason: "a parameter after the file is not one of SQLite's",
+                }),
+            "postgres" | "postgresql" => Self::postgres(url, allow_plaintext),
+            // An unknown scheme is short; anything longer may be a password in the wrong place.
+            _ => Err(ConfigError::Scheme {
+                scheme: scheme.chars().take(16).collect(),
+            }),
+        }
+    }
+
+    fn postgres(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+        let parsed = url::Url::parse(url).map_err(|error| ConfigError::Url {
+            reason: match error {
+                url::ParseError::InvalidPort => "its port is not a number below 65536",
+                url::ParseError::EmptyHost => "it names no host",
+                _ => "it cannot be read as a URL",
+            },
+        })?;
+        if parsed.path().trim_start_matches('/').is_empty() {
+            return Err(ConfigError::Url {
+                reason: "it names no database",
+            });
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
+            reason: "a parameter has a value that PostgreSQL does not know, such as sslmode",
+        })?;
+        let verified = parsed.query_pairs().any(|(name, value)| {
+            matches!(name.as_ref(), "sslmode" | "ssl-mode") && value.eq_ignore_ascii_case("verify-full")
+        });
+        let host = options.get_host();
+        if !verified && !allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
+            return Err(ConfigError::Plaintext { host: host.to_owned() });
+        }
+        Ok(Self::Postgres(Box::new(options)))
+    }
+
+    /// The database's name for people: no user, no password, no parameters.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Sqlite(options) => format!("sqlite://{}", options.get_filename().display()),
+            Self::Postgres(options) => format!(
+                "postgres://{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.starts_with('/')
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether `text` can be shown in one line of a log without changing its form.
+fn is_plain_text(text: &str, longest: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= longest && !text.chars().any(char::is_control)
+}
+
+fn parse<T: FromStr>(setting: &'static str, value: &str, expected: &'static str) -> Result<T, ConfigError> {
+    value.trim().parse().map_err(|_any| ConfigError::Setting {
+        setting,
+        value: value.chars().take(50).collect(),
+        expected,
+    })
+}
+
+/// Reads `250ms`, `10s`, `5m` or `1h`.
+fn duration(setting: &'static str, value: &str) -> Result<Duration, ConfigError> {
+    const EXPECTED: &str = "a whole number with ms, s, m or h";
+    let digits = value.trim().trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let number: u64 = parse(setting, digits, EXPECTED)?;
+    let milliseconds = match value.trim().trim_start_matches(|digit: char| digit.is_ascii_digit()) {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    milliseconds
+        .map(Duration::from_millis)
+        .ok_or_else(|| ConfigError::Setting {
+            setting,
+            value: value.chars().take(50).collect(),
+            expected: EXPECTED,
+        })
+}
+
+/// Version, host and process of this component, for people who look at its session.
+#[macro_export]
+macro_rules! runtime_info {
+    () => {
+        $crate::runtime_info_of(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    };
+}
+
+/// What [`runtime_info!`](crate::runtime_info) calls with the package's name and version.
+#[must_use]
+pub fn runtime_info_of(package: &str, version: &str) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{package} {version} on {host}, process {}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str) -> Result<(), ConfigError> {
+        Config::new(url, "shepherd", "").check()
+    }
+
+    #[test]
+    fn good_urls_are_taken() {
+        for url in [
+            "sqlite://bmdb.sqlite?mode=rwc",
+            "sqlite:bmdb.sqlite",
+            "sqlite:///var/lib/bmdb.sqlite?mode=rw&bmdb.interval=2s",
+            "postgres://bmdb@127.0.0.1:5432/bmdb",
+            "postgresql://bmdb:secret@[::1]/bmdb",
+            "postgres://bmdb@localhost/bmdb?bmdb.margin=250ms",
+            "postgres://bmdb@db.example:26257/bmdb?sslmode=verify-full",
+            "postgres://bmdb@db.example:26257/bmdb?bmdb.allow_plaintext=true",
+        ] {
+            assert_eq!(check(url), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_showing_the_password() {
+        for url in [
+            "",
+            "canary",
+            "sqlite:",
+            "sqlite://?mode=rwc",
+            "sqlite::memory:",
+            "sqlite://x?mode=canary",
+            "mysql://user:canary@localhost/bmdb",
+            "cockroachdb://user:canary@localhost/bmdb",
+            "postgres://user:canary@localhost",
+            "postgres://user:canary@localhost:99999/bmdb",
+            "postgres://user:canary@localhost/bmdb?sslmode=canary",
+            "postgres://user:canary@db.example/bmdb",
+            "postgres://user:canary@db.example/bmdb?sslmode=require",
+            "postgres://user:canary@127.0.0.1.example/bmdb",
+            "postgres://user:canary@localhost/bmdb?bmdb.interval=0s",
+            "postgres://user:canary@localhost/bmdb?bmdb.interval=soon",
+            "postgres://user:canary@localhost/bmdb?bmdb.intervall=1s",
+        ] {
+            let error = check(url).expect_err(url);
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("canary"), "{url} gives {shown}");
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let config = || Config::new("sqlite://bmdb.sqlite", "shepherd", "");
+        let seconds = Duration::from_secs;
+        for (wrong, setting) in [
+            (config().interval(Duration::ZERO), "interval"),
+            (config().interval(seconds(3601)), "interval"),
+            (config().margin(seconds(5)), "margin"),
+            (config().margin(Duration::ZERO), "margin"),
+            (config().max_connections(0), "max_connections"),
+            (config().acquire_timeout(Duration::ZERO), "acquire_timeout"),
+            (config().statement_timeout(Duration::ZERO), "statement_timeout"),
+            (config().retry_budget(Duration::MAX), "retry_budget"),
+            (Config::new("sqlite://bmdb.sqlite", "", ""), "component"),
+            (Config::new("sqlite://bmdb.sqlite", "two\nlines", ""), "component"),
+            (Config::new("sqlite://bmdb.sqlite", "shepherd", "\0"), "runtime_info"),
+        ] {
+            match wrong.check() {
+                Err(ConfigError::Setting { setting: found, .. }) => assert_eq!(found, setting),
+                other => panic!("{setting}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_environment_carries_every_setting() {
+        let variable = |name: &str| match name {
+            "BMDB_DATABASE_URL" => Some("sqlite://bmdb.sqlite".to_owned()),
+            "BMDB_INTERVAL" => Some("2s".to_owned()),
+            "BMDB_MAX_CONNECTIONS" => Some("3".to_owned()),
+            _ => None,
+        };
+        let config = Config::from_variables("shepherd", "", variable).expect("the variables are good");
+        assert_eq!(config.interval, Duration::from_secs(2));
+        assert_eq!(config.max_connections, 3);
+        assert_eq!(
+            Config::from_variables("shepherd", "", |_| None).expect_err("there is no URL"),
+            ConfigError::Missing {
+                name: "BMDB_DATABASE_URL",
+                expected: "the database's URL"
+            }
+        );
+    }
+
+    #[test]
+    fn the_url_is_not_in_the_debug_form() {
+        let config = Config::new("postgres://user:canary@localhost/bmdb", "shepherd", "");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("interval", "250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("interval", "1h"), Ok(Duration::from_secs(3600)));
+        for wrong in [
+            "",
+            "s",
+            "10",
+            "1.5s",
+            "-1s",
+            "10 s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert!(duration("interval", wrong).is_err(), "{wrong}");
+        }
+    }
+}

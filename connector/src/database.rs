@@ -1,0 +1,331 @@
+//! The connections to one database: which pools there are, how they are set up, and what is checked before anything else happens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bmdb_entity::SessionId;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions, Connection};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbErr, QueryResult, SqlxPostgresConnector, SqlxSqliteConnector, Statement,
+    Value,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Address, Config};
+use crate::dialect::Dialect;
+use crate::error::{Error, Fault};
+use crate::process::Registered;
+use crate::tx::Scope;
+
+/// One database, as all parts of this library share it.
+pub(crate) struct Database {
+    pub(crate) config: Config,
+    pub(crate) dialect: Dialect,
+    /// The database's name for people, without credentials.
+    pub(crate) name: String,
+    /// Bodies of transactions: SERIALIZABLE on PostgreSQL, the one writer on SQLite.
+    pub(crate) bodies: DatabaseConnection,
+    /// The library's own statements: READ COMMITTED on PostgreSQL, where the fence makes them correct; the one writer on SQLite.
+    pub(crate) library: DatabaseConnection,
+    /// Reads outside transactions: the library's connections on PostgreSQL, readers that do not wait for the writer on SQLite.
+    pub(crate) reads: DatabaseConnection,
+    /// Heartbeats only, so that no work can starve them.
+    pub(crate) heartbeats: DatabaseConnection,
+    /// Transactions that no session owns.
+    pub(crate) tasks: TaskTracker,
+    /// Processes that this component has registered.
+    pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
+    /// The sessions of this process, which its own collector leaves alone.
+    own_sessions: Mutex<Vec<SessionId>>,
+    file: Option<OpenFile>,
+}
+
+impl Database {
+    pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Error> {
+        let (config, address) = config.checked()?;
+        let name = address.describe();
+        let (dialect, pools, file) = match address {
+            Address::Sqlite(options) => open_sqlite(&config, &name, *options).await?,
+            Address::Postgres(options) => open_postgres(&config, &name, *options).await?,
+        };
+        let database = Self {
+            dialect,
+            bodies: pools.bodies,
+            library: pools.library,
+            reads: pools.reads,
+            heartbeats: pools.heartbeats,
+            tasks: TaskTracker::new(),
+            registered: Mutex::default(),
+            own_sessions: Mutex::default(),
+            file,
+            config,
+            name,
+        };
+        crate::schema::check(&database).await?;
+        Ok(Arc::new(database))
+    }
+
+    pub(crate) fn unreachable(&self, source: DbErr) -> Error {
+        Error::Unreachable {
+            database: self.name.clone(),
+            source: source.into(),
+        }
+    }
+
+    /// A scope for the library's own transactions that no session owns.
+    pub(crate) fn scope(&self, doing: &'static str) -> Scope<'_> {
+        Scope {
+            doing,
+            pool: &self.library,
+            dialect: self.dialect,
+            tasks: &self.tasks,
+            budget: self.config.retry_budget,
+            trust: None,
+        }
+    }
+
+    /// One read outside transactions.
+    pub(crate) async fn read(
+        &self,
+        doing: &'static str,
+        text: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, Error> {
+        self.read_statement(doing, self.dialect.statement(text, values)).await
+    }
+
+    /// One read outside transactions, asked again when its connection broke.
+    pub(crate) async fn read_statement(
+        &self,
+        doing: &'static str,
+        statement: Statement,
+    ) -> Result<Vec<QueryResult>, Error> {
+        let started = std::time::Instant::now();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.reads.query_all_raw(statement.clone()).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) if Fault::of(&error).is_transient() && started.elapsed() < self.config.retry_budget => {
+                    tokio::time::sleep(crate::tx::pause_after(attempts)).await;
+                }
+                Err(error) => return Err(Error::database(doing)(error)),
+            }
+        }
+    }
+
+    /// The sessions of this process.
+    pub(crate) fn own_sessions(&self) -> MutexGuard<'_, Vec<SessionId>> {
+        self.own_sessions
+            .lock()
+            .expect("BUG: nothing panics while it holds this lock")
+    }
+
+    /// Whether the file that we opened still is the one at its path. A SQLite file that was replaced lets two components each write their own.
+    pub(crate) fn is_still_there(&self) -> bool {
+        self.file.as_ref().is_none_or(OpenFile::is_still_there)
+    }
+
+    /// Closes every connection.
+    pub(crate) async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        for pool in [&self.heartbeats, &self.reads, &self.library, &self.bodies] {
+            if let Err(error) = pool.close_by_ref().await {
+                tracing::debug!(%error, "a pool did not close cleanly");
+            }
+        }
+    }
+}
+
+struct Pools {
+    bodies: DatabaseConnection,
+    library: DatabaseConnection,
+    reads: DatabaseConnection,
+    heartbeats: DatabaseConnection,
+}
+
+const LIBRARY_CONNECTIONS: u32 = 4;
+/// One would do, were it not for a heartbeat whose connection hangs: the next must not wait for it.
+const HEARTBEAT_CONNECTIONS: u32 = 2;
+const SQLITE_READERS: u32 = 4;
+/// A connection that was idle for longer is asked whether it lives before it is used. (Asking every time is a round trip per transaction.)
+const TRUSTED_IDLE: Duration = Duration::from_secs(30);
+
+async fn open_postgres(
+    config: &Config,
+    name: &str,
+    options: PgConnectOptions,
+) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
+    // One connection by hand: the pool would try a refused connection again until its time is up, and lose the reason.
+    let quiet = options
+        .application_name(&format!("bmdb {}", config.component))
+        .log_statements(log::LevelFilter::Debug)
+        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
+    let unreachable = |source: sea_orm::sqlx::Error| Error::Unreachable {
+        database: name.to_owned(),
+        source: source.into(),
+    };
+    let opened = tokio::time::timeout(config.acquire_timeout, quiet.clone().connect()).await;
+    let mut first = opened
+        .map_err(|_elapsed| unreachable(sea_orm::sqlx::Error::PoolTimedOut))?
+        .map_err(unreachable)?;
+    let version: String = sea_orm::sqlx::query_scalar("SELECT version()")
+        .fetch_one(&mut first)
+        .await
+        .map_err(unreachable)?;
+    if let Err(error) = first.close().await {
+        tracing::debug!(%error, "the first connection did not close cleanly");
+    }
+    let dialect = crate::schema::dialect_of(name, &version)?;
+
+    // Isolation is the library's own: what the URL says comes first in the start-up options and what we say comes last, and the last counts.
+    let with = |isolation: &str, limit: Duration| {
+        quiet.clone().options([
+            ("default_transaction_isolation", isolation.to_owned()),
+            ("statement_timeout", limit.as_millis().to_string()),
+            ("lock_timeout", limit.as_millis().to_string()),
+            (
+                "idle_in_transaction_session_timeout",
+                config.interval.as_millis().to_string(),
+            ),
+        ])
+    };
+    let own = if dialect == Dialect::Cockroach {
+        "serializable"
+    } else {
+        "read\\ committed"
+    };
+    let pool = |options: PgConnectOptions, connections: u32| {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .min_connections(0)
+            .acquire_timeout(config.acquire_timeout)
+            .max_lifetime(jittered(Duration::from_secs(300)))
+            .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move {
+                    if metadata.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_release(|connection, _metadata| {
+                Box::pin(async move {
+                    // The ping carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
+                    Ok(tokio::time::timeout(Duration::from_secs(5), connection.ping())
+                        .await
+                        .is_ok_and(|ping| ping.is_ok()))
+                })
+            })
+            .connect_lazy_with(options);
+        SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
+    };
+    let library = pool(with(own, config.statement_timeout), LIBRARY_CONNECTIONS);
+    let pools = Pools {
+        bodies: pool(with("serializable", config.statement_timeout), config.max_connections),
+        reads: library.clone(),
+        library,
+        heartbeats: pool(with(own, config.interval / 3), HEARTBEAT_CONNECTIONS),
+    };
+    let isolation = pools
+        .bodies
+        .query_one_raw(dialect.statement("SHOW transaction_isolation", []))
+        .await
+        .and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
+        .map_err(|source| Error::Unreachable {
+            database: name.to_owned(),
+            source: source.into(),
+        })?;
+    if isolation.as_deref() != Some("serializable") {
+        return Err(Error::UnsupportedServer {
+            database: name.to_owned(),
+            found: format!("at isolation {}", isolation.unwrap_or_default()),
+            expected: "a server or pooler that passes on default_transaction_isolation",
+        });
+    }
+    Ok((dialect, pools, None))
+}
+
+async fn open_sqlite(
+    config: &Config,
+    name: &str,
+    options: SqliteConnectOptions,
+) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
+    let file = options.get_filename().to_owned();
+    let options = options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .foreign_keys(true)
+        .busy_timeout(config.statement_timeout)
+        .log_statements(log::LevelFilter::Debug)
+        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
+    let pool = |options: SqliteConnectOptions, connections: u32| {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(config.acquire_timeout.max(config.statement_timeout))
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
+    };
+    let writer = pool(options.clone(), 1);
+    // The switch to WAL on a new file is not covered by the busy time-out, so it may lose against another component that opens the file.
+    let started = std::time::Instant::now();
+    while let Err(error) = writer
+        .query_one_raw(Dialect::Sqlite.statement("SELECT name FROM sqlite_master", []))
+        .await
+    {
+        if Fault::of(&error) != Fault::Conflict || started.elapsed() > config.acquire_timeout {
+            return Err(Error::Unreachable {
+                database: name.to_owned(),
+                source: error.into(),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let pools = Pools {
+        bodies: writer.clone(),
+        library: writer,
+        reads: pool(options.clone().pragma("query_only", "ON"), SQLITE_READERS),
+        heartbeats: pool(options.busy_timeout(config.interval / 3), 1),
+    };
+    Ok((Dialect::Sqlite, pools, OpenFile::at(file)))
+}
+
+/// A component's connections must not all be renewed at once.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Which file a path led to when it was opened.
+struct OpenFile {
+    path: std::path::PathBuf,
+    identity: (u64, u64),
+}
+
+impl OpenFile {
+    fn at(path: std::path::PathBuf) -> Option<Self> {
+        let identity = identity_of(&path)?;
+        Some(Self { path, identity })
+    }
+
+    fn is_still_there(&self) -> bool {
+        identity_of(&self.path) == Some(self.identity)
+    }
+}
+
+#[cfg(unix)]
+fn identity_of(path: &std::path::Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity_of(path: &std::path::Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|_metadata| (0, 0))
+}

@@ -1,0 +1,130 @@
+//! The one place where the three databases differ in text.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::{Expr, IntoColumnRef};
+use sea_orm::{DatabaseBackend, Statement, Value};
+
+/// Which database's SQL to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite: one writer, IMMEDIATE transactions, timestamps as text in SQLite's own form.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// CockroachDB: PostgreSQL's text less the shared row locks, which it does not keep; it is SERIALIZABLE throughout instead.
+    Cockroach,
+}
+
+/// SQLite's own form, three digits wide, so that text order is time order and `CURRENT_TIMESTAMP` and `datetime('now')` of other tools compare
+/// with it. (RFC 3339 with its `T` does not: ' ' sorts below 'T'.)
+const SQLITE_NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
+
+impl Dialect {
+    pub(crate) fn backend(self) -> DatabaseBackend {
+        match self {
+            Self::Sqlite => DatabaseBackend::Sqlite,
+            Self::Postgres | Self::Cockroach => DatabaseBackend::Postgres,
+        }
+    }
+
+    /// Makes a statement from text in which `$1`, `$2`… are values and a few words in braces stand for what differs:
+    /// `{now}`; `{after $n}`, now plus `$n` milliseconds; `{time $n}`, a moment given by a person;
+    /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers.
+    pub(crate) fn statement(self, text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
+        Statement::from_sql_and_values(self.backend(), self.fill(text), values)
+    }
+
+    fn fill(self, text: &str) -> String {
+        let mut sql = String::with_capacity(text.len() + 64);
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (word, after) = after
+                .split_once('}')
+                .expect("BUG: a brace in a statement is not closed");
+            sql.push_str(before);
+            match word.split_once(' ') {
+                None if word == "now" => sql.push_str(self.now()),
+                None if word == "share" => sql.push_str(if self == Self::Postgres { "FOR KEY SHARE" } else { "" }),
+                None if word == "lock" => sql.push_str(if self == Self::Sqlite { "" } else { "FOR UPDATE" }),
+                Some(("after", milliseconds)) => sql.push_str(&self.now_plus(milliseconds)),
+                Some(("time", value)) => sql.push_str(&self.time(value)),
+                _ => unreachable!("BUG: the word {word:?} in a statement is unknown"),
+            }
+            rest = after;
+        }
+        sql.push_str(rest);
+        sql
+    }
+
+    fn now(self) -> &'static str {
+        match self {
+            Self::Sqlite => SQLITE_NOW,
+            Self::Postgres | Self::Cockroach => "now()",
+        }
+    }
+
+    fn now_plus(self, milliseconds: &str) -> String {
+        match self {
+            Self::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', ({milliseconds} / 1000.0) || ' seconds')"),
+            Self::Postgres | Self::Cockroach => {
+                format!("(now() + CAST({milliseconds} AS BIGINT) * INTERVAL '1 millisecond')")
+            }
+        }
+    }
+
+    fn time(self, value: &str) -> String {
+        match self {
+            Self::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', {value})"),
+            Self::Postgres | Self::Cockroach => format!("CAST({value} AS TIMESTAMPTZ)"),
+        }
+    }
+
+    /// The database's clock as an expression.
+    pub(crate) fn now_expr(self) -> Expr {
+        Expr::cust(self.now())
+    }
+
+    /// Whether `column` lies more than `age` in the past, by the database's clock. The column may hold what a person or a driver wrote, so on
+    /// SQLite it is brought into our form first.
+    pub(crate) fn older_than(self, column: impl IntoColumnRef, age: Duration) -> Expr {
+        let milliseconds = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let column = Expr::col(column);
+        match self {
+            Self::Sqlite => Expr::cust_with_exprs(
+                "strftime('%Y-%m-%d %H:%M:%f', $1) < strftime('%Y-%m-%d %H:%M:%f', 'now', (-$2 / 1000.0) || ' seconds')",
+                [column, Expr::val(milliseconds)],
+            ),
+            Self::Postgres | Self::Cockroach => Expr::cust_with_exprs(
+                "$1 < now() - CAST($2 AS BIGINT) * INTERVAL '1 millisecond'",
+                [column, Expr::val(milliseconds)],
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "UPDATE t SET a = {now}, b = {after $2}, c = {time $3} WHERE k = $1 {share}{lock}";
+
+    #[test]
+    fn each_dialect_fills_the_words() {
+        assert_eq!(
+            Dialect::Postgres.fill(TEXT),
+            "UPDATE t SET a = now(), b = (now() + CAST($2 AS BIGINT) * INTERVAL '1 millisecond'), \
+             c = CAST($3 AS TIMESTAMPTZ) WHERE k = $1 FOR KEY SHAREFOR UPDATE"
+        );
+        assert_eq!(
+            Dialect::Cockroach.fill(TEXT),
+            Dialect::Postgres.fill(TEXT).replace("FOR KEY SHARE", "")
+        );
+        assert_eq!(
+            Dialect::Sqlite.fill(TEXT),
+            "UPDATE t SET a = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+             b = strftime('%Y-%m-%d %H:%M:%f', 'now', ($2 / 1000.0) || ' seconds'), \
+             c = strftime('%Y-%m-%d %H:%M:%f', $3) WHERE k = $1 "
+        );
+    }
+}

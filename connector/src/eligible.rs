@@ -1,0 +1,248 @@
+//! Which machines are fit for a process: one predicate, for claims, counts and explanations.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bmdb_entity::{Generation, MachineRow, Tag, machine, work, work_backoff, work_hold};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, Query, SelectStatement};
+use sea_orm::{ColumnTrait, Condition, EntityName, EntityTrait, IdenStatic, ModelTrait, Order};
+
+use crate::dialect::Dialect;
+use crate::process::Process;
+
+type Test = Box<dyn Fn(Dialect) -> Condition + Send + Sync>;
+
+/// One condition of a process, with its name for people.
+pub(crate) struct Clause {
+    pub(crate) why: String,
+    pub(crate) test: Test,
+}
+
+/// The machines that are fit for `P`: every clause must be met.
+///
+/// Clauses are evaluated by the database, with the database's clock. See [`Process`] for a whole example.
+pub struct Eligible<P: Process> {
+    pub(crate) clauses: Vec<Clause>,
+    pub(crate) order: Vec<(Expr, Order)>,
+    process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> Eligible<P> {
+    /// The predicate of `P`.
+    pub(crate) fn of_process() -> Self {
+        P::eligible(Self::all())
+    }
+
+    fn all() -> Self {
+        Self {
+            clauses: Vec::new(),
+            order: Vec::new(),
+            process: PhantomData,
+        }
+    }
+
+    fn clause(mut self, why: String, test: impl Fn(Dialect) -> Condition + Send + Sync + 'static) -> Self {
+        self.clauses.push(Clause {
+            why,
+            test: Box::new(test),
+        });
+        self
+    }
+
+    /// The machine has the tag `T`.
+    #[must_use]
+    pub fn has<T: Tag>(self) -> Self {
+        self.clause(format!("has {}", T::name()), |_| exists(rows_of::<T>()))
+    }
+
+    /// The machine does not have the tag `T`.
+    #[must_use]
+    pub fn lacks<T: Tag>(self) -> Self {
+        self.clause(format!("lacks {}", T::name()), |_| lacks(rows_of::<T>()))
+    }
+
+    /// The machine has the tag `T`, and its row meets `condition`.
+    #[must_use]
+    pub fn has_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
+        let condition = condition.into_condition();
+        self.clause(why.to_owned(), move |_| {
+            exists(rows_of::<T>().cond_where(condition.clone()).take())
+        })
+    }
+
+    /// The machine does not have the tag `T` with a row that meets `condition`.
+    #[must_use]
+    pub fn lacks_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
+        let condition = condition.into_condition();
+        self.clause(why.to_owned(), move |_| {
+            lacks(rows_of::<T>().cond_where(condition.clone()).take())
+        })
+    }
+
+    /// The desire `D` is not met: there is no request, or no report `O` with the request's generation.
+    ///
+    /// Add [`has::<D>()`](Self::has) where there must be a request.
+    #[must_use]
+    pub fn unmet<D: Generation, O: Generation>(self) -> Self {
+        self.clause(format!("{} is not met by {}", D::name(), O::name()), |_| {
+            lacks(matched::<D, O>())
+        })
+    }
+
+    /// The desire `D` is met: there is a request and a report `O` with its generation.
+    #[must_use]
+    pub fn met<D: Generation, O: Generation>(self) -> Self {
+        self.clause(format!("{} is met by {}", D::name(), O::name()), |_| {
+            exists(matched::<D, O>())
+        })
+    }
+
+    /// The machine has the tag `T`, and the time in `column` lies more than `age` in the past, by the database's clock.
+    #[must_use]
+    pub fn stale<T: Tag>(self, column: T::Column, age: Duration) -> Self {
+        let why = format!("{}.{} is older than {age:?}", T::name(), column.as_str());
+        self.clause(why, move |dialect| {
+            let older = dialect.older_than((T::default(), column), age);
+            exists(rows_of::<T>().and_where(older).take())
+        })
+    }
+
+    /// A condition of your own on the columns of `machine` or of the process's item, with a name that people will read in an explanation.
+    #[must_use]
+    pub fn when(self, why: &'static str, condition: impl IntoCondition) -> Self {
+        let condition = condition.into_condition();
+        self.clause(why.to_owned(), move |_| condition.clone())
+    }
+
+    /// At least one of two sets of clauses is met.
+    #[must_use]
+    pub fn either(self, one: impl FnOnce(Self) -> Self, other: impl FnOnce(Self) -> Self) -> Self {
+        let (one, other) = (one(Self::all()), other(Self::all()));
+        let why = format!("either ({}) or ({})", one.why(), other.why());
+        self.clause(why, move |dialect| {
+            Condition::any()
+                .add(one.condition(dialect))
+                .add(other.condition(dialect))
+        })
+    }
+
+    /// Which machines to try first. A preference, not a promise: components that race for the first one end up with others. Without it,
+    /// retrieval starts at a random machine, so that components do not meet at the first.
+    #[must_use]
+    pub fn order(mut self, by: impl Into<Expr>, order: Order) -> Self {
+        self.order.push((by.into(), order));
+        self
+    }
+
+    fn why(&self) -> String {
+        self.clauses
+            .iter()
+            .map(|clause| clause.why.as_str())
+            .collect::<Vec<_>>()
+            .join(" and ")
+    }
+
+    /// All clauses together.
+    pub(crate) fn condition(&self, dialect: Dialect) -> Condition {
+        self.clauses
+            .iter()
+            .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect)))
+    }
+
+    /// All clauses and what BMDB itself asks of a machine: nobody is in its slot, no backoff, no hold.
+    pub(crate) fn claimable(&self, dialect: Dialect) -> Condition {
+        let machine = || Expr::col((machine::Entity, machine::Column::MachineId));
+        self.condition(dialect)
+            .add(without_work(machine(), P::SLOT))
+            .add(without_backoff(machine(), P::NAME, dialect.now_expr()))
+            .add(without_hold(machine(), P::SLOT, dialect.now_expr()))
+    }
+}
+
+/// Selects from `machine`, joined with the item of `P` where that is another table.
+pub(crate) fn from_machines<P: Process>() -> SelectStatement {
+    type ItemOf<P> = <<P as Process>::Item as ModelTrait>::Entity;
+    let mut select = Query::select();
+    select.from(machine::Entity);
+    let item = ItemOf::<P>::default();
+    if item.table_name() != machine::Entity.table_name() {
+        let on = Expr::col((item, ItemOf::<P>::MACHINE_ID)).equals((machine::Entity, machine::Column::MachineId));
+        select.inner_join(item, on);
+    }
+    select
+}
+
+/// The row of `T` of the machine at hand.
+fn rows_of<T: MachineRow>() -> SelectStatement {
+    rows_of_machine::<T>(T::MACHINE_ID, Expr::col((machine::Entity, machine::Column::MachineId)))
+}
+
+fn rows_of_machine<E: EntityTrait>(machine_id: E::Column, machine: Expr) -> SelectStatement {
+    Query::select()
+        .column((E::default(), machine_id))
+        .from(E::default())
+        .and_where(Expr::col((E::default(), machine_id)).eq(machine))
+        .take()
+}
+
+/// The request of the machine at hand, if a report carries its generation.
+fn matched<D: Generation, O: Generation>() -> SelectStatement {
+    rows_of::<D>()
+        .inner_join(
+            O::default(),
+            Expr::col((O::default(), O::MACHINE_ID))
+                .equals((D::default(), D::MACHINE_ID))
+                .and(Expr::col((O::default(), O::GENERATION)).equals((D::default(), D::GENERATION))),
+        )
+        .take()
+}
+
+fn exists(rows: SelectStatement) -> Condition {
+    Condition::all().add(Expr::exists(rows))
+}
+
+fn lacks(rows: SelectStatement) -> Condition {
+    Condition::all().add(Expr::exists(rows).not())
+}
+
+/// Nobody works on `slot` of `machine`.
+pub(crate) fn without_work(machine: Expr, slot: &str) -> Condition {
+    let rows = rows_of_machine::<work::Entity>(work::Column::MachineId, machine);
+    lacks(rows.to_owned().and_where(work::Column::Slot.eq(slot)).take())
+}
+
+/// `process` does not back off from `machine`.
+pub(crate) fn without_backoff(machine: Expr, process: &str, now: Expr) -> Condition {
+    use work_backoff::{Column, Entity};
+    let rows = rows_of_machine::<Entity>(Column::MachineId, machine);
+    lacks(
+        rows.to_owned()
+            .and_where(Column::Process.eq(process))
+            .cond_where(open_at(Column::Until, now))
+            .take(),
+    )
+}
+
+/// `machine` is not held, neither as a whole nor on `slot`.
+pub(crate) fn without_hold(machine: Expr, slot: &str, now: Expr) -> Condition {
+    use work_hold::{Column, Entity};
+    let rows = rows_of_machine::<Entity>(Column::MachineId, machine);
+    let slots = Column::Slot.is_in([slot, work_hold::ALL_SLOTS]);
+    lacks(
+        rows.to_owned()
+            .and_where(slots)
+            .cond_where(open_at(Column::Until, now))
+            .take(),
+    )
+}
+
+/// A time that is still to come, or never.
+fn open_at<C: ColumnTrait>(until: C, now: Expr) -> Condition {
+    Condition::any().add(until.is_null()).add(until.into_expr().gt(now))
+}
+
+/// The table of the item of `P`, unless it is the machine's own.
+pub(crate) fn item_table<P: Process>() -> Option<&'static str> {
+    let table = <P::Item as ModelTrait>::Entity::default().table_name();
+    (table != machine::Entity.table_name()).then_some(table)
+}

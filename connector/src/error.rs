@@ -1,0 +1,317 @@
+//! What can go wrong, as a caller sees it: one variant for each thing that a caller treats differently.
+
+use std::time::Duration;
+
+use bmdb_entity::{Fence, MachineId, SessionId};
+use sea_orm::sqlx;
+use sea_orm::{DbErr, RuntimeErr};
+
+use crate::backoff::BackoffError;
+use crate::config::ConfigError;
+
+/// Why a call to BMDB did not do what it was asked.
+///
+/// `Display` says what was wrong and what to do; the database's own words are in [`source`](std::error::Error::source). Neither ever holds a
+/// password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong; nothing was connected.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// The database does not answer, or refuses us.
+    #[error("cannot open the database {database}: check that it runs, that the URL is right and that we may log in")]
+    Unreachable {
+        /// Which database, without credentials.
+        database: String,
+        /// What the driver said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The server is of a kind or version that BMDB does not work on.
+    #[error("the database {database} is {found}; expected {expected}")]
+    UnsupportedServer {
+        /// Which database, without credentials.
+        database: String,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+
+    /// The schema lacks steps that this component needs.
+    #[error("the database {database} is not migrated: {} of our steps are missing, first {}; run `bmdb-migration up`", missing.len(), missing[0])]
+    NotMigrated {
+        /// Which database, without credentials.
+        database: String,
+        /// The names of the missing steps, oldest first.
+        missing: Vec<String>,
+    },
+
+    /// The schema has lost things that this component needs.
+    #[error(
+        "the database {database} is newer than this component: it has the step {step}, which removes what we need; update the component"
+    )]
+    SchemaNewer {
+        /// Which database, without credentials.
+        database: String,
+        /// The first contract step that we do not know.
+        step: String,
+    },
+
+    /// A value does not have the form that it must have; nothing was written.
+    #[error("{what} {value:?} is not valid: expected {expected}")]
+    Invalid {
+        /// What the value is for.
+        what: &'static str,
+        /// The value, cut to 100 characters.
+        value: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+
+    /// A process's backoff rule makes no sense; nothing was written.
+    #[error("the backoff of process {process} is not valid")]
+    InvalidBackoff {
+        /// The process.
+        process: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: BackoffError,
+    },
+
+    /// The process is registered with another slot: two components that disagree on it would not exclude each other.
+    #[error(
+        "process {process} has slot {slot} here, but {registered_by} registered it with slot {registered}; all components must agree, \
+         or the process needs another name"
+    )]
+    SlotClash {
+        /// The process.
+        process: String,
+        /// Its slot in this component.
+        slot: String,
+        /// Its slot in the database.
+        registered: String,
+        /// The component that registered it.
+        registered_by: String,
+    },
+
+    /// No component has registered such a process.
+    #[error("no process {process:?} is registered; known are: {}", known.join(", "))]
+    UnknownProcess {
+        /// The name asked for.
+        process: String,
+        /// The names in the database.
+        known: Vec<String>,
+    },
+
+    /// No registered process has such a slot: a hold on it would hold nothing.
+    #[error("no registered process has the slot {slot:?}; known are: {}", known.join(", "))]
+    UnknownSlot {
+        /// The slot asked for.
+        slot: String,
+        /// The slots in the database.
+        known: Vec<String>,
+    },
+
+    /// There is no such machine.
+    #[error("there is no machine {machine}")]
+    UnknownMachine {
+        /// The machine asked for.
+        machine: MachineId,
+    },
+
+    /// Another machine has this provider id already.
+    #[error("provider {provider} has a machine {provider_id} already: it is {machine}")]
+    DuplicateProviderId {
+        /// The provider.
+        provider: String,
+        /// The provider's id of the machine.
+        provider_id: String,
+        /// The machine that has it.
+        machine: MachineId,
+    },
+
+    /// The session is over, here or in the database; nothing of this call was written. Start a new session.
+    #[error("session {session} has expired; start a new one")]
+    SessionExpired {
+        /// The session.
+        session: SessionId,
+    },
+
+    /// The session is draining and takes no new work.
+    #[error("session {session} is draining and takes no new work")]
+    Draining {
+        /// The session.
+        session: SessionId,
+    },
+
+    /// The work is not ours any more, or has ended already; nothing of this call was written.
+    #[error(
+        "the work on slot {slot} of machine {machine} with fence {fence} is lost: it has ended or its session was expired"
+    )]
+    WorkLost {
+        /// The machine.
+        machine: MachineId,
+        /// The slot.
+        slot: String,
+        /// The fence of the lost work.
+        fence: Fence,
+    },
+
+    /// An earlier attempt to end this work, whose outcome was unknown, did take effect: the work has ended as asked.
+    #[error("the work on machine {machine} with fence {fence} was finished by an earlier attempt")]
+    AlreadyFinished {
+        /// The machine.
+        machine: MachineId,
+        /// The fence of the finished work.
+        fence: Fence,
+    },
+
+    /// COMMIT was sent and its answer never came: the transaction may or may not have taken effect.
+    #[error("could not {doing} for certain: the commit's outcome is unknown")]
+    CommitUnknown {
+        /// What the transaction was for.
+        doing: &'static str,
+        /// What the driver said; `None` when the time for the answer ran out.
+        #[source]
+        source: Option<DbErr>,
+    },
+
+    /// A statement failed inside the transaction and the body went on as if nothing had happened; it was rolled back.
+    #[error("a statement failed in the transaction and its body returned Ok: everything was rolled back")]
+    Poisoned {
+        /// The first failure.
+        #[source]
+        source: DbErr,
+    },
+
+    /// A transaction was opened inside another's body, where it could wait for its own connection.
+    #[error("a transaction cannot be opened inside the body of another; use the handle that the body was given")]
+    Nested,
+
+    /// The transaction lost against others until its time was up; nothing was written.
+    #[error("could not {doing}: {attempts} attempts in {elapsed:?} lost against other transactions or connections")]
+    Contended {
+        /// What the transaction was for.
+        doing: &'static str,
+        /// How often it was tried.
+        attempts: u32,
+        /// For how long.
+        elapsed: Duration,
+        /// The last failure.
+        #[source]
+        source: Option<DbErr>,
+    },
+
+    /// An outside effect was not started: too little trust was left for it.
+    #[error("not started: it needs {need:?} of trust and {left:?} is left")]
+    TrustTooShort {
+        /// How much the caller asked for.
+        need: Duration,
+        /// How much there was.
+        left: Duration,
+    },
+
+    /// A statement failed.
+    #[error("could not {doing}")]
+    Database {
+        /// What it was for.
+        doing: &'static str,
+        /// What the driver said.
+        #[source]
+        source: DbErr,
+    },
+}
+
+impl From<DbErr> for Error {
+    /// Lets `?` be used on a statement in the body of a transaction.
+    fn from(source: DbErr) -> Self {
+        Self::Database {
+            doing: "run a statement",
+            source,
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn database(doing: &'static str) -> impl FnOnce(DbErr) -> Self {
+        move |source| Self::Database { doing, source }
+    }
+
+    pub(crate) fn invalid(what: &'static str, value: &str, expected: &'static str) -> Self {
+        let value = value.chars().take(100).collect();
+        Self::Invalid { what, value, expected }
+    }
+}
+
+/// What a driver's error means for the transaction that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Lost against another transaction; the whole body may run again.
+    Conflict,
+    /// No connection, or it broke; before COMMIT the whole body may run again.
+    Disconnected,
+    /// A rule of the schema refused it.
+    Constraint,
+    /// Anything else.
+    Other,
+}
+
+impl Fault {
+    /// Whether the whole transaction may be run again, given that COMMIT was not sent.
+    pub(crate) fn is_transient(self) -> bool {
+        matches!(self, Self::Conflict | Self::Disconnected)
+    }
+
+    /// Reads the fault off an error's code, never off its text.
+    pub(crate) fn of(error: &DbErr) -> Self {
+        let runtime = match error {
+            DbErr::ConnectionAcquire(_) => return Self::Disconnected,
+            DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+            _ => return Self::Other,
+        };
+        let RuntimeErr::SqlxError(error) = runtime else {
+            return Self::Other;
+        };
+        match error.as_ref() {
+            sqlx::Error::Database(error) => Self::of_code(error.as_ref()),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::WorkerCrashed => Self::Disconnected,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_code(error: &dyn sqlx::error::DatabaseError) -> Self {
+        use sqlx::error::ErrorKind;
+        if matches!(
+            error.kind(),
+            ErrorKind::UniqueViolation | ErrorKind::ForeignKeyViolation | ErrorKind::CheckViolation
+        ) {
+            return Self::Constraint;
+        }
+        let code = error.code().unwrap_or_default();
+        if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+            // The low byte is the primary code: 5 is BUSY, 6 is LOCKED (sqlite.org/rescode.html).
+            let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
+            return if matches!(primary, 5 | 6) {
+                Self::Conflict
+            } else {
+                Self::Other
+            };
+        }
+        match code.as_ref() {
+            // serialization_failure, deadlock_detected, lock_not_available (postgresql.org/docs/current/errcodes-appendix.html)
+            "40001" | "40P01" | "55P03" => Self::Conflict,
+            // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout, too_many_connections
+            "57P01" | "57P02" | "57P03" | "25P03" | "53300" => Self::Disconnected,
+            code if code.starts_with("08") => Self::Disconnected,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Why a machine is, or is not, eligible: answered from the same predicate that claims use.
+
+use std::fmt;
+
+use bmdb_entity::{Fence, MachineId, SessionId, machine, session, session_lease, work, work_backoff, work_hold};
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, Query};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
+
+use crate::database::Database;
+use crate::eligible::{Eligible, from_machines};
+use crate::error::Error;
+use crate::process::Process;
+
+/// Whether a process could claim a machine, and if not, why.
+///
+/// `Display` writes it for people, one line a reason.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The machine.
+    pub machine: MachineId,
+    /// The process.
+    pub process: &'static str,
+    /// Its slot.
+    pub slot: &'static str,
+    /// The database's time at which this was true.
+    pub at: DateTime<Utc>,
+    /// Whether a claim would have succeeded then.
+    pub eligible: bool,
+    /// Each clause of the process, in its order.
+    pub clauses: Vec<ClauseState>,
+    /// Who works in the slot.
+    pub holder: Option<Holder>,
+    /// The process's backoff from the machine, unless its time is over.
+    pub backoff: Option<work_backoff::Model>,
+    /// The holds that keep the machine from the process.
+    pub holds: Vec<work_hold::Model>,
+    /// When backoff and holds will be over, if they end by themselves and nothing else stands in the way.
+    pub earliest: Option<DateTime<Utc>>,
+}
+
+/// One clause of a process's predicate, on one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClauseState {
+    /// What the clause asks.
+    pub clause: String,
+    /// Whether the machine meets it.
+    pub met: bool,
+}
+
+/// Who works on a machine.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The process that the machine was claimed for; another one may have the same slot.
+    pub process: String,
+    /// The session.
+    pub session: SessionId,
+    /// The session's component.
+    pub component_name: String,
+    /// Its version, host and process.
+    pub runtime_info: String,
+    /// The claim's fence.
+    pub fence: Fence,
+    /// Since when.
+    pub claimed_at: DateTime<Utc>,
+    /// Until when the session may not be expired.
+    pub deadline: Option<DateTime<Utc>>,
+    /// What the holder last said of its progress.
+    pub progress: Option<serde_json::Value>,
+    /// Why an operator asked it to stop.
+    pub stop_requested: Option<String>,
+}
+
+/// How many machines a claim of `P` could take now.
+pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error> {
+    const DOING: &str = "count eligible machines";
+    let eligible = Eligible::<P>::of_process();
+    let mut select = from_machines::<P>();
+    select
+        .expr(
+            Expr::col((machine::Entity, machine::Column::MachineId))
+                .count()
+                .cast_as(Alias::new("BIGINT")),
+        )
+        .cond_where(eligible.claimable(database.dialect));
+    let rows = database
+        .read_statement(DOING, database.dialect.backend().build(&select))
+        .await?;
+    let count: i64 = rows
+        .first()
+        .expect("BUG: a count has one row")
+        .try_get_by_index(0)
+        .map_err(Error::database(DOING))?;
+    Ok(count.unsigned_abs())
+}
+
+pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId) -> Result<Explanation, Error> {
+    const DOING: &str = "explain a machine";
+    let wrap = || Error::database(DOING);
+    let eligible = Eligible::<P>::of_process();
+    let (clauses, at) = clauses(database, &eligible, machine).await?;
+
+    let holder = holder(database, machine, P::SLOT).await?;
+    let backoff = work_backoff::Entity::find_by_id((machine, P::NAME.to_owned()))
+        .one(&database.reads)
+        .await
+        .map_err(wrap())?;
+    let backoff = backoff.filter(|backoff| backoff.until.is_none_or(|until| until > at));
+    let holds = work_hold::Entity::find()
+        .filter(work_hold::Column::MachineId.eq(machine))
+        .filter(work_hold::Column::Slot.is_in([P::SLOT, work_hold::ALL_SLOTS]))
+        .all(&database.reads)
+        .await
+        .map_err(wrap())?;
+    let holds: Vec<_> = holds
+        .into_iter()
+        .filter(|hold| hold.until.is_none_or(|until| until > at))
+        .collect();
+
+    let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
+    let waits: Vec<_> = backoff
+        .iter()
+        .map(|backoff| backoff.until)
+        .chain(holds.iter().map(|hold| hold.until))
+        .collect();
+    // An open end anywhere leaves no earliest time.
+    let earliest = if fit {
+        waits
+            .iter()
+            .copied()
+            .collect::<Option<Vec<_>>>()
+            .and_then(|ends| ends.into_iter().max())
+    } else {
+        None
+    };
+    Ok(Explanation {
+        machine,
+        process: P::NAME,
+        slot: P::SLOT,
+        at,
+        eligible: fit && waits.is_empty(),
+        clauses,
+        holder,
+        backoff,
+        holds,
+        earliest,
+    })
+}
+
+/// Asks the database for every clause of one machine, and for its time.
+async fn clauses<P: Process>(
+    database: &Database,
+    eligible: &Eligible<P>,
+    machine: MachineId,
+) -> Result<(Vec<ClauseState>, DateTime<Utc>), Error> {
+    const DOING: &str = "explain a machine";
+    let verdict = |condition: Condition| {
+        let verdict = CaseStatement::new()
+            .case(condition, Expr::cust("1"))
+            .finally(Expr::cust("0"));
+        Expr::expr(verdict).cast_as(Alias::new("BIGINT"))
+    };
+    // A machine without the item's row is not joined, so each clause is asked of the machine alone, and the item is a clause of its own. Clauses on
+    // the item's columns are asked of the join.
+    let machine_is = Expr::col((machine::Entity, machine::Column::MachineId)).eq(machine);
+    let exists = Query::select()
+        .expr(database.dialect.now_expr())
+        .from(machine::Entity)
+        .and_where(machine_is.clone())
+        .take();
+    let rows = database
+        .read_statement(DOING, database.dialect.backend().build(&exists))
+        .await?;
+    let row = rows.first().ok_or(Error::UnknownMachine { machine })?;
+    let at: DateTime<Utc> = row.try_get_by_index(0).map_err(Error::database(DOING))?;
+
+    let mut select = from_machines::<P>();
+    select.expr(Expr::cust("1")).and_where(machine_is);
+    for clause in &eligible.clauses {
+        select.expr(verdict((clause.test)(database.dialect)));
+    }
+    let rows = database
+        .read_statement(DOING, database.dialect.backend().build(&select))
+        .await?;
+    let row = rows.first();
+    let mut states = Vec::with_capacity(eligible.clauses.len() + 1);
+    if let Some(item) = crate::eligible::item_table::<P>() {
+        states.push(ClauseState {
+            clause: format!("has {item}"),
+            met: row.is_some(),
+        });
+    }
+    for (nth, clause) in eligible.clauses.iter().enumerate() {
+        let met = match row {
+            // Without the item there is no row to ask; the clause cannot count as met.
+            None => false,
+            Some(row) => row.try_get_by_index::<i64>(nth + 1).map_err(Error::database(DOING))? == 1,
+        };
+        states.push(ClauseState {
+            clause: clause.why.clone(),
+            met,
+        });
+    }
+    Ok((states, at))
+}
+
+async fn holder(database: &Database, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
+    let read = async {
+        let Some(work) = work::Entity::find_by_id((machine, slot.to_owned()))
+            .one(&database.reads)
+            .await?
+        else {
+            return Ok(None);
+        };
+        // The session may be gone by the time it is asked for; then so is the work.
+        let Some(session) = session::Entity::find_by_id(work.session_id)
+            .one(&database.reads)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let lease = session_lease::Entity::find_by_id(work.session_id)
+            .one(&database.reads)
+            .await?;
+        Ok(Some(Holder {
+            process: work.process,
+            session: work.session_id,
+            component_name: session.component_name,
+            runtime_info: session.runtime_info,
+            fence: work.fence,
+            claimed_at: work.claimed_at,
+            deadline: lease.map(|lease| lease.deadline),
+            progress: work.progress,
+            stop_requested: work.stop_requested,
+        }))
+    };
+    read.await.map_err(Error::database("read a work's holder"))
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.eligible { "eligible" } else { "not eligible" };
+        writeln!(
+            f,
+            "machine {} is {verdict} for {} at {}",
+            self.machine, self.process, self.at
+        )?;
+        for state in &self.clauses {
+            writeln!(f, "  [{}] {}", if state.met { "x" } else { " " }, state.clause)?;
+        }
+        match &self.holder {
+            None => writeln!(f, "  [x] nobody works in slot {}", self.slot)?,
+            Some(holder) => writeln!(
+                f,
+                "  [ ] {} works in slot {} since {} with fence {}: {} ({}), session {}",
+                holder.process,
+                self.slot,
+                holder.claimed_at,
+                holder.fence,
+                holder.component_name,
+                holder.runtime_info,
+                holder.session
+            )?,
+        }
+        match &self.backoff {
+            None => writeln!(f, "  [x] no backoff")?,
+            Some(backoff) => {
+                write!(f, "  [ ] ")?;
+                match backoff.until {
+                    Some(until) => write!(f, "backs off until {until}")?,
+                    None => write!(f, "parked")?,
+                }
+                writeln!(f, " after {} failures: {}", backoff.attempts, backoff.cause)?;
+            }
+        }
+        if self.holds.is_empty() {
+            writeln!(f, "  [x] no hold")?;
+        }
+        for hold in &self.holds {
+            write!(f, "  [ ] held by {} ", hold.placed_by)?;
+            match hold.until {
+                Some(until) => write!(f, "until {until}")?,
+                None => write!(f, "until lifted")?,
+            }
+            writeln!(f, ": {}", hold.reason)?;
+        }
+        match self.earliest {
+            Some(earliest) => writeln!(f, "  earliest: {earliest}"),
+            None => Ok(()),
+        }
+    }
+}

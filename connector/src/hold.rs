@@ -1,0 +1,155 @@
+//! Holds: until when nobody touches a machine, and why.
+
+use std::time::Duration;
+
+use bmdb_entity::{MachineId, work_hold};
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::Value;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::process::{check_name, check_text, known_slots};
+use crate::tx::Tx;
+
+/// A hold to be placed: nobody claims the machine, or one slot of it, until it ends. Work that is going on is not touched; ask it to stop.
+///
+/// ```no_run
+/// # async fn example(bmdb: bmdb::Bmdb, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+/// use bmdb::{Hold, Until};
+///
+/// bmdb.place_hold(machine, Hold::new("replacing a disk", "ada").until(Until::Open)).await?;
+/// bmdb.lift_hold(machine, None).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hold {
+    slot: Option<String>,
+    until: Until,
+    reason: String,
+    placed_by: String,
+}
+
+/// Until when something lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Until {
+    /// Until it is lifted.
+    Open,
+    /// For so long from now, by the database's clock.
+    For(Duration),
+    /// Until this time, by the database's clock.
+    Time(DateTime<Utc>),
+}
+
+impl Hold {
+    /// An open-ended hold on the whole machine. `reason` is what people will read at 3 a.m.; `placed_by` is whom they will ask.
+    pub fn new(reason: impl Into<String>, placed_by: impl Into<String>) -> Self {
+        Self {
+            slot: None,
+            until: Until::Open,
+            reason: reason.into(),
+            placed_by: placed_by.into(),
+        }
+    }
+
+    /// Holds only this slot.
+    #[must_use]
+    pub fn slot(mut self, slot: impl Into<String>) -> Self {
+        self.slot = Some(slot.into());
+        self
+    }
+
+    /// Ends by itself.
+    #[must_use]
+    pub fn until(mut self, until: Until) -> Self {
+        self.until = until;
+        self
+    }
+
+    async fn check(&self, database: &Database) -> Result<(), Error> {
+        if self.reason.trim().is_empty() {
+            return Err(Error::invalid("the reason of a hold", &self.reason, "a reason"));
+        }
+        if self.placed_by.trim().is_empty() {
+            return Err(Error::invalid("the author of a hold", &self.placed_by, "a name"));
+        }
+        check_text("the reason of a hold", &self.reason, 4096)?;
+        check_text("the author of a hold", &self.placed_by, 4096)?;
+        match &self.slot {
+            None => Ok(()),
+            Some(slot) => check_slot(database, slot).await,
+        }
+    }
+}
+
+/// A hold on a slot that no process has would hold nothing.
+async fn check_slot(database: &Database, slot: &str) -> Result<(), Error> {
+    check_name("the name of a slot", slot)?;
+    let known = known_slots(database).await?;
+    if known.iter().any(|name| name == slot) {
+        Ok(())
+    } else {
+        Err(Error::UnknownSlot {
+            slot: slot.to_owned(),
+            known,
+        })
+    }
+}
+
+/// Places a hold, or replaces the one that is there. It raises the machine's fence, so that a claim that looked before the hold was there loses:
+/// once this has returned, nothing new starts.
+pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -> Result<(), Error> {
+    const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
+    hold.check(database).await?;
+    let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
+    let (until, value): (&str, Value) = match hold.until {
+        Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
+        Until::For(time) => ("{after $3}", i64::try_from(time.as_millis()).unwrap_or(i64::MAX).into()),
+        Until::Time(time) => ("{time $3}", time.into()),
+    };
+    let text = format!(
+        "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at) VALUES ($1, $2, {until}, $4, $5, {{now}}) \
+         ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
+         placed_by = excluded.placed_by, placed_at = excluded.placed_at"
+    );
+    let values: [Value; 5] = [
+        machine.into(),
+        slot.into(),
+        value,
+        hold.reason.clone().into(),
+        hold.placed_by.clone().into(),
+    ];
+    let scope = database.scope("place a hold");
+    let placed = scope.run(async |tx: &Tx| {
+        if tx.execute_text(RAISE, [machine.into()]).await? == 0 {
+            return Err(Error::UnknownMachine { machine });
+        }
+        tx.execute_text(&text, values.clone()).await?;
+        Ok(())
+    });
+    placed.await.map_err(|failure| failure.into_error("place a hold"))
+}
+
+/// Lifts a hold. `false`: there was none.
+pub(crate) async fn lift(database: &Database, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
+    const LIFT: &str = "DELETE FROM work_hold WHERE machine_id = $1 AND slot = $2";
+    let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
+    let scope = database.scope("lift a hold");
+    let lifted = scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?));
+    Ok(lifted.await.map_err(|failure| failure.into_error("lift a hold"))? == 1)
+}
+
+/// The holds on a machine, or on all, also those that have ended by themselves.
+pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Result<Vec<work_hold::Model>, Error> {
+    let mut find = work_hold::Entity::find();
+    if let Some(machine) = machine {
+        find = find.filter(work_hold::Column::MachineId.eq(machine));
+    }
+    find.order_by_asc(work_hold::Column::MachineId)
+        .order_by_asc(work_hold::Column::Slot)
+        .all(&database.reads)
+        .await
+        .map_err(Error::database("list holds"))
+}

@@ -1,0 +1,126 @@
+//! What the process believes of its session, and until when. Local and pure: the database's deadline never enters here.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// An instant on the clock that counts from boot and goes on while the machine is suspended.
+///
+/// `std::time::Instant` stands still during suspend on Linux; a process that slept through its deadline would wake up believing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    /// Reads the clock.
+    pub(crate) fn now() -> Self {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let clock = rustix::time::ClockId::Boottime;
+        // Elsewhere (macOS) the monotonic clock is the one that counts suspend.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let clock = rustix::time::ClockId::Monotonic;
+        let time = rustix::time::clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).expect("BUG: the boot clock is not negative");
+        let nanos = u32::try_from(time.tv_nsec).expect("BUG: nanoseconds are below 10^9");
+        Self(Duration::new(seconds, nanos))
+    }
+
+    /// The time from `earlier` to this moment; zero if that lies ahead.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0 + duration)
+    }
+}
+
+/// The trust that a process has in its own session: `trusted_until ≤ sent + interval − margin`, and over for good once it is over.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// What one heartbeat gives, less the margin.
+    term: Duration,
+    /// Nanoseconds since boot.
+    trusted_until: AtomicU64,
+    /// One seen expiry latches: a session never comes back.
+    over: AtomicBool,
+}
+
+impl Lease {
+    /// A lease that was first granted by a request sent at `sent`.
+    pub(crate) fn new(interval: Duration, margin: Duration, sent: Moment) -> Self {
+        let lease = Self {
+            term: interval.saturating_sub(margin),
+            trusted_until: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        };
+        lease.renewed(sent);
+        lease
+    }
+
+    /// Notes a renewal. Trust counts from before the request was sent, so that a slow answer cannot stretch it.
+    pub(crate) fn renewed(&self, sent: Moment) {
+        self.trusted_until
+            .fetch_max(nanos(sent.plus(self.term)), Ordering::AcqRel);
+    }
+
+    /// How much trust is left at `now`; zero is for ever.
+    pub(crate) fn remaining(&self, now: Moment) -> Duration {
+        if self.over.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
+        let left = Duration::from_nanos(self.trusted_until.load(Ordering::Acquire).saturating_sub(nanos(now)));
+        if left.is_zero() {
+            self.end();
+        }
+        left
+    }
+
+    /// Ends all trust, for good.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+fn nanos(moment: Moment) -> u64 {
+    u64::try_from(moment.0.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+    const MARGIN: Duration = Duration::from_secs(2);
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn trust_counts_from_before_the_request_was_sent() {
+        let lease = Lease::new(INTERVAL, MARGIN, at(100));
+        // The answer came at 105: it does not matter.
+        assert_eq!(lease.remaining(at(105)), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_late_renewal_of_an_older_request_does_not_shorten_trust() {
+        let lease = Lease::new(INTERVAL, MARGIN, at(100));
+        lease.renewed(at(104));
+        lease.renewed(at(102));
+        assert_eq!(lease.remaining(at(104)), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn one_seen_expiry_latches() {
+        let lease = Lease::new(INTERVAL, MARGIN, at(100));
+        assert_eq!(lease.remaining(at(108)), Duration::ZERO);
+        lease.renewed(at(109));
+        assert_eq!(lease.remaining(at(109)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_boot_clock_runs_forward() {
+        let first = Moment::now();
+        assert!(Moment::now() >= first);
+    }
+}

@@ -1,0 +1,141 @@
+//! The two loops that keep a session honest: one renews it, one ends the trust in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmdb_entity::WorkId;
+use sea_orm::sea_query::Value;
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::dialect::Dialect;
+use crate::lease::Moment;
+use crate::session::Core;
+use crate::work::StopReason;
+
+/// Heartbeats every third of the interval until the session is over. A heartbeat that fails is tried again at once, with growing pauses, for as
+/// long as there is trust.
+pub(crate) async fn beat(core: Arc<Core>) {
+    let interval = core.database.config.interval;
+    let over = async || {
+        tokio::select! {
+            () = core.lost.cancelled() => {}
+            () = core.ended.cancelled() => {}
+        }
+    };
+    let mut failures = 0;
+    loop {
+        let pause = match failures {
+            // A tenth of jitter, so that components that started together do not beat together.
+            0 => (interval / 3).mul_f64(0.9 + 0.1 * fastrand::f64()),
+            failures => (interval / 100 * failures).min(interval / 10),
+        };
+        tokio::select! {
+            () = over() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let sent = Moment::now();
+        let limit = (interval / 3).min(core.lease.remaining(sent));
+        let renewed = tokio::select! {
+            () = over() => return,
+            renewed = tokio::time::timeout(limit, renew(&core)) => renewed,
+        };
+        match renewed {
+            Ok(Ok(None)) => return core.lose("its deadline has passed or its row is gone"),
+            Ok(Ok(Some(stops))) => {
+                core.lease.renewed(sent);
+                failures = 0;
+                for (work, reason) in stops {
+                    if let Some(held) = core.held().get(&work) {
+                        held.stop(StopReason::Requested(reason));
+                    }
+                }
+            }
+            Ok(Err(error)) => {
+                failures += 1;
+                tracing::warn!(session = %core.id, failures, %error, "heartbeat failed");
+            }
+            Err(_elapsed) => {
+                failures += 1;
+                tracing::warn!(session = %core.id, failures, ?limit, "heartbeat was not answered in time");
+            }
+        }
+        if !core.database.is_still_there() {
+            return core.lose("the database's file was removed or replaced");
+        }
+    }
+}
+
+/// One renewal, and which works an operator has asked to stop. `None`: the session is gone.
+async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
+    const STOPS: &str = "SELECT work_id, stop_requested FROM work WHERE session_id = $1 AND stop_requested IS NOT NULL";
+    let database = &core.database;
+    let interval_ms =
+        i64::try_from(database.config.interval.as_millis()).expect("BUG: the interval is at most an hour");
+    let values: [Value; 2] = [core.id.into(), interval_ms.into()];
+    let rows = match database.dialect {
+        Dialect::Sqlite => {
+            let renewal = "UPDATE session_lease SET deadline = max(deadline, {after $2}) WHERE session_id = $1 AND deadline > {now}";
+            let renewal = database.dialect.statement(renewal, values);
+            if database.heartbeats.execute_raw(renewal).await?.rows_affected() != 1 {
+                return Ok(None);
+            }
+            database
+                .heartbeats
+                .query_all_raw(database.dialect.statement(STOPS, [core.id.into()]))
+                .await?
+        }
+        Dialect::Postgres | Dialect::Cockroach => {
+            // One statement, one round trip. No row: nothing was renewed.
+            let renewal = "
+                WITH beat AS (
+                    UPDATE session_lease SET deadline = greatest(deadline, {after $2})
+                    WHERE session_id = $1 AND deadline > {now} RETURNING session_id
+                )
+                SELECT w.work_id, w.stop_requested FROM beat
+                LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
+            let rows = database
+                .heartbeats
+                .query_all_raw(database.dialect.statement(renewal, values))
+                .await?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            rows
+        }
+    };
+    let mut stops = Vec::new();
+    for row in rows {
+        let work: Option<WorkId> = row.try_get_by_index(0)?;
+        let reason: Option<String> = row.try_get_by_index(1)?;
+        stops.extend(work.zip(reason));
+    }
+    Ok(Some(stops))
+}
+
+/// How long the watch sleeps at most. A timer does not count suspend, so trust is looked at anew after waking.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Fires the session's token when trust has run out, and a work's when it has run for too long.
+pub(crate) async fn watch(core: Arc<Core>) {
+    loop {
+        let now = Moment::now();
+        let left = core.lease.remaining(now);
+        if left.is_zero() {
+            return core.lose("no heartbeat succeeded in time");
+        }
+        let mut next = left.min(LOOK);
+        for held in core.held().values() {
+            match held.run_left(now) {
+                Some(Duration::ZERO) => held.stop(StopReason::MaxRun),
+                Some(left) => next = next.min(left),
+                None => {}
+            }
+        }
+        tokio::select! {
+            () = core.ended.cancelled() => return,
+            () = core.lost.cancelled() => return,
+            () = core.changed.notified() => {}
+            () = tokio::time::sleep(next) => {}
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Machines: how they come into the database.
+
+pub use bmdb_entity::machine::*;
+
+use std::collections::{HashMap, HashSet};
+
+use bmdb_entity::{MachineId, machine_hardware_report, machine_provided};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+
+use crate::error::Error;
+use crate::process::check_text;
+use crate::tx::Tx;
+
+/// A machine as a provider describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewMachine {
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's id of the machine.
+    pub provider_id: String,
+    /// The provider's reservation.
+    pub reservation: Option<String>,
+    /// Where it answers.
+    pub address: Option<String>,
+    /// Where it stands.
+    pub location: Option<String>,
+    /// What it is made of, as it came.
+    pub hardware_report: Option<Vec<u8>>,
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Machines that are new.
+    pub created: usize,
+    /// Machines that were there already, or stood in the batch before; they were not touched.
+    pub known: usize,
+}
+
+/// The most machines that one [`import`] takes: each is some bound values in one statement, and PostgreSQL takes 65535.
+pub const LARGEST_IMPORT: usize = 5000;
+
+/// Creates a machine that has no tag yet.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
+    let machine = MachineId::random();
+    insert_machines(tx, &[machine])
+        .await
+        .map_err(Error::database("create a machine"))?;
+    Ok(machine)
+}
+
+/// Creates a machine that a provider gave us.
+///
+/// # Errors
+/// [`Error::DuplicateProviderId`] when the provider has given us that id before; [`Error::Invalid`] for texts with NUL or over 4 kB.
+pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
+    check(&new)?;
+    let known = known_ids(tx, std::slice::from_ref(&new))
+        .await
+        .map_err(Error::database("look for a machine"))?;
+    let (provider, provider_id) = (new.provider.clone(), new.provider_id.clone());
+    if let Some(machine) = known.get(&(provider.clone(), provider_id.clone())) {
+        return Err(Error::DuplicateProviderId {
+            provider,
+            provider_id,
+            machine: *machine,
+        });
+    }
+    let machine = MachineId::random();
+    insert(tx, &[(machine, &new)])
+        .await
+        .map_err(Error::database("create a machine"))?;
+    Ok(machine)
+}
+
+/// Creates the machines of a batch that are not there yet, by provider and provider id. Importing the same again changes nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] for a batch over [`LARGEST_IMPORT`], and for texts with NUL or over 4 kB.
+pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
+    if batch.len() > LARGEST_IMPORT {
+        return Err(Error::invalid(
+            "the size of an import",
+            &batch.len().to_string(),
+            "at most 5000 machines at a time",
+        ));
+    }
+    batch.iter().try_for_each(check)?;
+    let known = known_ids(tx, batch)
+        .await
+        .map_err(Error::database("look for machines"))?;
+    let mut seen = HashSet::new();
+    let fresh: Vec<_> = batch
+        .iter()
+        .filter(|new| {
+            let identity = (new.provider.clone(), new.provider_id.clone());
+            !known.contains_key(&identity) && seen.insert(identity)
+        })
+        .map(|new| (MachineId::random(), new))
+        .collect();
+    insert(tx, &fresh).await.map_err(Error::database("create machines"))?;
+    Ok(Imported {
+        created: fresh.len(),
+        known: batch.len() - fresh.len(),
+    })
+}
+
+fn check(new: &NewMachine) -> Result<(), Error> {
+    const LONGEST: usize = 4096;
+    /// In a unique index: PostgreSQL cannot index a row above 2704 bytes.
+    const LONGEST_ID: usize = 1024;
+    for (what, text) in [
+        ("the name of a provider", &new.provider),
+        ("a provider id", &new.provider_id),
+    ] {
+        if text.is_empty() || text.len() > LONGEST_ID || text.contains('\0') {
+            return Err(Error::invalid(what, text, "1 to 1024 bytes without NUL"));
+        }
+    }
+    let texts = [
+        ("a reservation", &new.reservation),
+        ("an address", &new.address),
+        ("a location", &new.location),
+    ];
+    for (what, text) in texts {
+        text.as_ref().map_or(Ok(()), |text| check_text(what, text, LONGEST))?;
+    }
+    Ok(())
+}
+
+async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, String), MachineId>, DbErr> {
+    use machine_provided::Column;
+    let mut by_provider: HashMap<&str, Vec<&str>> = HashMap::new();
+    for new in batch {
+        by_provider.entry(&new.provider).or_default().push(&new.provider_id);
+    }
+    let mut known = HashMap::new();
+    for (provider, ids) in by_provider {
+        let rows: Vec<(MachineId, String)> = machine_provided::Entity::find()
+            .select_only()
+            .columns([Column::MachineId, Column::ProviderId])
+            .filter(Column::Provider.eq(provider))
+            .filter(Column::ProviderId.is_in(ids))
+            .into_tuple()
+            .all(tx)
+            .await?;
+        known.extend(
+            rows.into_iter()
+                .map(|(machine, id)| ((provider.to_owned(), id), machine)),
+        );
+    }
+    Ok(known)
+}
+
+async fn insert(tx: &Tx, machines: &[(MachineId, &NewMachine)]) -> Result<(), DbErr> {
+    if machines.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = machines.iter().map(|(machine, _)| *machine).collect();
+    insert_machines(tx, &ids).await?;
+    let provided = machines.iter().map(|(machine, new)| machine_provided::ActiveModel {
+        machine_id: Set(*machine),
+        provider: Set(new.provider.clone()),
+        provider_id: Set(new.provider_id.clone()),
+        reservation: Set(new.reservation.clone()),
+        address: Set(new.address.clone()),
+        location: Set(new.location.clone()),
+        status: Set(machine_provided::Status::Unstated),
+    });
+    machine_provided::Entity::insert_many(provided)
+        .exec_without_returning(tx)
+        .await?;
+    let reports: Vec<_> = machines
+        .iter()
+        .filter_map(|(machine, new)| {
+            let raw = new.hardware_report.clone()?;
+            Some(machine_hardware_report::ActiveModel {
+                machine_id: Set(*machine),
+                raw: Set(raw),
+            })
+        })
+        .collect();
+    if !reports.is_empty() {
+        machine_hardware_report::Entity::insert_many(reports)
+            .exec_without_returning(tx)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn insert_machines(tx: &Tx, machines: &[MachineId]) -> Result<(), DbErr> {
+    let mut insert = Query::insert();
+    insert
+        .into_table(Entity)
+        .columns([Column::MachineId, Column::CreatedAt, Column::Fence]);
+    for machine in machines {
+        insert.values_panic([Expr::val(*machine), tx.dialect().now_expr(), Expr::val(0_i64)]);
+    }
+    tx.execute(&insert).await.map(drop)
+}

@@ -1,0 +1,181 @@
+//! What a process is, and its row in the database.
+
+use std::time::Duration;
+
+use bmdb_entity::MachineRow;
+use sea_orm::sea_query::Value;
+use sea_orm::{FromQueryResult, ModelTrait};
+
+use crate::backoff::Backoff;
+use crate::database::Database;
+use crate::eligible::Eligible;
+use crate::error::{Error, Fault};
+
+/// A kind of work: a type with a name, and the rule by which machines are fit for it.
+///
+/// ```
+/// use bmdb::{Backoff, Eligible, Process, agent_started, provided};
+/// use std::time::Duration;
+///
+/// pub struct AgentStart;
+///
+/// impl Process for AgentStart {
+///     const NAME: &'static str = "agent-start";
+///     const SLOT: &'static str = "agent";
+///     const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(300), 1.2, Duration::from_secs(4 * 3600));
+///     type Item = provided::Model;
+///
+///     fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+///         machines.lacks::<agent_started::Entity>()
+///     }
+/// }
+/// ```
+pub trait Process: Sized + Send + Sync + 'static {
+    /// Its name, `[A-Za-z0-9_.-]{1,64}`. Names are for ever: history and backoffs keep them.
+    const NAME: &'static str;
+
+    /// What it occupies on a machine. Two processes with one slot exclude each other.
+    const SLOT: &'static str = Self::NAME;
+
+    /// What it does, for people.
+    const DESCRIPTION: &'static str = "";
+
+    /// How it backs off from a machine on which it failed.
+    const BACKOFF: Backoff = Backoff::NONE;
+
+    /// How long a machine is left alone after its holder died: time for effects that are still on their way to arrive.
+    const COOL_DOWN: Duration = Duration::from_secs(15);
+
+    /// After how long the stop token of a work fires; `None` lets it run as long as its session lives.
+    const MAX_RUN: Option<Duration> = None;
+
+    /// The row that the guard carries: a machine's, or that of a tag that every machine of this process has.
+    type Item: ModelTrait<Entity: MachineRow> + FromQueryResult + Sync + 'static;
+
+    /// Which machines are fit. The only source for claims, counts and explanations. Machines that are held, in work on this slot or backed off
+    /// from are left out by BMDB itself.
+    fn eligible(machines: Eligible<Self>) -> Eligible<Self>;
+}
+
+/// That this component has made sure of a process's row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registered {
+    slot: &'static str,
+}
+
+const NAME_EXPECTED: &str = "1 to 64 of the characters A-Z a-z 0-9 _ . -";
+
+/// Whether `name` can name a process or slot: `[A-Za-z0-9_.-]{1,64}`.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if (1..=64).contains(&name.len()) && name.bytes().all(good) {
+        Ok(())
+    } else {
+        Err(Error::invalid(what, name, NAME_EXPECTED))
+    }
+}
+
+/// Checks `P` and makes sure of its row. The database is asked once per component.
+pub(crate) async fn register<P: Process>(database: &Database) -> Result<(), Error> {
+    let known = database
+        .registered
+        .lock()
+        .expect("BUG: nothing panics while it holds this lock")
+        .get(P::NAME)
+        .copied();
+    if let Some(known) = known {
+        return agree::<P>(known.slot, &database.config.component);
+    }
+    check_name("the name of a process", P::NAME)?;
+    check_name("the name of a slot", P::SLOT)?;
+    check_text("the description of a process", P::DESCRIPTION, 4096)?;
+    P::BACKOFF.check().map_err(|source| Error::InvalidBackoff {
+        process: P::NAME,
+        source,
+    })?;
+    let (slot, registered_by) = write_row::<P>(database).await?;
+    agree::<P>(&slot, &registered_by)?;
+    let mut registered = database
+        .registered
+        .lock()
+        .expect("BUG: nothing panics while it holds this lock");
+    registered.insert(P::NAME, Registered { slot: P::SLOT });
+    Ok(())
+}
+
+fn agree<P: Process>(slot: &str, registered_by: &str) -> Result<(), Error> {
+    if slot == P::SLOT {
+        return Ok(());
+    }
+    Err(Error::SlotClash {
+        process: P::NAME.to_owned(),
+        slot: P::SLOT.to_owned(),
+        registered: slot.to_owned(),
+        registered_by: registered_by.to_owned(),
+    })
+}
+
+/// Writes the row unless another component has, and returns the slot and the component in it. A slot that differs changes nothing.
+async fn write_row<P: Process>(database: &Database) -> Result<(String, String), Error> {
+    const REGISTER: &str = "
+        INSERT INTO process (name, slot, description, cool_down_ms, registered_at, registered_by)
+        VALUES ($1, $2, $3, $4, {now}, $5)
+        ON CONFLICT (name) DO UPDATE SET description = excluded.description, cool_down_ms = excluded.cool_down_ms
+        WHERE process.slot = excluded.slot";
+    let cool_down = i64::try_from(P::COOL_DOWN.as_millis()).unwrap_or(i64::MAX);
+    let component = database.config.component.clone();
+    let scope = database.scope("register a process");
+    let row = scope.run(async |tx: &crate::Tx| {
+        let values: [Value; 5] = [
+            P::NAME.into(),
+            P::SLOT.into(),
+            P::DESCRIPTION.into(),
+            cool_down.into(),
+            component.clone().into(),
+        ];
+        tx.execute_text(REGISTER, values).await?;
+        let rows = tx
+            .query_text(
+                "SELECT slot, registered_by FROM process WHERE name = $1",
+                [P::NAME.into()],
+            )
+            .await?;
+        let row = rows
+            .first()
+            .ok_or(sea_orm::DbErr::RecordNotFound("process".to_owned()))?;
+        Ok::<_, Error>((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
+    });
+    row.await.map_err(|failure| failure.into_error("register a process"))
+}
+
+/// Whether `text` can be stored on every backend: no NUL, and not longer than `longest` bytes.
+pub(crate) fn check_text(what: &'static str, text: &str, longest: usize) -> Result<(), Error> {
+    match text {
+        _ if text.contains('\0') => Err(Error::invalid(what, text, "text without NUL")),
+        _ if text.len() > longest => Err(Error::invalid(what, text, "at most 4 kB")),
+        _ => Ok(()),
+    }
+}
+
+/// The slots of all registered processes.
+pub(crate) async fn known_slots(database: &Database) -> Result<Vec<String>, Error> {
+    names(database, "SELECT DISTINCT slot FROM process ORDER BY slot").await
+}
+
+/// The names of all registered processes.
+pub(crate) async fn known_names(database: &Database) -> Result<Vec<String>, Error> {
+    names(database, "SELECT name FROM process ORDER BY name").await
+}
+
+async fn names(database: &Database, text: &str) -> Result<Vec<String>, Error> {
+    let rows = database.read("list processes", text, []).await?;
+    let names = rows.iter().map(|row| row.try_get_by_index(0));
+    names
+        .collect::<Result<_, _>>()
+        .map_err(Error::database("list processes"))
+}
+
+/// Whether an error says that a machine does not exist: a row that refers to it was refused.
+pub(crate) fn is_constraint(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint)
+}

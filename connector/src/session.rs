@@ -1,0 +1,428 @@
+//! A session: the liveness of this component, and everything that is done in its name.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bmdb_entity::work_history::Event;
+use bmdb_entity::{SessionId, WorkId};
+use sea_orm::DbErr;
+use sea_orm::sea_query::Value;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::claim::{Claim, ClaimMany};
+use crate::database::Database;
+use crate::error::Error;
+use crate::history::{self, Author};
+use crate::lease::{Lease, Moment};
+use crate::process::Process;
+use crate::tx::{Scope, Tx, TxClosure};
+use crate::work::{Held, HeldWork, Release, StopReason};
+use crate::{liveness, release};
+
+/// The liveness of one component incarnation: a row that heartbeats keep alive, and the right to transact and to hold work while it lives.
+///
+/// One session serves a whole OS process, its many tasks and works: clone it freely. Losing it is final; start another with
+/// [`Bmdb::start_session`](crate::Bmdb::start_session).
+///
+/// When the last clone is dropped and no work is held, the session closes itself in the background. That is not awaited: prefer
+/// [`close`](Self::close). If the process dies, the collector of another component expires the session once its deadline has passed.
+#[derive(Clone)]
+pub struct Session(Arc<Handle>);
+
+/// What users share. Its drop is the drop of the last of them, while the session's own tasks go on with the core.
+struct Handle(Arc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.abandoned.cancel();
+    }
+}
+
+/// What the session's tasks share.
+pub(crate) struct Core {
+    pub(crate) id: SessionId,
+    pub(crate) database: Arc<Database>,
+    pub(crate) lease: Lease,
+    /// Fires when the session is lost, not when it is closed.
+    pub(crate) lost: CancellationToken,
+    /// The parent of every work's stop token; fires on loss, on close, and when the runner has waited long enough.
+    pub(crate) stopping: CancellationToken,
+    /// Every user handle is gone.
+    abandoned: CancellationToken,
+    /// The session is over and its tasks end.
+    pub(crate) ended: CancellationToken,
+    draining: AtomicBool,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) releases: mpsc::UnboundedSender<Release>,
+    held: Mutex<HashMap<WorkId, Arc<Held>>>,
+    /// A work was claimed or let go.
+    pub(crate) changed: Notify,
+}
+
+/// What is left after [`Session::drain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// How many works are still held.
+    pub left: usize,
+}
+
+impl Session {
+    /// Inserts the session's rows and starts its tasks.
+    pub(crate) async fn start(database: &Arc<Database>) -> Result<Self, Error> {
+        let config = &database.config;
+        let id = SessionId::random();
+        let interval_ms = i64::try_from(config.interval.as_millis()).expect("BUG: the interval is at most an hour");
+        let author: [Value; 2] = [config.component.clone().into(), config.runtime_info.clone().into()];
+        // Each attempt counts trust anew: only the one that commits gives any.
+        let sent = Mutex::new(Moment::now());
+        let insert = async |tx: &Tx| {
+            *sent.lock().expect("BUG: nothing panics while it holds this lock") = Moment::now();
+            let [component, runtime_info] = author.clone();
+            tx.execute_text(
+                "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms) \
+                 VALUES ($1, $2, $3, {now}, $4)",
+                [id.into(), component, runtime_info, interval_ms.into()],
+            )
+            .await?;
+            let lease = "INSERT INTO session_lease (session_id, deadline) VALUES ($1, {after $2})";
+            tx.execute_text(lease, [id.into(), interval_ms.into()]).await?;
+            Ok::<_, Error>(())
+        };
+        // In doubt the row is left to a collector: it holds nothing.
+        let scope = database.scope("start a session");
+        scope
+            .run(insert)
+            .await
+            .map_err(|failure| failure.into_error("start a session"))?;
+        let sent = *sent.lock().expect("BUG: nothing panics while it holds this lock");
+
+        let (releases, queue) = mpsc::unbounded_channel();
+        let lost = CancellationToken::new();
+        let core = Arc::new(Core {
+            id,
+            database: Arc::clone(database),
+            lease: Lease::new(config.interval, config.margin_or_default(), sent),
+            stopping: lost.child_token(),
+            lost,
+            abandoned: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            releases,
+            held: Mutex::default(),
+            changed: Notify::new(),
+        });
+        database.own_sessions().push(id);
+        core.tasks.spawn(liveness::beat(Arc::clone(&core)));
+        core.tasks.spawn(liveness::watch(Arc::clone(&core)));
+        core.tasks.spawn(release::run(Arc::clone(&core), queue));
+        let keeper = Arc::clone(&core);
+        database.tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.ended.cancelled() => {}
+                () = keeper.abandoned.cancelled() => {
+                    if let Err(error) = keeper.close().await {
+                        tracing::warn!(session = %keeper.id, %error, "an abandoned session was not closed; a collector will expire it");
+                    }
+                }
+            }
+        });
+        tracing::info!(session = %id, component = config.component, "session started");
+        Ok(Self(Arc::new(Handle(core))))
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.0
+    }
+
+    /// The session's id, as in its row.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.core().id
+    }
+
+    /// For how much longer this process believes in its session if no further heartbeat succeeds; zero is for ever.
+    ///
+    /// Trust ends earlier than the database's deadline: it counts from before a heartbeat is sent and is shorter by the margin. It counts time
+    /// in which the machine is suspended.
+    #[must_use]
+    pub fn trust_left(&self) -> Duration {
+        self.core().lease.remaining(Moment::now())
+    }
+
+    /// Until when this process believes in its session if no further heartbeat succeeds, on the clock of [`std::time::Instant`].
+    #[must_use]
+    pub fn trusted_until(&self) -> std::time::Instant {
+        std::time::Instant::now() + self.trust_left()
+    }
+
+    /// A token that fires when the session is lost: its trust has run out, or the database says that it is gone.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.core().lost.clone()
+    }
+
+    /// Every work that this session's guards hold.
+    #[must_use]
+    pub fn held(&self) -> Vec<HeldWork> {
+        self.core().held().values().map(|held| held.describe()).collect()
+    }
+
+    /// Runs `body` in one SERIALIZABLE transaction that also checks that the session lives, and runs it again when it lost against others.
+    ///
+    /// The body may run many times, so it has no effect outside the database. What it returns is what its last run returned. Transactions do not
+    /// nest; savepoints do ([`Tx`] is a SeaORM `TransactionTrait`).
+    ///
+    /// ```no_run
+    /// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+    /// use bmdb::{machine, provided};
+    /// use sea_orm::EntityTrait;
+    ///
+    /// let address = session
+    ///     .transact(async |tx| {
+    ///         let row = provided::Entity::find_by_id(machine).one(tx).await?;
+    ///         Ok::<_, bmdb::Error>(row.and_then(|row| row.address))
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the body returns, as it is; and, through `E: From<Error>`: [`Error::SessionExpired`], [`Error::Contended`] when the budget is used up,
+    /// [`Error::Poisoned`] when the body swallowed a failed statement, [`Error::Nested`], [`Error::CommitUnknown`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future while the body runs rolls back. Dropping it during COMMIT does not stop the COMMIT.
+    pub fn transact<T, E, F>(&self, body: F) -> impl Future<Output = Result<T, E>> + Send
+    where
+        F: TxClosure<T, E>,
+        T: Send,
+        E: From<Error> + Send,
+    {
+        let core = self.core();
+        async move {
+            let scope = core.bodies("run a transaction");
+            let checked = async |tx: &Tx| {
+                core.lock_row(tx).await?;
+                body.clone()(tx).await
+            };
+            scope
+                .run(checked)
+                .await
+                .map_err(|failure| failure.into_error(scope.doing))
+        }
+    }
+
+    /// Claims a machine that is eligible for `P`. Await it, or narrow it first: see [`Claim`].
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Process, provided};
+    /// # struct AgentStart;
+    /// # impl Process for AgentStart {
+    /// #     const NAME: &'static str = "agent-start";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
+    /// while let Some(work) = session.claim::<AgentStart>().await? {
+    ///     println!("{} at {:?}, fence {}", work.provider_id, work.address, work.fence());
+    ///     work.cancel().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a claim does nothing until it is awaited"]
+    pub fn claim<P: Process>(&self) -> Claim<P> {
+        Claim::new(self.clone())
+    }
+
+    /// Claims up to `count` machines that are eligible for `P`, in one transaction.
+    #[must_use = "a claim does nothing until it is awaited"]
+    pub fn claim_many<P: Process>(&self, count: u32) -> ClaimMany<P> {
+        ClaimMany::new(self.clone(), count)
+    }
+
+    /// Takes no new work from now on and waits until every work has ended, at most for `limit`. Heartbeats go on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the wait; the session goes on draining.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let core = self.core();
+        core.draining.store(true, Ordering::Release);
+        let emptied = async {
+            loop {
+                let changed = core.changed.notified();
+                if core.held().is_empty() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let left = match tokio::time::timeout(limit, emptied).await {
+            Ok(()) => 0,
+            Err(_elapsed) => core.held().len(),
+        };
+        Drained { left }
+    }
+
+    /// Fires the stop token of every work, with the reason [`StopReason::Shutdown`]. The works stay held until their guards end or drop.
+    pub fn stop_all(&self) {
+        self.core().stop_all();
+    }
+
+    /// Ends the session: its works are canceled, its rows deleted, its tasks ended. Guards that are still held are lost.
+    ///
+    /// # Errors
+    /// When the database could not be told. The session is over all the same; a collector expires what it left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the closing.
+    pub async fn close(self) -> Result<(), Error> {
+        let core = Arc::clone(self.core());
+        let tasks = core.database.tasks.clone();
+        let closing = tasks.spawn(async move { core.close().await });
+        closing.await.unwrap_or(Ok(()))
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("trust_left", &self.trust_left())
+            .finish()
+    }
+}
+
+impl Core {
+    pub(crate) fn expired(&self) -> Error {
+        Error::SessionExpired { session: self.id }
+    }
+
+    /// Whether new work may be claimed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.lease.remaining(Moment::now()).is_zero() {
+            Err(self.expired())
+        } else if self.draining.load(Ordering::Acquire) {
+            Err(Error::Draining { session: self.id })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A scope for bodies of users.
+    pub(crate) fn bodies(&self, doing: &'static str) -> Scope<'_> {
+        Scope {
+            pool: &self.database.bodies,
+            ..self.library(doing)
+        }
+    }
+
+    /// A scope for the library's own transactions.
+    pub(crate) fn library(&self, doing: &'static str) -> Scope<'_> {
+        Scope {
+            tasks: &self.tasks,
+            trust: Some((self.id, &self.lease)),
+            ..self.database.scope(doing)
+        }
+    }
+
+    pub(crate) fn author(&self) -> Author<'_> {
+        let config = &self.database.config;
+        Author {
+            session: self.id,
+            component: &config.component,
+            runtime_info: &config.runtime_info,
+        }
+    }
+
+    /// Checks that the session's row is there and keeps it there until the transaction ends: the collector waits.
+    pub(crate) async fn lock_row(&self, tx: &Tx) -> Result<(), Error> {
+        let rows = tx
+            .query_text(
+                "SELECT session_id FROM session WHERE session_id = $1 {share}",
+                [self.id.into()],
+            )
+            .await?;
+        if rows.is_empty() {
+            self.lose("its row is gone");
+            return Err(self.expired());
+        }
+        Ok(())
+    }
+
+    /// The session is lost, for good.
+    pub(crate) fn lose(&self, why: &str) {
+        self.lease.end();
+        if !self.lost.is_cancelled() && !self.ended.is_cancelled() {
+            tracing::warn!(session = %self.id, why, "session lost");
+            self.held()
+                .values()
+                .for_each(|held| held.give_reason(StopReason::SessionLost));
+            self.lost.cancel();
+        }
+    }
+
+    fn stop_all(&self) {
+        self.held()
+            .values()
+            .for_each(|held| held.give_reason(StopReason::Shutdown));
+        self.stopping.cancel();
+    }
+
+    pub(crate) fn held(&self) -> MutexGuard<'_, HashMap<WorkId, Arc<Held>>> {
+        self.held.lock().expect("BUG: nothing panics while it holds this lock")
+    }
+
+    /// For drops, which must not panic on a poisoned lock.
+    pub(crate) fn held_or_poisoned(&self) -> std::sync::LockResult<MutexGuard<'_, HashMap<WorkId, Arc<Held>>>> {
+        self.held.lock()
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.draining.store(true, Ordering::Release);
+        self.stop_all();
+        let was_lost = self.lost.is_cancelled();
+        let result = if was_lost || self.ended.is_cancelled() {
+            Ok(())
+        } else {
+            self.end_row().await
+        };
+        self.ended.cancel();
+        self.lease.end();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.database.own_sessions().retain(|id| *id != self.id);
+        tracing::info!(session = %self.id, lost = was_lost, "session ended");
+        result
+    }
+
+    async fn end_row(&self) -> Result<(), Error> {
+        const LOCK: &str = "SELECT session_id FROM session WHERE session_id = $1 {lock}";
+        let scope = self.library("close a session");
+        let end = async |tx: &Tx| {
+            if !tx.query_text(LOCK, [self.id.into()]).await?.is_empty() {
+                history::end_session(tx, self.id, Event::Canceled, None).await?;
+            }
+            Ok::<_, DbErr>(())
+        };
+        // Run again after an unknown outcome it finds nothing to do.
+        for _ in 0..2 {
+            match scope.run(async |tx: &Tx| end(tx).await.map_err(Error::from)).await {
+                Err(crate::tx::Failure::Unknown { .. }) => {}
+                Err(crate::tx::Failure::NotCommitted(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(Error::CommitUnknown {
+            doing: scope.doing,
+            source: None,
+        })
+    }
+}

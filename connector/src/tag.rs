@@ -1,0 +1,171 @@
+//! Stating, reading and withdrawing facts about machines.
+
+pub use bmdb_entity::Tag;
+
+use bmdb_entity::MachineId;
+use sea_orm::sea_query::{Expr, OnConflict, Query};
+use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, IdenStatic, Iterable};
+
+use crate::error::Error;
+use crate::process::is_constraint;
+use crate::tx::Tx;
+
+/// States a fact about a machine: writes the tag's row, or the columns that are set in `row` if the machine has the tag already. The column
+/// [`Tag::STATED_AT`] is filled by the database's clock, whatever `row` says.
+///
+/// ```no_run
+/// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+/// use bmdb::{os_installation_request, tag};
+/// use sea_orm::ActiveValue::Set;
+///
+/// session
+///     .transact(async |tx| {
+///         let request = os_installation_request::ActiveModel { machine_id: Set(machine), generation: Set(1), raw: Set(Vec::new()) };
+///         tag::set::<os_installation_request::Entity>(tx, request).await
+///     })
+///     .await
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::UnknownMachine`]; [`Error::Database`] when a rule of the tag's table refuses the row.
+pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
+    const DOING: &str = "set a tag";
+    let (mut columns, mut values) = (Vec::new(), Vec::new());
+    for column in T::Column::iter() {
+        let value = match row.get(column) {
+            _ if Some(column.as_str()) == T::STATED_AT.as_ref().map(IdenStatic::as_str) => tx.dialect().now_expr(),
+            ActiveValue::Set(value) | ActiveValue::Unchanged(value) => column.save_as(Expr::val(value)),
+            ActiveValue::NotSet => continue,
+        };
+        columns.push(column);
+        values.push(value);
+    }
+    let others = columns
+        .iter()
+        .filter(|column| column.as_str() != T::MACHINE_ID.as_str())
+        .copied();
+    let mut conflict = OnConflict::column(T::MACHINE_ID);
+    conflict.update_columns(others.clone());
+    if others.count() == 0 {
+        conflict.do_nothing();
+    }
+    let mut insert = Query::insert();
+    insert
+        .into_table(T::default())
+        .columns(columns)
+        .values_panic(values)
+        .on_conflict(conflict);
+    match tx.execute(&insert).await.map_err(Error::database(DOING)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // PostgreSQL refuses further statements in this transaction, so the machine cannot be looked for here; the key's name tells.
+            let machine = match row.get(T::MACHINE_ID) {
+                ActiveValue::Set(value) | ActiveValue::Unchanged(value) => value,
+                ActiveValue::NotSet => return Err(error),
+            };
+            let unknown = is_constraint(&error) && names_machine_key(&error);
+            match <MachineId as sea_orm::sea_query::ValueType>::try_from(machine) {
+                Ok(machine) if unknown => Err(Error::UnknownMachine { machine }),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+/// Whether a foreign key was what refused a row. A tag's only one is its machine's.
+fn names_machine_key(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.sql_err(),
+        Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))
+    )
+}
+
+/// Reads a machine's tag.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn get<T: Tag>(connection: &impl ConnectionTrait, machine: MachineId) -> Result<Option<T::Model>, Error> {
+    T::find_by_id(machine)
+        .one(connection)
+        .await
+        .map_err(Error::database("read a tag"))
+}
+
+/// Withdraws a fact. `false`: the machine did not have the tag.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn delete<T: Tag>(tx: &Tx, machine: MachineId) -> Result<bool, Error> {
+    let deleted = T::delete_by_id(machine)
+        .exec(tx)
+        .await
+        .map_err(Error::database("delete a tag"))?;
+    Ok(deleted.rows_affected == 1)
+}
+
+macro_rules! tag_module {
+    ($(#[$doc:meta])* $name:ident = $entity:ident { $($item:item)* }) => {
+        $(#[$doc])*
+        pub mod $name {
+            pub use bmdb_entity::$entity::*;
+            $($item)*
+        }
+    };
+}
+
+tag_module! {
+    /// Tag: a provider gave us this machine. See [`machine::provide`](crate::machine::provide).
+    provided = machine_provided {}
+}
+
+tag_module! {
+    /// Tag: an agent was started on this machine.
+    agent_started = machine_agent_started {
+        use bmdb_entity::MachineId;
+        use sea_orm::ActiveValue::{NotSet, Set};
+
+        /// States that an agent was started now, with this public key.
+        ///
+        /// # Errors
+        /// As [`tag::set`](crate::tag::set).
+        pub async fn set(tx: &crate::Tx, machine: MachineId, public_key: impl Into<Vec<u8>>) -> Result<(), crate::Error> {
+            let row = ActiveModel { machine_id: Set(machine), at: NotSet, public_key: Set(public_key.into()) };
+            crate::tag::set::<Entity>(tx, row).await
+        }
+    }
+}
+
+tag_module! {
+    /// Tag: the agent on this machine was heard.
+    agent_heartbeat = machine_agent_heartbeat {
+        use bmdb_entity::MachineId;
+        use sea_orm::ActiveValue::{NotSet, Set};
+
+        /// States that the agent was heard now.
+        ///
+        /// # Errors
+        /// As [`tag::set`](crate::tag::set).
+        pub async fn set(tx: &crate::Tx, machine: MachineId) -> Result<(), crate::Error> {
+            crate::tag::set::<Entity>(tx, ActiveModel { machine_id: Set(machine), at: NotSet }).await
+        }
+    }
+}
+
+tag_module! {
+    /// Tag: what hardware this machine is made of.
+    hardware_report = machine_hardware_report {}
+}
+
+tag_module! {
+    /// Tag: an operating system shall be installed on this machine.
+    os_installation_request = machine_os_installation_request {}
+}
+
+tag_module! {
+    /// Tag: what came of an installation.
+    os_installation_report = machine_os_installation_report {}
+}

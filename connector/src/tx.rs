@@ -1,0 +1,378 @@
+//! The one place where transactions begin, run again and commit.
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bmdb_entity::SessionId;
+use sea_orm::sea_query::Value;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult,
+    IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions,
+    TransactionTrait,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::dialect::Dialect;
+use crate::error::{Error, Fault};
+use crate::lease::{Lease, Moment};
+
+/// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
+///
+/// It remembers the first statement that failed. A body that swallows such a failure does not commit: PostgreSQL has rolled everything back
+/// by then and would still answer COMMIT with success.
+#[derive(Debug)]
+pub struct Tx {
+    inner: DatabaseTransaction,
+    dialect: Dialect,
+    fault: Mutex<Option<DbErr>>,
+    /// Statements whose answer has not come. Not zero after the body: a future was dropped half-way and nobody knows what its statement did.
+    in_flight: AtomicUsize,
+}
+
+impl Tx {
+    pub(crate) async fn execute_text(&self, text: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, DbErr> {
+        let result = self.execute_raw(self.dialect.statement(text, values)).await?;
+        Ok(result.rows_affected())
+    }
+
+    pub(crate) async fn query_text(
+        &self,
+        text: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        self.query_all_raw(self.dialect.statement(text, values)).await
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        // Stays raised if this future is dropped at the await.
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let result = statement.await;
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if let Err(error) = &result {
+            self.fault
+                .lock()
+                .expect("BUG: nothing panics while it holds this lock")
+                .get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+
+    fn first_fault(&self) -> Option<DbErr> {
+        let fault = self
+            .fault
+            .lock()
+            .expect("BUG: nothing panics while it holds this lock")
+            .clone();
+        let dropped = self.in_flight.load(Ordering::Acquire) > 0;
+        fault.or_else(|| dropped.then(|| DbErr::Custom("a statement was dropped before its answer came".to_owned())))
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Tx {
+    fn get_database_backend(&self) -> DatabaseBackend {
+        self.inner.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.watch(self.inner.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.watch(self.inner.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.watch(self.inner.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.watch(self.inner.query_all_raw(statement)).await
+    }
+}
+
+/// Nested transactions are savepoints: a failure inside one may be handled, since rolling back to the savepoint undoes it.
+#[async_trait::async_trait]
+#[expect(clippy::disallowed_methods, reason = "these begin savepoints inside our transaction")]
+impl TransactionTrait for Tx {
+    type Transaction = DatabaseTransaction;
+
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.watch(self.inner.begin()).await
+    }
+
+    async fn begin_with_config(
+        &self,
+        isolation: Option<IsolationLevel>,
+        access: Option<AccessMode>,
+    ) -> Result<DatabaseTransaction, DbErr> {
+        self.watch(self.inner.begin_with_config(isolation, access)).await
+    }
+
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+        self.watch(self.inner.begin_with_options(options)).await
+    }
+
+    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+            + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        self.inner.transaction(callback).await
+    }
+
+    async fn transaction_with_config<F, T, E>(
+        &self,
+        callback: F,
+        isolation: Option<IsolationLevel>,
+        access: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+            + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        self.inner.transaction_with_config(callback, isolation, access).await
+    }
+}
+
+/// The `Send` half of [`TxClosure`]; implemented for every fitting closure, not by hand.
+pub trait TxFnOnce<'t, O>: FnOnce(&'t Tx) -> Self::Fut + Send {
+    /// The body's future.
+    type Fut: Future<Output = O> + Send;
+}
+
+impl<'t, O, F, Fut> TxFnOnce<'t, O> for F
+where
+    F: FnOnce(&'t Tx) -> Fut + Send,
+    Fut: Future<Output = O> + Send,
+{
+    type Fut = Fut;
+}
+
+/// The body of a transaction: `async |tx| { … }` or `async move |tx| { … }`.
+///
+/// It may run many times, each time from a clone, so it has no effect outside the database and its captures are [`Clone`]. It may borrow from
+/// its surroundings, also inside `tokio::spawn`.
+#[diagnostic::on_unimplemented(
+    message = "this is not a body of a transaction that can be run again",
+    note = "write an async closure that takes `tx`; its captures must be `Clone` (no `&mut`) and its future `Send`"
+)]
+pub trait TxClosure<T, E>:
+    AsyncFnOnce(&Tx) -> Result<T, E> + for<'t> TxFnOnce<'t, Result<T, E>> + Clone + Sync
+{
+}
+
+impl<T, E, F> TxClosure<T, E> for F where
+    F: AsyncFnOnce(&Tx) -> Result<T, E> + for<'t> TxFnOnce<'t, Result<T, E>> + Clone + Sync
+{
+}
+
+tokio::task_local! {
+    /// Set while a body runs, so that a transaction opened inside it is an error at once and not a wait for its own connection.
+    static IN_BODY: ();
+}
+
+/// Where and how long a transaction runs.
+pub(crate) struct Scope<'a> {
+    /// What it is for, for errors and logs.
+    pub(crate) doing: &'static str,
+    pub(crate) pool: &'a DatabaseConnection,
+    pub(crate) dialect: Dialect,
+    /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK run: the future of a caller may be dropped, they may not.
+    pub(crate) tasks: &'a TaskTracker,
+    /// For how long it is run again.
+    pub(crate) budget: Duration,
+    /// The session whose trust bounds it.
+    pub(crate) trust: Option<(SessionId, &'a Lease)>,
+}
+
+/// How a transaction failed.
+pub(crate) enum Failure<T, E> {
+    /// Nothing of it is in the database.
+    NotCommitted(E),
+    /// COMMIT was sent and not answered. The body's value is kept for the case that it did take effect.
+    Unknown { value: T, source: Option<DbErr> },
+}
+
+impl<T, E: From<Error>> Failure<T, E> {
+    /// For transactions that cannot be asked for again.
+    pub(crate) fn into_error(self, doing: &'static str) -> E {
+        match self {
+            Self::NotCommitted(error) => error,
+            Self::Unknown { source, .. } => Error::CommitUnknown { doing, source }.into(),
+        }
+    }
+}
+
+/// How long a caller waits for a rollback. On a dead connection it would wait for the kernel to notice; the rollback's task goes on.
+const ROLLBACK_WAIT: Duration = Duration::from_secs(1);
+
+enum Attempt<T, E> {
+    Committed(T),
+    Again(Option<DbErr>),
+    Failed(Failure<T, E>),
+}
+
+impl Scope<'_> {
+    /// Runs `body` until one run of it commits, it fails for good, or time is up.
+    ///
+    /// # Cancel safety
+    /// Dropping the future while the body runs rolls back. Dropping it during COMMIT leaves COMMIT to end by itself.
+    pub(crate) async fn run<T, E, F>(&self, body: F) -> Result<T, Failure<T, E>>
+    where
+        F: TxClosure<T, E>,
+        T: Send,
+        E: From<Error> + Send,
+    {
+        if IN_BODY.try_with(|()| ()).is_ok() {
+            return Err(Failure::NotCommitted(Error::Nested.into()));
+        }
+        let started = Instant::now();
+        let mut attempts = 0_u32;
+        loop {
+            attempts += 1;
+            let source = match self.attempt(body.clone()).await {
+                Attempt::Committed(value) => return Ok(value),
+                Attempt::Failed(failure) => return Err(failure),
+                Attempt::Again(source) => source,
+            };
+            let pause = pause_after(attempts);
+            let elapsed = started.elapsed();
+            self.check_trust()
+                .map_err(|error| Failure::NotCommitted(error.into()))?;
+            tracing::debug!(
+                doing = self.doing,
+                attempts,
+                error = source.as_ref().map(tracing::field::display),
+                "transaction runs again"
+            );
+            if elapsed + pause > self.budget {
+                tracing::warn!(doing = self.doing, attempts, ?elapsed, "transaction gives up");
+                let doing = self.doing;
+                return Err(Failure::NotCommitted(
+                    Error::Contended {
+                        doing,
+                        attempts,
+                        elapsed,
+                        source,
+                    }
+                    .into(),
+                ));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt<T, E, F>(&self, body: F) -> Attempt<T, E>
+    where
+        F: TxClosure<T, E>,
+        T: Send,
+        E: From<Error> + Send,
+    {
+        if let Err(error) = self.check_trust() {
+            return Attempt::Failed(Failure::NotCommitted(error.into()));
+        }
+        let tx = match self.begin().await {
+            Ok(tx) => tx,
+            Err(error) if Fault::of(&error).is_transient() => return Attempt::Again(Some(error)),
+            Err(source) => return Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into())),
+        };
+        let limit = self.trust_left().unwrap_or(Duration::MAX);
+        let result = tokio::time::timeout(limit, IN_BODY.scope((), body(&tx))).await;
+        let fault = tx.first_fault();
+        let transient = fault.as_ref().is_some_and(|fault| Fault::of(fault).is_transient());
+        match (result, fault) {
+            (Ok(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
+            (result, fault) => {
+                self.rollback(tx).await;
+                match (result, fault) {
+                    (_, fault) if transient => Attempt::Again(fault),
+                    (Ok(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
+                    (Ok(Ok(_)), Some(source)) => {
+                        Attempt::Failed(Failure::NotCommitted(Error::Poisoned { source }.into()))
+                    }
+                    // Trust ran out in the body; the check before the next attempt says so.
+                    (Ok(Ok(_)) | Err(_), fault) => Attempt::Again(fault),
+                }
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Tx, DbErr> {
+        let pool = self.pool.clone();
+        let options = TransactionOptions {
+            sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
+        // (launchbadge/sqlx#4393); a task's future is not.
+        #[expect(clippy::disallowed_methods, reason = "the one place that begins transactions")]
+        let begun = self.tasks.spawn(async move { pool.begin_with_options(options).await });
+        let inner = begun.await.map_err(|error| DbErr::Custom(error.to_string()))??;
+        Ok(Tx {
+            inner,
+            dialect: self.dialect,
+            fault: Mutex::new(None),
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
+        let limit = self.trust_left().unwrap_or(self.budget);
+        let committed = self
+            .tasks
+            .spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
+        let error = match committed.await {
+            Ok(Ok(Ok(()))) => return Attempt::Committed(value),
+            Ok(Ok(Err(error))) => Some(error),
+            // Time ran out, or the runtime is being shut down.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match error.as_ref().map(Fault::of) {
+            Some(Fault::Conflict) => Attempt::Again(error),
+            Some(Fault::Constraint) => {
+                let source = error.expect("BUG: there was a fault");
+                Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into()))
+            }
+            _ => Attempt::Failed(Failure::Unknown { value, source: error }),
+        }
+    }
+
+    /// A rollback that fails leaves nothing to do: the server rolls back when the connection goes.
+    async fn rollback(&self, tx: Tx) {
+        let rolled_back = self.tasks.spawn(async move { tx.inner.rollback().await });
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(ROLLBACK_WAIT, rolled_back).await {
+            tracing::debug!(doing = self.doing, %error, "rollback failed");
+        }
+    }
+
+    fn trust_left(&self) -> Option<Duration> {
+        self.trust.map(|(_, lease)| lease.remaining(Moment::now()))
+    }
+
+    fn check_trust(&self) -> Result<(), Error> {
+        match self.trust {
+            Some((session, lease)) if lease.remaining(Moment::now()).is_zero() => {
+                Err(Error::SessionExpired { session })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Full jitter between nothing and 2 ms doubled with each attempt, at most 256 ms
+/// (aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
+pub(crate) fn pause_after(attempts: u32) -> Duration {
+    let ceiling = 2_000_u64 << attempts.clamp(1, 8).saturating_sub(1);
+    Duration::from_micros(fastrand::u64(0..=ceiling))
+}
