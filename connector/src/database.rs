@@ -197,7 +197,7 @@ async fn open_postgres(
     let own = if dialect == Dialect::Cockroach {
         "serializable"
     } else {
-        "read\\ committed"
+        "read committed"
     };
     let pool = |options: PgConnectOptions, connections: u32| {
         let pool = PgPoolOptions::new()

@@ -74,6 +74,17 @@ impl Lease {
         left
     }
 
+    /// Waits until trust is over, however often it is renewed meanwhile. Timers do not count suspend, so it looks again at least every second.
+    pub(crate) async fn over(&self) {
+        loop {
+            let left = self.remaining(Moment::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
     /// Ends all trust, for good.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Release);

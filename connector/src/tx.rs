@@ -287,22 +287,25 @@ impl Scope<'_> {
             Err(error) if Fault::of(&error).is_transient() => return Attempt::Again(Some(error)),
             Err(source) => return Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into())),
         };
-        let limit = self.trust_left().unwrap_or(Duration::MAX);
-        let result = tokio::time::timeout(limit, IN_BODY.scope((), body(&tx))).await;
+        let result = tokio::select! {
+            biased;
+            result = IN_BODY.scope((), body(&tx)) => Some(result),
+            () = self.trust_over() => None,
+        };
         let fault = tx.first_fault();
         let transient = fault.as_ref().is_some_and(|fault| Fault::of(fault).is_transient());
         match (result, fault) {
-            (Ok(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
+            (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {
                 self.rollback(tx).await;
                 match (result, fault) {
                     (_, fault) if transient => Attempt::Again(fault),
-                    (Ok(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
-                    (Ok(Ok(_)), Some(source)) => {
+                    (Some(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
+                    (Some(Ok(_)), Some(source)) => {
                         Attempt::Failed(Failure::NotCommitted(Error::Poisoned { source }.into()))
                     }
                     // Trust ran out in the body; the check before the next attempt says so.
-                    (Ok(Ok(_)) | Err(_), fault) => Attempt::Again(fault),
+                    (Some(Ok(_)) | None, fault) => Attempt::Again(fault),
                 }
             }
         }
@@ -328,11 +331,15 @@ impl Scope<'_> {
     }
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
-        let limit = self.trust_left().unwrap_or(self.budget);
-        let committed = self
-            .tasks
-            .spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
-        let error = match committed.await {
+        let limit = self.budget;
+        let committing = self.tasks.spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
+        let committed = tokio::select! {
+            biased;
+            committed = committing => committed,
+            // The commit goes on, but nobody may act on its answer any more.
+            () = self.trust_over() => return Attempt::Failed(Failure::Unknown { value, source: None }),
+        };
+        let error = match committed {
             Ok(Ok(Ok(()))) => return Attempt::Committed(value),
             Ok(Ok(Err(error))) => Some(error),
             // Time ran out, or the runtime is being shut down.
@@ -356,8 +363,12 @@ impl Scope<'_> {
         }
     }
 
-    fn trust_left(&self) -> Option<Duration> {
-        self.trust.map(|(_, lease)| lease.remaining(Moment::now()))
+    /// Waits until the trust that bounds this transaction is over; for ever if none does.
+    async fn trust_over(&self) {
+        match self.trust {
+            Some((_, lease)) => lease.over().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn check_trust(&self) -> Result<(), Error> {

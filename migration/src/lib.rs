@@ -1,1 +1,83 @@
-//! Under construction.
+//! The schema of the Bare Metal Database, step by step, and the verbs that move a database along the steps.
+//!
+//! [`up`], [`down`], [`fresh`], [`reset`] and [`status`] take a URL and are safe to run in any number of processes at once. The steps name
+//! tables and columns as text and never look at today's entities: what a step did stays what it did.
+//!
+//! # Rules of a step
+//! - A step is one change in one statement that can run twice (`IF [NOT] EXISTS`), outside a transaction: CockroachDB has no others.
+//! - A step that has been released never changes. A correction is another step.
+//! - Expand, then contract. A step may add what older components do not need. A step that removes or tightens what some released component
+//!   still uses has `_contract_` in its name and comes a release after the last component that used it: a component refuses to start on a
+//!   `_contract_` step that it does not know, and ignores every other one that it does not know.
+//! - `create_<table>` makes a table, `index_<table>_<name>` an index, `tune_<what>` a setting. These words say what `down` destroys.
+//!
+//! A crate with tables of its own in the same database has a `Migrator` of its own, and that one needs a `migration_table_name` of its own:
+//! two migrators that share one record take each other's steps for steps of a newer build.
+
+#![allow(
+    unreachable_pub,
+    reason = "`sea-orm-cli migrate generate` writes `pub struct` into private modules"
+)]
+
+#[cfg(feature = "cli")]
+pub mod cli;
+mod destroy;
+mod error;
+mod guard;
+mod target;
+mod verbs;
+
+mod m20261122_000001_create_machine;
+mod m20261122_000002_create_session;
+mod m20261122_000003_create_session_lease;
+mod m20261122_000004_create_work;
+mod m20261122_000005_index_work_work_id;
+mod m20261122_000006_index_work_session_id;
+mod m20261122_000007_create_work_history;
+mod m20261122_000008_create_work_backoff;
+mod m20261122_000009_create_work_hold;
+mod m20261122_000010_create_process;
+mod m20261122_000011_create_machine_provided;
+mod m20261122_000012_index_machine_provided_identity;
+mod m20261122_000013_create_machine_agent_started;
+mod m20261122_000014_create_machine_agent_heartbeat;
+mod m20261122_000015_create_machine_hardware_report;
+mod m20261122_000016_create_machine_os_installation_request;
+mod m20261122_000017_create_machine_os_installation_report;
+mod m20261122_000018_tune_fillfactor;
+
+pub use destroy::Destroy;
+pub use error::Error;
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait};
+pub use verbs::{State, Step, down, fresh, mark_development, reset, status, unmark_development, up};
+
+/// The steps, in order.
+///
+/// Its own `up` and `down` are SeaORM's and take no guard; the functions of this crate do.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261122_000001_create_machine::Migration),
+            Box::new(m20261122_000002_create_session::Migration),
+            Box::new(m20261122_000003_create_session_lease::Migration),
+            Box::new(m20261122_000004_create_work::Migration),
+            Box::new(m20261122_000005_index_work_work_id::Migration),
+            Box::new(m20261122_000006_index_work_session_id::Migration),
+            Box::new(m20261122_000007_create_work_history::Migration),
+            Box::new(m20261122_000008_create_work_backoff::Migration),
+            Box::new(m20261122_000009_create_work_hold::Migration),
+            Box::new(m20261122_000010_create_process::Migration),
+            Box::new(m20261122_000011_create_machine_provided::Migration),
+            Box::new(m20261122_000012_index_machine_provided_identity::Migration),
+            Box::new(m20261122_000013_create_machine_agent_started::Migration),
+            Box::new(m20261122_000014_create_machine_agent_heartbeat::Migration),
+            Box::new(m20261122_000015_create_machine_hardware_report::Migration),
+            Box::new(m20261122_000016_create_machine_os_installation_request::Migration),
+            Box::new(m20261122_000017_create_machine_os_installation_report::Migration),
+            Box::new(m20261122_000018_tune_fillfactor::Migration),
+        ]
+    }
+}

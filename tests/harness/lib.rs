@@ -1,1 +1,14 @@
-//! Under construction.
+//! What the suites stand on: throw-away databases of both kinds, and bounded waiting.
+//!
+//! Every test runs against the real thing. A [`TestDatabase`] is a new PostgreSQL database or a new SQLite file with the whole schema; tests
+//! share nothing and may run side by side. PostgreSQL itself is started once per test process and ends with it.
+
+mod database;
+mod on_each_backend;
+mod postgres;
+mod until;
+
+pub use database::{Backend, TestDatabase};
+#[doc(hidden)]
+pub use on_each_backend::bounded;
+pub use until::until;

@@ -1,0 +1,89 @@
+//! What can go wrong, told apart by what the reader has to do.
+
+use std::path::PathBuf;
+
+use sea_orm_migration::DbErr;
+use sea_orm_migration::sea_orm::sqlx;
+
+/// Why a verb did not do what it was asked to. No text of it holds a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL cannot be used.
+    #[error("the database URL is not usable: {reason}; expected sqlite://FILE or postgres://USER@HOST:PORT/DATABASE")]
+    Url {
+        /// What is wrong with it. The URL itself stays out, for it may hold a password.
+        reason: &'static str,
+    },
+    /// The SQLite file, or the folder that it shall stand in, does not exist.
+    #[error("there is no {what} {}; check the path{hint}", path.display())]
+    Missing {
+        /// `file` or `folder`.
+        what: &'static str,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What else helps.
+        hint: &'static str,
+    },
+    /// The database did not let us in.
+    #[error("cannot open the database {database}: check that it runs, that the URL is right and that we may log in")]
+    Open {
+        /// Where it is.
+        database: String,
+        /// What the driver said.
+        source: sqlx::Error,
+    },
+    /// The database has steps that this build does not have, so its steps cannot be taken from here.
+    #[error(
+        "the database has steps that this build does not know: {}; use the bmdb-migration that applied them. \
+         (If they are another crate's, that crate needs a migration table of its own.)",
+        steps.join(", ")
+    )]
+    UnknownSteps {
+        /// Their names.
+        steps: Vec<String>,
+    },
+    /// Rows would be lost, and nobody has said that they may be.
+    #[error(
+        "this would destroy {}, and the database is not marked as a development one; nothing was changed. \
+         Pass --yes-destroy-data to destroy them, or run `bmdb-migration mark-development` once if they never matter",
+        list(tables)
+    )]
+    WouldDestroy {
+        /// The tables that hold rows, and how many.
+        tables: Vec<(String, i64)>,
+    },
+    /// Rows point to rows that do not exist; everything was rolled back (SQLite only).
+    #[error(
+        "the table {table} would be left with rows that refer to missing rows of {parent}; nothing was changed. \
+         Delete those rows first"
+    )]
+    Dangling {
+        /// The table that refers.
+        table: String,
+        /// The table referred to.
+        parent: String,
+    },
+    /// The database refused a statement or stopped answering. Run the verb again: what was applied stays applied.
+    #[error("could not {doing}")]
+    Database {
+        /// What we were about to do.
+        doing: &'static str,
+        /// What the database said.
+        source: DbErr,
+    },
+}
+
+impl Error {
+    pub(crate) fn database(doing: &'static str) -> impl FnOnce(DbErr) -> Self {
+        move |source| Self::Database { doing, source }
+    }
+}
+
+fn list(tables: &[(String, i64)]) -> String {
+    let one = |(table, rows): &(String, i64)| match rows {
+        1 => format!("{table} (1 row)"),
+        rows => format!("{table} ({rows} rows)"),
+    };
+    tables.iter().map(one).collect::<Vec<_>>().join(", ")
+}

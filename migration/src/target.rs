@@ -1,0 +1,185 @@
+//! Where the database is, and how a migrator connects to it.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use sea_orm_migration::sea_orm::DatabaseConnection;
+use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection};
+
+use crate::Error;
+
+/// How long a database may take to let us in, and how long a SQLite file may stay busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a verb will do to the database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Only look. A statement that writes is refused by the database.
+    Look,
+    /// Change a database that exists.
+    Change,
+    /// Change a database; a SQLite file is made if there is none.
+    Create,
+}
+
+/// Where the database is, as the driver takes it.
+pub(crate) enum Target {
+    Sqlite {
+        options: SqliteConnectOptions,
+        may_create: bool,
+    },
+    Postgres(PgConnectOptions),
+}
+
+impl Target {
+    /// Reads a URL. The drivers' own errors quote the URL, so none of them is passed on.
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let wrong = |reason| Error::Url { reason };
+        let (scheme, rest) = url.split_once(':').ok_or(wrong("it has no scheme"))?;
+        match scheme {
+            "sqlite" => {
+                let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
+                if file.contains(":memory:") || query.contains("mode=memory") {
+                    return Err(wrong("a database in memory is gone when the migrator ends"));
+                }
+                if file.trim_start_matches('/').is_empty() {
+                    return Err(wrong("it names no file"));
+                }
+                let options = SqliteConnectOptions::from_str(url)
+                    .map_err(|_quotes_the_url| wrong("a parameter after the file is not one of SQLite's"))?;
+                let may_create = !query.contains("mode=rw") || query.contains("mode=rwc");
+                Ok(Self::Sqlite { options, may_create })
+            }
+            "postgres" | "postgresql" => {
+                let parsed = url::Url::parse(url).map_err(|error| match error {
+                    url::ParseError::InvalidPort => wrong("its port is not a number below 65536"),
+                    url::ParseError::EmptyHost => wrong("it names no host"),
+                    _ => wrong("it cannot be read as a URL"),
+                })?;
+                if parsed.path().trim_start_matches('/').is_empty() {
+                    return Err(wrong("it names no database"));
+                }
+                let options = PgConnectOptions::from_str(url)
+                    .map_err(|_quotes_the_url| wrong("a parameter has a value that PostgreSQL does not know"))?;
+                Ok(Self::Postgres(options.application_name("bmdb-migration")))
+            }
+            "cockroachdb" | "cockroach" => Err(wrong("CockroachDB is reached by the scheme postgres")),
+            // The scheme stays out of the text: what stands before the first colon may be half a password.
+            _ => Err(wrong("its scheme is none of ours")),
+        }
+    }
+
+    /// The database's name for people: no user, no password, no parameters.
+    fn describe(&self) -> String {
+        match self {
+            Self::Sqlite { options, .. } => format!("sqlite://{}", options.get_filename().display()),
+            Self::Postgres(options) => format!(
+                "postgres://{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+        }
+    }
+
+    /// Opens a pool of its own: one connection to SQLite, two to PostgreSQL, of which one may hold the guard.
+    pub(crate) async fn connect(&self, access: Access) -> Result<DatabaseConnection, Error> {
+        let opened = match self {
+            Self::Sqlite { options, may_create } => {
+                let create = access == Access::Create && *may_create;
+                must_exist(options.get_filename(), create, *may_create)?;
+                connect_sqlite(options.clone().create_if_missing(create), access).await
+            }
+            Self::Postgres(options) => connect_postgres(options.clone(), access).await,
+        };
+        opened.map_err(|source| Error::Open {
+            database: self.describe(),
+            source,
+        })
+    }
+}
+
+fn must_exist(file: &Path, create: bool, may_create: bool) -> Result<(), Error> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(Error::Missing {
+            what: "folder",
+            path: folder.to_owned(),
+            hint: ", or make it first",
+        });
+    }
+    if !create && !file.is_file() {
+        let hint = if may_create {
+            ", or make it with `up`"
+        } else {
+            "; the URL says that none shall be made"
+        };
+        return Err(Error::Missing {
+            what: "file",
+            path: file.to_owned(),
+            hint,
+        });
+    }
+    Ok(())
+}
+
+async fn connect_sqlite(options: SqliteConnectOptions, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
+    // A step may rebuild a table, which a foreign key would turn into a cascade; the guard checks all keys before it commits.
+    let mut options = options
+        .foreign_keys(false)
+        .busy_timeout(PATIENCE)
+        .disable_statement_logging();
+    if access == Access::Look {
+        options = options.pragma("query_only", "ON");
+    }
+    let started = Instant::now();
+    loop {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => return Ok(pool.into()),
+            // The first connections to a new file can meet before the busy time-out applies.
+            Err(error) if is_busy(&error) && started.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn connect_postgres(options: PgConnectOptions, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
+    // A role's time-outs are made for components. They would end the guard while it waits, or cut a long step in half.
+    let mut options = options
+        .options([("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")])
+        .disable_statement_logging();
+    if access == Access::Look {
+        options = options.options([("default_transaction_read_only", "on")]);
+    }
+    // The pool would keep trying a refused connection and then name only its own time-out; one plain attempt tells the cause.
+    let attempt = async { options.connect().await?.close().await };
+    match tokio::time::timeout(PATIENCE, attempt).await {
+        Ok(done) => done?,
+        Err(_elapsed) => return Err(sqlx::Error::PoolTimedOut),
+    }
+    Ok(PgPoolOptions::new()
+        .max_connections(2)
+        .connect_with(options)
+        .await?
+        .into())
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code()?.parse::<u32>().ok());
+    // The low byte is the kind, SQLITE_BUSY or SQLITE_LOCKED; the rest says which.
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}

@@ -1,0 +1,126 @@
+//! A database of a test's own.
+
+use std::path::PathBuf;
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::postgres;
+
+/// Which kind of database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A file.
+    Sqlite,
+    /// A server, which also stands in for CockroachDB.
+    Postgres,
+}
+
+/// A database that no other test sees. Dropping it removes it; a failed removal ends with the server or the temporary folder.
+#[derive(Debug)]
+pub struct TestDatabase {
+    url: String,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Sqlite(#[expect(dead_code, reason = "held so that the folder lives as long as the database")] TempDir),
+    Postgres { name: String },
+}
+
+/// The file of a migrated SQLite database.
+static SQLITE_TEMPLATE: OnceCell<Vec<u8>> = OnceCell::const_new();
+
+impl TestDatabase {
+    /// A new database with the whole schema and no rows.
+    ///
+    /// # Panics
+    /// Panics if there is no server to make it on, or the schema cannot be made.
+    pub async fn migrated(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => {
+                let template = SQLITE_TEMPLATE.get_or_init(sqlite_template).await;
+                let (database, file) = new_file();
+                std::fs::write(file, template).expect("a file in a new folder can be written");
+                database
+            }
+            Backend::Postgres => on_server(postgres::server().await.migrated_database().await).await,
+        }
+    }
+
+    /// A new database without a schema. For SQLite: the name of a file that does not exist yet.
+    ///
+    /// # Panics
+    /// Panics if there is no server to make it on.
+    pub async fn empty(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => new_file().0,
+            Backend::Postgres => on_server(postgres::server().await.empty_database().await).await,
+        }
+    }
+
+    /// Which kind of database this is.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        match self.place {
+            Place::Sqlite(_) => Backend::Sqlite,
+            Place::Postgres { .. } => Backend::Postgres,
+        }
+    }
+
+    /// Where it is, as a component takes it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A plain SeaORM connection, for looking and for tampering.
+    ///
+    /// # Panics
+    /// Panics if the database does not let us in.
+    pub async fn raw(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(&self.url);
+        options.max_connections(4).sqlx_logging(false);
+        Database::connect(options)
+            .await
+            .expect("the test's own database can be opened")
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Place::Postgres { name } = &self.place {
+            postgres::drop_database(name.clone());
+        }
+    }
+}
+
+fn new_file() -> (TestDatabase, PathBuf) {
+    let folder = TempDir::with_prefix("bmdb-tests-sqlite-").expect("a temporary folder can be made");
+    let file = folder.path().join("bmdb.sqlite");
+    let url = format!("sqlite://{}?mode=rwc", file.display());
+    (
+        TestDatabase {
+            url,
+            place: Place::Sqlite(folder),
+        },
+        file,
+    )
+}
+
+async fn on_server(name: String) -> TestDatabase {
+    TestDatabase {
+        url: postgres::server().await.url(&name),
+        place: Place::Postgres { name },
+    }
+}
+
+async fn sqlite_template() -> Vec<u8> {
+    let (database, file) = new_file();
+    bmdb_migration::up(database.url(), None)
+        .await
+        .expect("the schema can be made in a new file");
+    std::fs::read(file).expect("the migrated file can be read")
+}

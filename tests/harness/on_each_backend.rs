@@ -1,0 +1,45 @@
+//! One test body, both databases.
+
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Makes each function a module of two tests, `sqlite` and `postgres`, which hand it a new database with the schema.
+///
+/// ```text
+/// on_each_backend! {
+///     async fn a_machine_can_be_registered(db: TestDatabase) {
+///         // ..
+///     }
+/// }
+/// ```
+///
+/// Each test fails after two minutes, so that a deadlock has a name.
+#[macro_export]
+macro_rules! on_each_backend {
+    ($($(#[$attribute:meta])* async fn $name:ident($db:ident: $database:ty) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports, reason = "a body may need nothing from its module")]
+            use super::*;
+
+            $(#[$attribute])*
+            async fn body($db: $crate::TestDatabase) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                $crate::bounded(async { body($crate::TestDatabase::migrated($crate::Backend::Sqlite).await).await }).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                $crate::bounded(async { body($crate::TestDatabase::migrated($crate::Backend::Postgres).await).await }).await;
+            }
+        }
+    )*};
+}
+
+#[doc(hidden)]
+pub async fn bounded(test: impl Future<Output = ()>) {
+    let ended = tokio::time::timeout(LIMIT, test).await;
+    assert!(ended.is_ok(), "the test did not end within {LIMIT:?}");
+}

@@ -1,0 +1,182 @@
+//! Expiry: who collects, what it leaves, and whom it spares.
+
+use std::time::Duration;
+
+use bmdb::{Error, agent_started};
+use bmdb_entity::{work_history, work_hold};
+use harness::{on_each_backend, until};
+use sea_orm::EntityTrait;
+
+use crate::world::{AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works};
+
+on_each_backend! {
+    async fn a_dead_session_is_expired_with_its_work(db: TestDatabase) {
+        let (dead, alive) = (session(&db).await, session(&db).await);
+        let machine = provide(&dead, 1).await[0];
+        let raw = db.raw().await;
+        let work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        kill_session(&raw, &dead).await;
+        let mut collector = connect(&db).await.collector();
+        let first = collector.sweep().await.unwrap();
+        assert!(first.expired.is_empty(), "one look is not enough");
+        let mut swept = first;
+        until("the session is expired", LONG, async || {
+            swept = collector.sweep().await.unwrap();
+            !swept.expired.is_empty()
+        }).await;
+        assert_eq!((swept.expired.as_slice(), swept.freed), ([dead.id()].as_slice(), 1));
+        assert_eq!(works(&raw).await, 0);
+        assert_eq!(events(&raw, machine).await, ["started", "expired"]);
+        let history = work_history::Entity::find().all(&raw).await.unwrap();
+        assert!(history.iter().all(|event| event.session_id == dead.id() && event.component_name == "test"));
+        // The cool-down is a hold like any other, and ends by itself.
+        let hold = work_hold::Entity::find().one(&raw).await.unwrap().expect("a cool-down was left");
+        assert_eq!((hold.slot.as_str(), hold.placed_by.as_str()), ("agent", "collector"));
+        let mut again = None;
+        until("the machine is claimed again", LONG, async || {
+            again = alive.claim::<AgentStart>().await.unwrap();
+            again.is_some()
+        }).await;
+        let again = again.expect("it was claimed");
+        assert!(again.fence() > work.fence());
+        // The dead one's late writes are refused.
+        let late = work.finish(async |tx| agent_started::set(tx, machine, *b"late").await).await;
+        assert!(late.is_err());
+        assert_eq!(agent_started::Entity::find().one(&raw).await.unwrap(), None);
+        again.cancel().await.unwrap();
+    }
+
+    async fn no_cool_down_leaves_no_hold(db: TestDatabase) {
+        let (dead, _alive) = (session(&db).await, session(&db).await);
+        provide(&dead, 1).await;
+        let raw = db.raw().await;
+        let _work = dead.claim::<Survey>().await.unwrap().expect("one machine is eligible");
+        kill_session(&raw, &dead).await;
+        let mut collector = connect(&db).await.collector();
+        until("the session is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
+        assert!(work_hold::Entity::find().all(&raw).await.unwrap().is_empty());
+    }
+
+    async fn a_live_session_is_spared_by_many_collectors(db: TestDatabase) {
+        let session = session(&db).await;
+        let bmdb = connect(&db).await;
+        let mut collectors = [bmdb.collector(), bmdb.collector(), bmdb.collector()];
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_secs(5) {
+            for collector in &mut collectors {
+                assert!(collector.sweep().await.unwrap().expired.is_empty());
+            }
+        }
+        assert!(!session.lost().is_cancelled());
+    }
+
+    async fn a_collector_spares_the_sessions_of_its_own_process(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        let (own, _other) = (bmdb.start_session().await.unwrap(), session(&db).await);
+        kill_session(&db.raw().await, &own).await;
+        let mut collector = bmdb.collector();
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_secs(5) {
+            assert!(collector.sweep().await.unwrap().expired.is_empty());
+        }
+    }
+
+    async fn many_collectors_expire_a_session_once(db: TestDatabase) {
+        let (dead, _one, _two) = (session(&db).await, session(&db).await, session(&db).await);
+        let machines = provide(&dead, 20).await;
+        let raw = db.raw().await;
+        let held = dead.claim_many::<AgentStart>(20).await.unwrap();
+        assert_eq!(held.len(), 20);
+        kill_session(&raw, &dead).await;
+        let collect = async || {
+            let bmdb = connect(&db).await;
+            let mut collector = bmdb.collector();
+            let mut freed = 0;
+            until("the session is expired", LONG, async || {
+                freed += collector.sweep().await.unwrap().freed;
+                sessions(&raw).await == 2
+            }).await;
+            freed
+        };
+        let (one, two, three, four) = tokio::join!(collect(), collect(), collect(), collect());
+        assert_eq!(one + two + three + four, 20, "each work was freed by one of them");
+        for machine in machines {
+            assert_eq!(events(&raw, machine).await, ["started", "expired"]);
+        }
+    }
+
+    async fn an_operators_hold_is_not_shortened_by_a_cool_down(db: TestDatabase) {
+        let (dead, _alive) = (session(&db).await, session(&db).await);
+        let machine = provide(&dead, 1).await[0];
+        let bmdb = connect(&db).await;
+        let raw = db.raw().await;
+        let _work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        bmdb.place_hold(machine, bmdb::Hold::new("replacing a disk", "ada").slot("agent")).await.unwrap();
+        kill_session(&raw, &dead).await;
+        let mut collector = bmdb.collector();
+        until("the session is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
+        let hold = work_hold::Entity::find().one(&raw).await.unwrap().expect("the hold is there");
+        assert_eq!((hold.until, hold.reason.as_str()), (None, "replacing a disk"));
+    }
+
+    async fn a_broken_session_is_lost_and_expired(db: TestDatabase) {
+        let (broken, _alive) = (session(&db).await, session(&db).await);
+        let machine = provide(&broken, 1).await[0];
+        let work = broken.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let bmdb = connect(&db).await;
+        let held = bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
+        assert_eq!(held.works, [(machine, "agent-start".to_owned())]);
+        until("its holder learns it", LONG, async || work.stop().is_cancelled()).await;
+        let mut collector = bmdb.collector();
+        until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
+        assert_eq!(events(&db.raw().await, machine).await, ["started", "expired"]);
+        assert_eq!(bmdb.break_session(broken.id()).await.unwrap(), None);
+    }
+
+    async fn a_holder_is_asked_to_stop(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let bmdb = connect(&db).await;
+        assert!(bmdb.ask_to_stop(work.id(), "the rack moves").await.unwrap());
+        until("the stop token fires", LONG, async || work.stop().is_cancelled()).await;
+        assert_eq!(work.stop_reason(), Some(bmdb::StopReason::Requested("the rack moves".to_owned())));
+        // What it does then is its own decision.
+        work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
+        assert!(!bmdb.ask_to_stop(bmdb::WorkId::random(), "nobody").await.unwrap());
+        assert!(matches!(bmdb.ask_to_stop(bmdb::WorkId::random(), " ").await, Err(Error::Invalid { .. })));
+    }
+
+    async fn a_body_in_progress_keeps_the_collector_waiting(db: TestDatabase) {
+        // H1 of the original: the session is expired between a transaction's check and its commit.
+        if db.backend() == harness::Backend::Sqlite { return; }
+        let (dead, _alive) = (session(&db).await, session(&db).await);
+        let machine = provide(&dead, 1).await[0];
+        let raw = db.raw().await;
+        let work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let bmdb = connect(&db).await;
+        let mut collector = bmdb.collector();
+        collector.sweep().await.unwrap();
+        let outcome = work.transact(async |tx| {
+            // Checked; now the deadline passes and the collector comes.
+            kill_session(&raw, &dead).await;
+            let racing = tokio::time::timeout(Duration::from_millis(800), async {
+                loop { if !collector_pass(&bmdb).await { return; } }
+            }).await;
+            assert!(racing.is_err(), "the collector cannot expire the session under us");
+            agent_started::set(tx, machine, *b"key").await
+        }).await;
+        match outcome {
+            Ok(()) => assert_eq!(events(&raw, machine).await, ["started"]),
+            Err(error) => assert!(matches!(error, Error::SessionExpired { .. }), "{error:?}"),
+        }
+        async fn collector_pass(bmdb: &bmdb::Bmdb) -> bool {
+            // What a collector does, without its patience.
+            let deleted = sea_orm::ConnectionTrait::execute_unprepared(
+                bmdb.reads(), "DELETE FROM session USING session_lease l WHERE l.session_id = session.session_id AND l.deadline < now()",
+            ).await;
+            deleted.is_err()
+        }
+        tamper(&raw, "SELECT 1").await;
+    }
+}

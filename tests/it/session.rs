@@ -1,0 +1,142 @@
+//! Sessions: heartbeats, trust, loss, draining, closing.
+
+use std::time::{Duration, Instant};
+
+use bmdb::{Error, Unfinished};
+use bmdb_entity::session_lease;
+use harness::{on_each_backend, until};
+use sea_orm::EntityTrait;
+
+use crate::world::{
+    AgentStart, INTERVAL, LONG, config, connect, events, kill_session, provide, session, sessions, tamper, works,
+};
+
+on_each_backend! {
+    async fn heartbeats_extend_the_deadline_and_trust(db: TestDatabase) {
+        let session = session(&db).await;
+        let raw = db.raw().await;
+        let deadline = async || session_lease::Entity::find().one(&raw).await.unwrap().expect("there is a lease").deadline;
+        let (first, trusted) = (deadline().await, session.trusted_until());
+        until("a heartbeat extends the deadline", LONG, async || deadline().await > first).await;
+        until("a heartbeat extends trust", LONG, async || session.trusted_until() > trusted + INTERVAL / 10).await;
+        assert!(session.trust_left() <= INTERVAL - INTERVAL / 5, "trust ends before the deadline by the margin");
+    }
+
+    async fn a_session_outlives_many_intervals(db: TestDatabase) {
+        let short = config(&db).interval(Duration::from_millis(500));
+        let session = bmdb::Bmdb::connect(short).await.unwrap().start_session().await.unwrap();
+        let started = Instant::now();
+        until("five intervals have passed", LONG, async || started.elapsed() > Duration::from_millis(2500)).await;
+        assert!(!session.lost().is_cancelled());
+        session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+    }
+
+    async fn an_expired_session_refuses_everything(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 2).await[0];
+        let raw = db.raw().await;
+        let (one, two) = (session.claim::<AgentStart>().await.unwrap().unwrap(), session.claim::<AgentStart>().await.unwrap().unwrap());
+        kill_session(&raw, &session).await;
+        until("the session is lost", LONG, async || session.lost().is_cancelled()).await;
+        assert!(one.stop().is_cancelled());
+        let expired = |error: &Error| matches!(error, Error::SessionExpired { .. });
+        let error = session.transact(async |_tx| Ok::<_, Error>(())).await.expect_err("it has expired");
+        assert!(expired(&error), "{error:?}");
+        assert!(expired(&session.claim::<AgentStart>().await.map(drop).expect_err("it has expired")));
+        assert!(expired(&session.claim::<AgentStart>().on(machine).await.map(drop).expect_err("it has expired")));
+        assert!(expired(&one.transact(async |_tx| Ok::<_, Error>(())).await.expect_err("it has expired")));
+        assert!(expired(&one.progress(&1).await.expect_err("it has expired")));
+        assert!(expired(&one.guarded(Duration::ZERO, async {}).await.expect_err("it has expired")));
+        let ended = one.finish(async |_tx| Ok::<_, Error>(())).await;
+        assert!(matches!(ended, Err(Unfinished::Over(Error::SessionExpired { .. }))), "{ended:?}");
+        let ended = two.fail("late").await;
+        assert!(matches!(ended, Err(Unfinished::Over(Error::SessionExpired { .. }))), "{ended:?}");
+        // Nothing was ended: that is for the collector.
+        assert_eq!(works(&raw).await, 2);
+        assert_eq!(session.trust_left(), Duration::ZERO);
+    }
+
+    async fn a_heartbeat_of_a_deleted_session_is_not_a_success(db: TestDatabase) {
+        let session = session(&db).await;
+        tamper(&db.raw().await, "DELETE FROM session").await;
+        until("the session is lost", LONG, async || session.lost().is_cancelled()).await;
+        // One seen expiry latches.
+        assert_eq!(session.trust_left(), Duration::ZERO);
+    }
+
+    async fn a_body_notices_that_the_row_is_gone(db: TestDatabase) {
+        let session = session(&db).await;
+        tamper(&db.raw().await, "DELETE FROM session").await;
+        let refused = session.transact(async |_tx| Ok::<_, Error>(())).await;
+        assert!(matches!(refused, Err(Error::SessionExpired { .. })), "{refused:?}");
+        assert!(session.lost().is_cancelled());
+    }
+
+    async fn a_closed_session_leaves_nothing_behind(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        session.close().await.unwrap();
+        assert_eq!((sessions(&raw).await, works(&raw).await), (0, 0));
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
+        assert!(work.stop().is_cancelled());
+        assert_eq!(work.stop_reason(), Some(bmdb::StopReason::Shutdown));
+        let late = work.cancel().await;
+        assert!(matches!(late, Err(Unfinished::Over(_))), "{late:?}");
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
+    }
+
+    async fn an_abandoned_session_closes_itself(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        drop(session);
+        assert_eq!(sessions(&raw).await, 1, "a held work keeps its session");
+        drop(work);
+        until("the session is closed", LONG, async || sessions(&raw).await == 0).await;
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
+    }
+
+    async fn a_draining_session_takes_nothing_new(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 2).await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        assert_eq!(session.drain(Duration::from_millis(50)).await.left, 1);
+        assert!(matches!(session.claim::<AgentStart>().await, Err(Error::Draining { .. })));
+        let waiting = session.drain(LONG);
+        let (drained, ended) = tokio::join!(waiting, work.cancel());
+        ended.unwrap();
+        assert_eq!(drained.left, 0);
+    }
+
+    async fn heartbeats_go_on_while_the_pool_is_exhausted(db: TestDatabase) {
+        if db.backend() == harness::Backend::Sqlite {
+            // One writer: a body that writes for an interval starves its own heartbeat, which a body's time limit bounds.
+            return;
+        }
+        let tight = config(&db).max_connections(2).interval(Duration::from_secs(3));
+        let session = bmdb::Bmdb::connect(tight).await.unwrap().start_session().await.unwrap();
+        let hog = async || session.transact(async |tx| {
+            sea_orm::ConnectionTrait::execute_unprepared(tx, "SELECT pg_sleep(4)").await?;
+            Ok::<_, Error>(())
+        }).await;
+        let (one, two, three) = tokio::join!(hog(), hog(), hog());
+        one.and(two).and(three).unwrap();
+        assert!(!session.lost().is_cancelled());
+    }
+
+    async fn two_incarnations_of_one_component_are_two_sessions(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        let (one, two) = (bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap());
+        assert_ne!(one.id(), two.id());
+        provide(&one, 1).await;
+        let work = one.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        assert!(two.claim::<AgentStart>().await.unwrap().is_none());
+        two.close().await.unwrap();
+        work.cancel().await.unwrap();
+        one.close().await.unwrap();
+        bmdb.close().await;
+    }
+}

@@ -1,0 +1,175 @@
+//! What the tests of the connector share: components, machines, processes.
+
+use std::time::Duration;
+
+use bmdb::{
+    Backoff, Bmdb, Config, Eligible, Error, MachineId, Process, Session, agent_heartbeat, agent_started, machine,
+    os_installation_report, os_installation_request, provided,
+};
+use bmdb_entity::machine_os_installation_report::Outcome;
+use bmdb_entity::{session, work, work_history};
+use harness::TestDatabase;
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
+
+/// Agent start of the original: provided, no agent, and no fulfilled installation request.
+pub(crate) struct AgentStart;
+
+impl Process for AgentStart {
+    const NAME: &'static str = "agent-start";
+    const SLOT: &'static str = "agent";
+    const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(300), 1.2, Duration::from_secs(4 * 3600));
+    const COOL_DOWN: Duration = Duration::from_millis(300);
+    type Item = provided::Model;
+
+    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+        machines
+            .has::<provided::Entity>()
+            .lacks::<agent_started::Entity>()
+            .unmet::<os_installation_request::Entity, os_installation_report::Entity>()
+    }
+}
+
+/// Agent recovery of the original: started 30 minutes ago and never heard, or heard 10 minutes ago, unless the installation succeeded.
+pub(crate) struct AgentRecovery;
+
+impl Process for AgentRecovery {
+    const NAME: &'static str = "agent-recovery";
+    const SLOT: &'static str = "agent";
+    type Item = provided::Model;
+
+    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+        const NEVER_HEARD: Duration = Duration::from_secs(30 * 60);
+        const NOT_HEARD: Duration = Duration::from_secs(10 * 60);
+        machines
+            .has::<agent_started::Entity>()
+            .either(
+                |one| {
+                    one.lacks::<agent_heartbeat::Entity>()
+                        .stale::<agent_started::Entity>(agent_started::Column::At, NEVER_HEARD)
+                },
+                |other| other.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, NOT_HEARD),
+            )
+            .lacks_where::<os_installation_report::Entity>(
+                "no successful installation",
+                os_installation_report::Column::Result.eq(Outcome::Success),
+            )
+    }
+}
+
+/// A process in a slot of its own that every machine is always fit for.
+pub(crate) struct Survey;
+
+impl Process for Survey {
+    const NAME: &'static str = "survey";
+    const BACKOFF: Backoff = Backoff::NONE;
+    const COOL_DOWN: Duration = Duration::ZERO;
+    type Item = machine::Model;
+
+    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+        machines
+    }
+}
+
+/// The interval of sessions in tests: short, but not so short that a busy machine loses them.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
+/// How long tests wait for what must happen.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+pub(crate) fn config(db: &TestDatabase) -> Config {
+    Config::new(db.url(), "test", bmdb::runtime_info!()).interval(INTERVAL)
+}
+
+pub(crate) async fn connect(db: &TestDatabase) -> Bmdb {
+    Bmdb::connect(config(db)).await.expect("the test's database is good")
+}
+
+pub(crate) async fn session(db: &TestDatabase) -> Session {
+    connect(db)
+        .await
+        .start_session()
+        .await
+        .expect("a session can be started")
+}
+
+/// Machines that a provider gave us, named m0, m1…
+pub(crate) async fn provide(session: &Session, count: usize) -> Vec<MachineId> {
+    let provide = async |tx: &bmdb::Tx| {
+        let mut machines = Vec::new();
+        for nth in 0..count {
+            let new = machine::NewMachine {
+                provider: "test".to_owned(),
+                provider_id: format!("m{nth}"),
+                address: Some(format!("192.0.2.{nth}")),
+                ..Default::default()
+            };
+            machines.push(machine::provide(tx, new).await?);
+        }
+        Ok::<_, Error>(machines)
+    };
+    session.transact(provide).await.expect("machines can be provided")
+}
+
+/// Runs one statement that no component would.
+pub(crate) async fn tamper(raw: &DatabaseConnection, sql: &str) {
+    raw.execute_unprepared(sql).await.expect(sql);
+}
+
+/// Puts a session's deadline into the past, as if its component had died long ago.
+pub(crate) async fn kill_session(raw: &DatabaseConnection, session: &Session) {
+    let is_it = match raw.get_database_backend() {
+        sea_orm::DatabaseBackend::Sqlite => format!("session_id = x'{}'", session.id().0.simple()),
+        _ => format!("session_id = '{}'", session.id()),
+    };
+    tamper(raw, &format!("UPDATE session_lease SET deadline = '2020-01-01 00:00:00.000' WHERE {is_it}")).await;
+    tamper(raw, &format!("UPDATE session SET interval_ms = 200 WHERE {is_it}")).await;
+}
+
+pub(crate) async fn works(raw: &DatabaseConnection) -> u64 {
+    work::Entity::find().count(raw).await.expect("works can be counted")
+}
+
+pub(crate) async fn sessions(raw: &DatabaseConnection) -> u64 {
+    session::Entity::find()
+        .count(raw)
+        .await
+        .expect("sessions can be counted")
+}
+
+/// A machine's events in order, as words.
+pub(crate) async fn events(raw: &DatabaseConnection, machine: MachineId) -> Vec<String> {
+    let mut events = work_history::Entity::find()
+        .filter(work_history::Column::MachineId.eq(machine))
+        .all(raw)
+        .await
+        .expect("history can be read");
+    events.sort_by_key(|event| (event.fence, event.event != work_history::Event::Started));
+    events.iter().map(|event| event.event.to_string()).collect()
+}
+
+/// How many rows the tables hold that a refused call must not write.
+pub(crate) async fn row_counts(raw: &DatabaseConnection) -> Vec<u64> {
+    let mut counts = Vec::new();
+    for table in [
+        "machine",
+        "session",
+        "work",
+        "work_history",
+        "work_backoff",
+        "work_hold",
+        "process",
+        "machine_provided",
+        "machine_agent_started",
+    ] {
+        let statement = sea_orm::Statement::from_string(
+            raw.get_database_backend(),
+            format!("SELECT CAST(count(*) AS BIGINT) FROM {table}"),
+        );
+        let row = raw
+            .query_one_raw(statement)
+            .await
+            .expect(table)
+            .expect("a count has a row");
+        counts.push(row.try_get_by_index::<i64>(0).expect(table).unsigned_abs());
+    }
+    counts
+}
