@@ -125,7 +125,7 @@ impl<P: Process> Claim<P> {
                 .cond_where(eligible.claimable(dialect))
                 .cond_where(self.filter.clone())
                 .limit(limit);
-            self.in_order(&mut select, eligible);
+            in_order(&mut select, eligible, None);
             select
         };
         let start = MachineId::random();
@@ -155,13 +155,6 @@ impl<P: Process> Claim<P> {
         }
         found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(found)
-    }
-
-    fn in_order(&self, select: &mut SelectStatement, eligible: &Eligible<P>) {
-        for (by, order) in &eligible.order {
-            select.order_by_expr(by.clone(), order.clone());
-        }
-        select.order_by((machine::Entity, machine::Column::MachineId), Order::Asc);
     }
 
     /// Phase 2: one transaction that takes up to `count` of the candidates, each only if it is still eligible and nobody has claimed it since it
@@ -265,7 +258,7 @@ impl<P: Process> Claim<P> {
             .cond_where(eligible.claimable(core.database.dialect))
             .cond_where(self.filter.clone())
             .limit(count);
-        self.in_order(&mut select, eligible);
+        in_order(&mut select, eligible, candidates.first());
         select
     }
 
@@ -331,6 +324,18 @@ impl<P: Process> IntoFuture for ClaimMany<P> {
         }
         self.claim.up_to(u64::from(self.count))
     }
+}
+
+/// The process's own order, and then key order, around the circle if there is a start.
+fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Eligible<P>, start: Option<&MachineId>) {
+    let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
+    for (by, order) in &eligible.order {
+        select.order_by_expr(by.clone(), order.clone());
+    }
+    if let Some(start) = start {
+        select.order_by_expr(machine_id().lt(*start), Order::Asc);
+    }
+    select.order_by_expr(machine_id(), Order::Asc);
 }
 
 /// Before the item's columns in an answer, so that they do not meet the machine's.

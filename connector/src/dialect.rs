@@ -92,7 +92,7 @@ impl Dialect {
         let column = Expr::col(column);
         match self {
             Self::Sqlite => Expr::cust_with_exprs(
-                "strftime('%Y-%m-%d %H:%M:%f', $1) < strftime('%Y-%m-%d %H:%M:%f', 'now', (-$2 / 1000.0) || ' seconds')",
+                "strftime('%Y-%m-%d %H:%M:%f', ?) < strftime('%Y-%m-%d %H:%M:%f', 'now', (-? / 1000.0) || ' seconds')",
                 [column, Expr::val(milliseconds)],
             ),
             Self::Postgres | Self::Cockroach => Expr::cust_with_exprs(

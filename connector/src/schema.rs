@@ -71,9 +71,10 @@ pub(crate) async fn check(database: &Database) -> Result<(), Error> {
              WHERE table_schema = current_schema() AND table_name = 'seaql_migrations'"
         }
     };
+    // On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
     let ask = async |text: &str| {
         let rows = database
-            .library
+            .heartbeats
             .query_all_raw(database.dialect.statement(text, []))
             .await;
         rows.map_err(|error| match Fault::of(&error) {

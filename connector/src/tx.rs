@@ -332,7 +332,9 @@ impl Scope<'_> {
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
         let limit = self.budget;
-        let committing = self.tasks.spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
+        let committing = self
+            .tasks
+            .spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
         let committed = tokio::select! {
             biased;
             committed = committing => committed,

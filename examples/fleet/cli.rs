@@ -17,7 +17,13 @@ use clap::{Parser, ValueEnum};
 #[command(name = "fleet", version)]
 pub(crate) struct Cli {
     /// Where the database is: sqlite://FILE or postgres://USER@HOST:PORT/DATABASE. The default is a file in the current folder.
-    #[arg(long, value_name = "URL", env = "BMDB_DATABASE_URL", hide_env_values = true, default_value = "sqlite://fleet.sqlite")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BMDB_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://fleet.sqlite"
+    )]
     pub(crate) database: String,
 
     /// Start over: destroy what an earlier run left. Refused where the database was not made by this command.
@@ -90,7 +96,12 @@ impl Cli {
         match url::Url::parse(bare) {
             Ok(url) if url.scheme() != "sqlite" => {
                 let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-                format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+                format!(
+                    "{}://{}{port}{}",
+                    url.scheme(),
+                    url.host_str().unwrap_or_default(),
+                    url.path()
+                )
             }
             // A SQLite URL is a path; there is nobody to log in as.
             _ if bare.starts_with("sqlite:") => bare.to_owned(),

@@ -26,7 +26,10 @@ pub(crate) async fn run(kind: Kind, cli: &Cli, stop: &CancellationToken) -> Resu
     };
     stop_with_parent(stop.clone());
     let bmdb = Bmdb::connect(Config::new(&cli.database, name, runtime_info!()).interval(INTERVAL)).await?;
-    let runner = Runner::new(bmdb.clone()).poll(Duration::from_millis(300)).drain(DRAIN).grace(GRACE);
+    let runner = Runner::new(bmdb.clone())
+        .poll(Duration::from_millis(300))
+        .drain(DRAIN)
+        .grace(GRACE);
     let runner = match kind {
         Kind::AgentStart => runner.worker(Starter(provider), parallel.into()),
         Kind::AgentRecovery => runner.worker(Recoverer(provider), parallel.into()),

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bmdb::{
-    Backoff, Eligible, Error, MachineId, Process, Tx, Work, Worker, agent_heartbeat, agent_started, os_installation_report,
-    os_installation_request, provided, tag,
+    Backoff, Eligible, Error, MachineId, Process, Tx, Work, Worker, agent_heartbeat, agent_started,
+    os_installation_report, os_installation_request, provided, tag,
 };
 use sea_orm::ActiveValue::Set;
 use sea_orm::ColumnTrait;

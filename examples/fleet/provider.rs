@@ -32,7 +32,9 @@ pub(crate) enum Command {
 impl Command {
     fn target(&self) -> (&str, &str, i64) {
         match self {
-            Self::StartAgent { machine, name, fence } | Self::PowerCycle { machine, name, fence } => (machine, name, *fence),
+            Self::StartAgent { machine, name, fence } | Self::PowerCycle { machine, name, fence } => {
+                (machine, name, *fence)
+            }
         }
     }
 }
@@ -54,7 +56,8 @@ pub(crate) async fn call(provider: SocketAddr, command: &Command) -> Answer {
         BufReader::new(stream).read_line(&mut answer).await?;
         Ok::<Answer, io::Error>(serde_json::from_str(&answer)?)
     };
-    call.await.unwrap_or_else(|error| Err(format!("no answer from the provider: {error}")))
+    call.await
+        .unwrap_or_else(|error| Err(format!("no answer from the provider: {error}")))
 }
 
 /// The outside world, as far as it is simulated.
@@ -125,7 +128,10 @@ impl World {
                 installed: age >= INSTALLS_IN,
             })
         };
-        let agents = state.machines.iter().filter_map(|(machine, state)| Some((machine, state.agent.as_ref()?)));
+        let agents = state
+            .machines
+            .iter()
+            .filter_map(|(machine, state)| Some((machine, state.agent.as_ref()?)));
         agents.filter_map(beat).collect()
     }
 
@@ -188,7 +194,10 @@ impl State {
         let machine = self.machines.entry(machine.to_owned()).or_default();
         if fence < machine.fence {
             self.counts.stale += 1;
-            return Err(format!("refused: fence {fence} is stale, {} has been seen", machine.fence));
+            return Err(format!(
+                "refused: fence {fence} is stale, {} has been seen",
+                machine.fence
+            ));
         }
         machine.fence = fence;
         match command {
@@ -216,7 +225,11 @@ impl Machine {
         let key = format!("{name} with fence {fence}");
         self.started += 1;
         let dies = dies && self.started == 1;
-        self.agent = Some(Agent { key: key.clone(), started: Instant::now(), dies });
+        self.agent = Some(Agent {
+            key: key.clone(),
+            started: Instant::now(),
+            dies,
+        });
         Ok(key)
     }
 }

@@ -42,7 +42,10 @@ pub(crate) async fn run(session: &Session, world: &World, stop: &CancellationTok
 /// started by somebody who lost it, and is not heard.
 async fn hear(tx: &Tx, beats: &[Beat]) -> Result<HashSet<String>, Error> {
     let machines: Vec<MachineId> = beats.iter().filter_map(|beat| beat.machine.parse().ok()).collect();
-    let started = agent_started::Entity::find().filter(agent_started::Column::MachineId.is_in(machines)).all(tx).await?;
+    let started = agent_started::Entity::find()
+        .filter(agent_started::Column::MachineId.is_in(machines))
+        .all(tx)
+        .await?;
     let mut heard = HashSet::new();
     for agent in started {
         let Some(beat) = beats.iter().find(|beat| beat.key.as_bytes() == agent.public_key) else {

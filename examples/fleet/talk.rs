@@ -21,10 +21,21 @@ impl Talk {
     /// Takes over stderr, the log included. `RUST_LOG` says how much is logged; warnings by default.
     pub(crate) fn new() -> Self {
         let live = io::stderr().is_terminal();
-        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let talk = Self { bars: MultiProgress::with_draw_target(target), live };
+        let target = if live {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let talk = Self {
+            bars: MultiProgress::with_draw_target(target),
+            live,
+        };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("warn"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(live).with_writer(talk.clone()).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(live)
+            .with_writer(talk.clone())
+            .init();
         talk
     }
 
@@ -41,8 +52,15 @@ impl Talk {
     /// A bar that is drawn on a terminal and said now and then elsewhere. `template` is indicatif's.
     pub(crate) fn bar(&self, name: &str, template: &str) -> Bar {
         let style = ProgressStyle::with_template(template).expect("BUG: the templates are constants");
-        let bar = ProgressBar::new(0).with_prefix(name.to_owned()).with_style(style.progress_chars("=> "));
-        Bar { bar: self.bars.add(bar), talk: self.clone(), name: name.to_owned(), said: Instant::now() }
+        let bar = ProgressBar::new(0)
+            .with_prefix(name.to_owned())
+            .with_style(style.progress_chars("=> "));
+        Bar {
+            bar: self.bars.add(bar),
+            talk: self.clone(),
+            name: name.to_owned(),
+            said: Instant::now(),
+        }
     }
 }
 

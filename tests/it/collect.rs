@@ -7,7 +7,9 @@ use bmdb_entity::{work_history, work_hold};
 use harness::{on_each_backend, until};
 use sea_orm::EntityTrait;
 
-use crate::world::{AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works};
+use crate::world::{
+    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works,
+};
 
 on_each_backend! {
     async fn a_dead_session_is_expired_with_its_work(db: TestDatabase) {
@@ -60,25 +62,31 @@ on_each_backend! {
     async fn a_live_session_is_spared_by_many_collectors(db: TestDatabase) {
         let session = session(&db).await;
         let bmdb = connect(&db).await;
-        let mut collectors = [bmdb.collector(), bmdb.collector(), bmdb.collector()];
-        let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_secs(5) {
-            for collector in &mut collectors {
-                assert!(collector.sweep().await.unwrap().expired.is_empty());
-            }
-        }
-        assert!(!session.lost().is_cancelled());
+        let over = bmdb::CancellationToken::new();
+        let collectors = tokio::task::JoinSet::from_iter((0..3).map(|_| bmdb.collector().period(Duration::from_millis(20)).run(over.clone())));
+        // Longer than the interval: without heartbeats it would be expired.
+        let lost = tokio::time::timeout(INTERVAL * 5 / 4, session.lost().cancelled_owned()).await;
+        assert!(lost.is_err(), "it lives");
+        over.cancel();
+        collectors.join_all().await;
+        assert_eq!(sessions(&db.raw().await).await, 1);
     }
 
     async fn a_collector_spares_the_sessions_of_its_own_process(db: TestDatabase) {
         let bmdb = connect(&db).await;
         let (own, _other) = (bmdb.start_session().await.unwrap(), session(&db).await);
         kill_session(&db.raw().await, &own).await;
+        // Its interval is 200 ms by now: any other collector would expire it.
         let mut collector = bmdb.collector();
-        let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_secs(5) {
-            assert!(collector.sweep().await.unwrap().expired.is_empty());
-        }
+        let seen = tokio::time::timeout(Duration::from_secs(2), async {
+            loop {
+                assert!(collector.sweep().await.unwrap().expired.is_empty());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        assert!(seen.await.is_err());
+        let mut stranger = connect(&db).await.collector();
+        until("another expires it", LONG, async || stranger.sweep().await.unwrap().expired == [own.id()]).await;
     }
 
     async fn many_collectors_expire_a_session_once(db: TestDatabase) {

@@ -12,20 +12,38 @@ use crate::world::{LONG, config, connect, provide, session, tamper};
 
 /// The generation of the machine's installation request, raised by one.
 async fn raise(tx: &bmdb::Tx, machine: MachineId) -> Result<i64, Error> {
-    let row = tag::get::<os_installation_request::Entity>(tx, machine).await?.expect("there is a request");
+    let row = tag::get::<os_installation_request::Entity>(tx, machine)
+        .await?
+        .expect("there is a request");
     let next = row.generation + 1;
-    let row = os_installation_request::ActiveModel { machine_id: Set(machine), generation: Set(next), raw: Set(vec![]) };
+    let row = os_installation_request::ActiveModel {
+        machine_id: Set(machine),
+        generation: Set(next),
+        raw: Set(vec![]),
+    };
     tag::set::<os_installation_request::Entity>(tx, row).await?;
     Ok(next)
 }
 
 async fn request(session: &bmdb::Session, machine: MachineId) {
-    let row = os_installation_request::ActiveModel { machine_id: Set(machine), generation: Set(0), raw: Set(vec![]) };
-    session.transact(async |tx| tag::set::<os_installation_request::Entity>(tx, row.clone()).await).await.unwrap();
+    let row = os_installation_request::ActiveModel {
+        machine_id: Set(machine),
+        generation: Set(0),
+        raw: Set(vec![]),
+    };
+    session
+        .transact(async |tx| tag::set::<os_installation_request::Entity>(tx, row.clone()).await)
+        .await
+        .unwrap();
 }
 
 async fn generation(db: &TestDatabase) -> i64 {
-    os_installation_request::Entity::find().one(&db.raw().await).await.unwrap().expect("there is a request").generation
+    os_installation_request::Entity::find()
+        .one(&db.raw().await)
+        .await
+        .unwrap()
+        .expect("there is a request")
+        .generation
 }
 
 on_each_backend! {
@@ -254,7 +272,12 @@ fn chrono_now() -> sea_orm::prelude::DateTimeUtc {
 async fn idle_in_transaction(raw: &sea_orm::DatabaseConnection) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let statement = sea_orm::Statement::from_string(raw.get_database_backend(), sql);
-    raw.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    raw.query_one_raw(statement)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap()
 }
 
 /// Makes the next `times` commits that write `table` fail with this SQLSTATE. `57P01` ends the connection.

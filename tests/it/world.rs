@@ -70,8 +70,8 @@ impl Process for Survey {
     }
 }
 
-/// The interval of sessions in tests: short, but not so short that a busy machine loses them.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
+/// The interval of sessions in tests: not so short that a busy machine loses them.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(6);
 /// How long tests wait for what must happen.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -80,6 +80,12 @@ pub(crate) fn config(db: &TestDatabase) -> Config {
 }
 
 pub(crate) async fn connect(db: &TestDatabase) -> Bmdb {
+    // With RUST_LOG set, a failing test shows what the library said.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _already_set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
     Bmdb::connect(config(db)).await.expect("the test's database is good")
 }
 
@@ -120,7 +126,11 @@ pub(crate) async fn kill_session(raw: &DatabaseConnection, session: &Session) {
         sea_orm::DatabaseBackend::Sqlite => format!("session_id = x'{}'", session.id().0.simple()),
         _ => format!("session_id = '{}'", session.id()),
     };
-    tamper(raw, &format!("UPDATE session_lease SET deadline = '2020-01-01 00:00:00.000' WHERE {is_it}")).await;
+    tamper(
+        raw,
+        &format!("UPDATE session_lease SET deadline = '2020-01-01 00:00:00.000' WHERE {is_it}"),
+    )
+    .await;
     tamper(raw, &format!("UPDATE session SET interval_ms = 200 WHERE {is_it}")).await;
 }
 

@@ -1,0 +1,466 @@
+//! Reads machines one by one from CSV with a header, from JSON lines, or invents them. Never holds more than one record.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use bmdb::machine::NewMachine;
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// The inventory that is used when none is named.
+const SHIPPED: &[u8] = include_bytes!("inventory.csv");
+
+/// The longest record. A quote that is never closed, or a file without lines, must not be read into memory.
+const LONGEST: usize = 1024 * 1024;
+
+/// What is wrong with an inventory, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}{}: {what}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+pub(crate) struct InventoryError {
+    /// The file.
+    pub(crate) file: String,
+    /// The line, counted from 1.
+    pub(crate) line: Option<u64>,
+    /// What was found, and what was expected.
+    pub(crate) what: String,
+}
+
+/// A machine, and the line that it stands on.
+pub(crate) type Row = (u64, NewMachine);
+
+/// The fields of one record, as JSON text: what is not ours is kept exactly as it came.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// The machines of one inventory, in their order. It ends with the first error.
+pub(crate) struct Inventory {
+    file: String,
+    provider: String,
+    size: u64,
+    format: Format,
+}
+
+enum Format {
+    Csv {
+        reader: Box<csv::Reader<BufReader<Source>>>,
+        header: csv::StringRecord,
+    },
+    JsonLines {
+        reader: BufReader<Source>,
+        line: u64,
+        text: Vec<u8>,
+    },
+    Invented {
+        next: u64,
+    },
+    Ended,
+}
+
+impl Inventory {
+    /// Opens a file and finds out by its name, or else by its first character, what it is.
+    ///
+    /// # Errors
+    /// A missing or empty file, or a CSV header without a column for the provider's id.
+    pub(crate) fn open(path: &Path, provider: &str) -> Result<Self, InventoryError> {
+        let name = path.display().to_string();
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((size, file)) => Self::read(name, Box::new(file), size, provider),
+            Err(error) => Err(InventoryError {
+                file: name,
+                line: None,
+                what: error.to_string(),
+            }),
+        }
+    }
+
+    /// The inventory that comes with the command.
+    ///
+    /// # Errors
+    /// None, unless the command was built with a wrong one.
+    pub(crate) fn shipped(provider: &str) -> Result<Self, InventoryError> {
+        Self::read(
+            "inventory.csv".to_owned(),
+            Box::new(SHIPPED),
+            SHIPPED.len() as u64,
+            provider,
+        )
+    }
+
+    /// So many machines that nobody has.
+    pub(crate) fn invented(machines: u64, provider: &str) -> Self {
+        let (file, provider) = ("invented machines".to_owned(), provider.to_owned());
+        Self {
+            file,
+            provider,
+            size: machines,
+            format: Format::Invented { next: 0 },
+        }
+    }
+
+    fn read(file: String, source: Box<dyn Read + Send>, size: u64, provider: &str) -> Result<Self, InventoryError> {
+        let wrong = |line, what| InventoryError {
+            file: file.clone(),
+            line,
+            what,
+        };
+        let mut reader = BufReader::new(Source {
+            inner: source,
+            read: 0,
+            left: LONGEST,
+        });
+        let start = reader.fill_buf().map_err(|error| wrong(None, error.to_string()))?;
+        let first = start
+            .strip_prefix(BOM)
+            .unwrap_or(start)
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace());
+        let extension = file
+            .rsplit_once('.')
+            .map(|(_, extension)| extension.to_ascii_lowercase());
+        let format = match (extension.as_deref(), first) {
+            (_, None) => return Err(wrong(None, "the file is empty".to_owned())),
+            (Some("json" | "jsonl" | "ndjson"), _) | (None | Some(_), Some(b'{' | b'['))
+                if extension.as_deref() != Some("csv") =>
+            {
+                Format::JsonLines {
+                    reader,
+                    line: 0,
+                    text: Vec::new(),
+                }
+            }
+            _ => {
+                let mut reader = Box::new(csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader));
+                let header = reader
+                    .headers()
+                    .map_err(|error| wrong(Some(1), csv_error(&error)))?
+                    .clone();
+                if !header.iter().any(|column| PROVIDER_ID.contains(&column)) {
+                    let found = header.iter().take(20).collect::<Vec<_>>().join(", ");
+                    return Err(wrong(
+                        Some(1),
+                        format!("the header has no column provider_id or hwid; it has {found:?}"),
+                    ));
+                }
+                Format::Csv { reader, header }
+            }
+        };
+        Ok(Self {
+            file,
+            provider: provider.to_owned(),
+            size,
+            format,
+        })
+    }
+
+    /// How much has been read, of how much: bytes of a file, or machines.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let read = match &self.format {
+            Format::Csv { reader, .. } => reader.get_ref().get_ref().read,
+            Format::JsonLines { reader, .. } => reader.get_ref().read,
+            Format::Invented { next } => *next,
+            Format::Ended => self.size,
+        };
+        (read, self.size)
+    }
+
+    /// What is wrong on a line.
+    pub(crate) fn wrong(&self, line: u64, what: String) -> InventoryError {
+        InventoryError {
+            file: self.file.clone(),
+            line: Some(line),
+            what,
+        }
+    }
+
+    /// The next record's line, and its machine or what is wrong with it.
+    fn next_row(&mut self) -> Option<(u64, Result<NewMachine, String>)> {
+        let provider = &self.provider;
+        match &mut self.format {
+            Format::Csv { reader, header } => {
+                reader.get_mut().get_mut().left = LONGEST;
+                let mut record = csv::StringRecord::new();
+                match reader.read_record(&mut record) {
+                    Ok(false) => None,
+                    Ok(true) => Some((
+                        record.position()?.line(),
+                        machine(csv_fields(header, &record), provider),
+                    )),
+                    Err(error) => {
+                        let line = error.position().unwrap_or(reader.position()).line();
+                        Some((line, Err(csv_error(&error))))
+                    }
+                }
+            }
+            Format::JsonLines { reader, line, text } => loop {
+                reader.get_mut().left = LONGEST;
+                text.clear();
+                *line += 1;
+                match reader.read_until(b'\n', text) {
+                    Ok(0) => return None,
+                    Ok(_) if text.trim_ascii().is_empty() => {}
+                    Ok(_) => return Some((*line, machine(json_fields(text), provider))),
+                    Err(error) => return Some((*line, Err(error.to_string()))),
+                }
+            },
+            Format::Invented { next } if *next < self.size => {
+                *next += 1;
+                Some((*next, Ok(invent(*next, provider))))
+            }
+            Format::Invented { .. } | Format::Ended => None,
+        }
+    }
+}
+
+impl Iterator for Inventory {
+    type Item = Result<Row, InventoryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some((line, row)) = self.next_row() else {
+            self.format = Format::Ended;
+            return None;
+        };
+        Some(row.map(|machine| (line, machine)).map_err(|what| {
+            self.format = Format::Ended;
+            self.wrong(line, what)
+        }))
+    }
+}
+
+/// What spreadsheets put before UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The names under which the provider's id of a machine may come; the first that is there counts.
+const PROVIDER_ID: [&str; 2] = ["provider_id", "hwid"];
+
+/// Makes a machine of a record: takes out the fields that BMDB knows; the rest is the hardware report.
+fn machine(fields: Result<Fields, String>, provider: &str) -> Result<NewMachine, String> {
+    let mut fields = fields?;
+    let mut provider_id = None;
+    for name in PROVIDER_ID {
+        if provider_id.is_none() {
+            provider_id = take_text(&mut fields, name)?;
+        }
+    }
+    Ok(NewMachine {
+        provider: take_text(&mut fields, "provider")?.unwrap_or_else(|| provider.to_owned()),
+        provider_id: provider_id.ok_or("it has no provider_id and no hwid")?,
+        reservation: take_text(&mut fields, "reservation")?,
+        address: take_text(&mut fields, "address")?,
+        location: take_text(&mut fields, "location")?,
+        hardware_report: match fields.is_empty() {
+            true => None,
+            false => Some(serde_json::to_vec(&fields).map_err(|error| error.to_string())?),
+        },
+    })
+}
+
+/// Takes a field out. Empty and `null` are as good as absent.
+fn take_text(fields: &mut Fields, name: &str) -> Result<Option<String>, String> {
+    let Some(raw) = fields.remove(name) else {
+        return Ok(None);
+    };
+    match serde_json::from_str(raw.get()) {
+        Ok(Value::Null) => Ok(None),
+        Ok(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Ok(Value::Number(_)) => Ok(Some(raw.get().to_owned())),
+        _ => Err(format!("its {name} is neither text nor a number")),
+    }
+}
+
+fn csv_fields(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<Fields, String> {
+    let cells = header.iter().zip(record).filter(|(_, cell)| !cell.is_empty());
+    let fields = cells.map(|(column, cell)| Ok((column.to_owned(), to_raw_value(cell)?)));
+    fields
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(|error| error.to_string())
+}
+
+fn json_fields(line: &[u8]) -> Result<Fields, String> {
+    let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+        // serde_json calls every line the first.
+        let what = error.to_string();
+        let what = what.split(" at line ").next().unwrap_or(&what);
+        format!("it is not one JSON object: {what}, column {}", error.column())
+    })
+}
+
+fn csv_error(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} fields; expected {expected_len}, as in the header")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("it is not UTF-8: {err}"),
+        csv::ErrorKind::Io(error) => error.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// The machine with this number, at an address for documentation (RFC 3849).
+fn invent(number: u64, provider: &str) -> NewMachine {
+    let (high, low) = (number >> 16, number & 0xffff);
+    NewMachine {
+        provider: provider.to_owned(),
+        provider_id: format!("invented-{number:08}"),
+        address: Some(format!("2001:db8::{high:x}:{low:x}")),
+        location: Some(format!(
+            "hall {}, rack {}, unit {}",
+            number / 2000,
+            number / 40 % 50,
+            number % 40 + 1
+        )),
+        hardware_report: Some(format!(r#"{{"model":"Anvil R{}"}}"#, number % 5 + 1).into_bytes()),
+        ..NewMachine::default()
+    }
+}
+
+/// A file that counts what is read, and refuses to read on without having been told that a record has ended.
+struct Source {
+    inner: Box<dyn Read + Send>,
+    read: u64,
+    left: usize,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::other(
+                "the record is longer than 1 MiB; is a quote or a line end missing?",
+            ));
+        }
+        let read = self.inner.read(buffer)?;
+        self.read += read as u64;
+        self.left = self.left.saturating_sub(read);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The machines of `text`, and what was wrong after them.
+    fn read(name: &str, text: &[u8]) -> (Vec<Row>, Option<String>) {
+        let source = Box::new(io::Cursor::new(text.to_vec()));
+        let inventory = match Inventory::read(name.to_owned(), source, text.len() as u64, "here") {
+            Ok(inventory) => inventory,
+            Err(error) => return (Vec::new(), Some(error.to_string())),
+        };
+        let (mut rows, mut wrong) = (Vec::new(), None);
+        for row in inventory {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error) => wrong = Some(error.to_string()),
+            }
+        }
+        (rows, wrong)
+    }
+
+    fn ids(rows: &[Row]) -> Vec<&str> {
+        rows.iter().map(|(_, machine)| machine.provider_id.as_str()).collect()
+    }
+
+    fn report(row: &Row) -> &str {
+        std::str::from_utf8(row.1.hardware_report.as_deref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_shipped_inventory_is_good() {
+        let rows: Vec<Row> = Inventory::shipped("here").unwrap().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 48);
+        assert!(
+            rows.iter()
+                .all(|(_, machine)| machine.address.is_some() && machine.location.is_some())
+        );
+        assert_eq!(report(&rows[0]), r#"{"id":"oak-01","model":"Anvil R2"}"#);
+    }
+
+    #[test]
+    fn json_lines_keep_what_is_not_ours_as_it_came() {
+        let (rows, wrong) = read(
+            "m.jsonl",
+            b"{\"hwid\":\"A1\",\"mem\":18446744073709551616.50,\"bios\":{\"v\": 1}}\n\n{\"hwid\":7}",
+        );
+        assert_eq!((ids(&rows), wrong), (vec!["A1", "7"], None));
+        assert_eq!(report(&rows[0]), r#"{"bios":{"v": 1},"mem":18446744073709551616.50}"#);
+        assert_eq!(
+            (rows[1].0, rows[1].1.provider.as_str(), &rows[1].1.hardware_report),
+            (3, "here", &None)
+        );
+    }
+
+    #[test]
+    fn the_format_is_known_by_its_name_or_its_content() {
+        for (name, text) in [
+            ("m", &b"{\"provider_id\":\"a\"}\n"[..]),
+            ("m.txt", b"\xef\xbb\xbf {\"provider_id\":\"a\"}\n"),
+            ("m.NDJSON", b"\xef\xbb\xbf{\"provider_id\":\"a\"}"),
+            ("m", b"provider_id\na\n"),
+            ("m.csv", b"\xef\xbb\xbfhwid\r\na\r\n"),
+            ("m.csv", b"model , provider_id\n\"x\n y\", a"),
+        ] {
+            let (rows, wrong) = read(name, text);
+            assert_eq!((ids(&rows), wrong), (vec!["a"], None), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_line_and_keeps_what_came_before() {
+        let endless = [&b"{\"hwid\":\"a\"}\n"[..], &vec![b' '; 3 * LONGEST]].concat();
+        let quoted = [&b"hwid\na\n\""[..], &vec![b'x'; 3 * LONGEST]].concat();
+        for (name, text, good, expected) in [
+            ("m", &b" \n"[..], 0, "m: the file is empty"),
+            (
+                "m.csv",
+                b"name,address\n",
+                0,
+                "m.csv, line 1: the header has no column provider_id or hwid; it has \"name, address\"",
+            ),
+            (
+                "m.csv",
+                b"hwid,x\na,1\nb\n",
+                1,
+                "m.csv, line 3: it has 1 fields; expected 2",
+            ),
+            ("m.csv", b"hwid\na\nb\xff\n", 1, "m.csv, line 3: it is not UTF-8"),
+            ("m.csv", b"hwid,x\na,1\n,2\n", 1, "m.csv, line 3: it has no provider_id"),
+            ("m.csv", &quoted, 1, "m.csv, line 3: the record is longer than 1 MiB"),
+            (
+                "m",
+                b"{\"hwid\":\"a\"}\n{\"hwid\":\n",
+                1,
+                "m, line 2: it is not one JSON object: EOF while parsing a value, column",
+            ),
+            ("m", b"[{\"hwid\":\"a\"}]", 0, "m, line 1: it is not one JSON object"),
+            (
+                "m",
+                b"{\"hwid\":\"a\"}\n{\"hwid\":\"\xff\"}\n",
+                1,
+                "m, line 2: it is not UTF-8",
+            ),
+            (
+                "m",
+                b"{\"hwid\":\"a\"}\n{\"hwid\":\"\"}\n",
+                1,
+                "m, line 2: it has no provider_id and no hwid",
+            ),
+            (
+                "m",
+                b"{\"hwid\":[1]}\n",
+                0,
+                "m, line 1: its hwid is neither text nor a number",
+            ),
+            ("m", &endless, 1, "m, line 2: the record is longer than 1 MiB"),
+        ] {
+            let (rows, wrong) = read(name, text);
+            let wrong = wrong.unwrap();
+            assert!(
+                rows.len() == good && wrong.starts_with(expected),
+                "{expected}\n{wrong} after {}",
+                rows.len()
+            );
+        }
+    }
+}

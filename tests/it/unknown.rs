@@ -1,0 +1,117 @@
+//! Commits whose answer never came: settled where they can be, told where they cannot.
+
+use bmdb::{Error, Unfinished, agent_started};
+use harness::TestDatabase;
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
+
+use crate::transact::fail_at_commit;
+use crate::world::{AgentStart, events, provide, session, tamper, works};
+
+/// These need a server whose COMMIT can be made to fail; a SQLite commit is answered by our own process.
+async fn on_postgres(test: impl AsyncFnOnce(TestDatabase)) {
+    harness::bounded(async { test(TestDatabase::migrated(harness::Backend::Postgres).await).await }).await;
+}
+
+/// How often the trap has sprung.
+async fn failures(raw: &DatabaseConnection) -> i64 {
+    let statement = sea_orm::Statement::from_string(raw.get_database_backend(), "SELECT last_value FROM failures");
+    raw.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_unknown_outcome_is_run_again() {
+    on_postgres(async |db| {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        fail_at_commit(&raw, "work", "57P01", 1).await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("the second attempt takes it");
+        assert!(failures(&raw).await >= 1, "the trap has sprung");
+        assert_eq!(works(&raw).await, 1);
+        assert_eq!(events(&raw, machine).await, ["started"]);
+        work.cancel().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_of_unknown_outcome_is_settled() {
+    on_postgres(async |db| {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        fail_at_commit(&raw, "work", "57P01", 1).await;
+        let runs = std::sync::atomic::AtomicU32::new(0);
+        let finished = work.finish(async |tx| {
+            runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            agent_started::set(tx, machine, *b"key").await
+        });
+        finished.await.unwrap();
+        assert_eq!(runs.into_inner(), 2, "the first run was not committed");
+        assert_eq!(events(&raw, machine).await, ["started", "finished"]);
+        assert!(agent_started::Entity::find().one(&raw).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_and_canceling_survive_a_lost_commit() {
+    on_postgres(async |db| {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        fail_at_commit(&raw, "work", "57P01", 1).await;
+        work.fail("no answer").await.unwrap();
+        assert_eq!(events(&raw, machine).await, ["started", "failed"]);
+        tamper(&raw, "DELETE FROM work_backoff").await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        tamper(&raw, "ALTER SEQUENCE failures RESTART").await;
+        work.cancel().await.unwrap();
+        assert!(failures(&raw).await >= 2, "the trap has sprung again");
+        assert_eq!(events(&raw, machine).await, ["started", "failed", "started", "canceled"]);
+        assert_eq!(works(&raw).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_at_commit_runs_every_operation_again() {
+    on_postgres(async |db| {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        fail_at_commit(&raw, "work", "40001", 3).await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("it is tried until it commits");
+        tamper(&raw, "ALTER SEQUENCE failures RESTART").await;
+        work.finish(async |tx| agent_started::set(tx, machine, *b"key").await).await.unwrap();
+        assert_eq!(events(&raw, machine).await, ["started", "finished"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_attempt_is_settled_by_history() {
+    on_postgres(async |db| {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        // What an earlier attempt of this client left, whose answer never came.
+        let (fence, id) = (work.fence(), work.id());
+        tamper(
+            &raw,
+            &format!(
+                "WITH gone AS (DELETE FROM work RETURNING *) INSERT INTO work_history SELECT machine_id, {fence}, 'finished', '{id}', \
+                 process, slot, session_id, 'test', '', now(), NULL FROM gone"
+            ),
+        )
+        .await;
+        let second = work.finish(async |tx| agent_started::set(tx, machine, *b"twice").await).await;
+        assert!(matches!(second, Err(Unfinished::Over(Error::AlreadyFinished { .. }))), "{second:?}");
+        assert_eq!(events(&raw, machine).await, ["started", "finished"]);
+        assert!(agent_started::Entity::find().one(&raw).await.unwrap().is_none());
+    })
+    .await;
+}
