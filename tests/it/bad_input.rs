@@ -1,0 +1,248 @@
+//! Bad input: a typed error that says what was wrong and what to do, and nothing written.
+
+use std::time::Duration;
+
+use bmdb::{Backoff, Bmdb, Config, ConfigError, Eligible, Error, Hold, MachineId, Process, Unfinished, machine};
+use harness::{Backend, TestDatabase, on_each_backend};
+
+use crate::world::{AgentStart, Survey, config, connect, provide, row_counts, session, tamper};
+
+/// What a person reads: the error and everything that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+async fn refused(config: Config) -> Error {
+    Bmdb::connect(config).await.map(drop).expect_err("it cannot be connected")
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_refused_before_anything_is_opened() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("bmdb.sqlite");
+    let url = format!("sqlite://{}?mode=rwc", file.display());
+    let with = |config: Config| refused(config);
+    let zero = with(Config::new(&url, "test", "").interval(Duration::ZERO)).await;
+    assert!(matches!(zero, Error::Config(ConfigError::Setting { setting: "interval", .. })), "{zero:?}");
+    assert_eq!(zero.to_string(), "interval is \"0ns\"; expected 100ms to 1h");
+    let scheme = with(Config::new("mysql://root:canary@localhost/bmdb", "test", "")).await;
+    assert!(matches!(scheme, Error::Config(ConfigError::Scheme { .. })), "{scheme:?}");
+    assert!(chain(&scheme).contains("expected sqlite, postgres or postgresql"));
+    let nonsense = with(Config::new("canary", "test", "")).await;
+    assert!(matches!(nonsense, Error::Config(ConfigError::Url { .. })), "{nonsense:?}");
+    let remote = with(Config::new("postgres://u:canary@db.example/bmdb", "test", "")).await;
+    assert!(matches!(remote, Error::Config(ConfigError::Plaintext { .. })), "{remote:?}");
+    for error in [zero, scheme, nonsense, remote] {
+        assert!(!format!("{} {error:?}", chain(&error)).contains("canary"));
+    }
+    assert!(!file.exists(), "nothing was opened");
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_named_with_the_reason() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("postgres://user:canary@127.0.0.1:{nobody}/bmdb");
+    let started = std::time::Instant::now();
+    let error = refused(Config::new(url, "test", "")).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "a refusal is not waited for");
+    let text = chain(&error);
+    assert!(text.contains(&format!("postgres://127.0.0.1:{nobody}/bmdb")), "{text}");
+    assert!(text.contains("refused"), "{text}");
+    assert!(!format!("{text} {error:?}").contains("canary"), "{text} {error:?}");
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let missing = format!("sqlite://{}", folder.path().join("missing.sqlite").display());
+    let error = refused(Config::new(missing, "test", "")).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    let garbage = folder.path().join("garbage.sqlite");
+    std::fs::write(&garbage, "this is not a database, and long enough to be seen as none. ".repeat(99)).unwrap();
+    let error = refused(Config::new(format!("sqlite://{}", garbage.display()), "test", "")).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(chain(&error).contains("not a database"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn an_unmigrated_database_is_refused_and_not_altered() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let db = TestDatabase::empty(backend).await;
+        let error = refused(config(&db)).await;
+        assert!(matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len()), "{error:?}");
+        assert!(error.to_string().contains("run `bmdb-migration up`"), "{error}");
+        let half = bmdb_migration::up(db.url(), Some(5)).await.unwrap();
+        let error = refused(config(&db)).await;
+        assert!(matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len() - half.len()), "{error:?}");
+    }
+}
+
+#[test]
+fn the_connector_was_built_for_the_migrations_that_there_are() {
+    use bmdb_migration::MigratorTrait;
+    let steps: Vec<_> = bmdb_migration::Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
+    assert_eq!(steps, bmdb::MIGRATIONS);
+}
+
+on_each_backend! {
+    async fn a_newer_schema_is_refused_only_if_it_took_something_away(db: TestDatabase) {
+        let raw = db.raw().await;
+        tamper(&raw, "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000001_create_something', 0)").await;
+        Bmdb::connect(config(&db)).await.expect("a step that only adds does not matter");
+        tamper(&raw, "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000002_contract_something', 0)").await;
+        let error = refused(config(&db)).await;
+        assert!(matches!(error, Error::SchemaNewer { ref step, .. } if step == "m20990101_000002_contract_something"), "{error:?}");
+        assert!(error.to_string().contains("update the component"), "{error}");
+    }
+
+    async fn names_that_are_none_are_refused(db: TestDatabase) {
+        macro_rules! named {
+            ($type:ident, $name:expr, $slot:expr) => {
+                struct $type;
+                impl Process for $type {
+                    const NAME: &'static str = $name;
+                    const SLOT: &'static str = $slot;
+                    type Item = machine::Model;
+                    fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+                }
+            };
+        }
+        named!(Empty, "", "slot");
+        named!(Injection, "'; DROP TABLE work; --", "slot");
+        named!(Long, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "slot");
+        named!(Everything, "everything", "*");
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        for error in [
+            session.claim::<Empty>().await.map(drop),
+            session.claim::<Injection>().await.map(drop),
+            session.claim::<Long>().await.map(drop),
+            session.claim::<Everything>().await.map(drop),
+        ] {
+            let error = error.expect_err("the name is not valid");
+            assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+            assert!(error.to_string().contains("expected 1 to 64 of the characters"), "{error}");
+        }
+        assert_eq!(row_counts(&raw).await, before);
+    }
+
+    async fn a_slot_clash_is_refused(db: TestDatabase) {
+        struct Impostor;
+        impl Process for Impostor {
+            const NAME: &'static str = "agent-start";
+            const SLOT: &'static str = "another";
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        let session = session(&db).await;
+        provide(&session, 2).await;
+        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        // In the same component, and in another.
+        let stranger = self::session(&db).await;
+        for error in [session.claim::<Impostor>().await.map(drop), stranger.claim::<Impostor>().await.map(drop)] {
+            let error = error.expect_err("the slot differs");
+            assert!(matches!(error, Error::SlotClash { .. }), "{error:?}");
+            assert!(error.to_string().starts_with("process agent-start has slot another here, but test registered it with slot agent"), "{error}");
+        }
+        let after = row_counts(&raw).await;
+        assert_eq!((after[1], &after[2..]), (before[1] + 1, &before[2..]), "only the second session is new");
+    }
+
+    async fn a_backoff_that_makes_no_sense_is_refused(db: TestDatabase) {
+        struct Shrinking;
+        impl Process for Shrinking {
+            const NAME: &'static str = "shrinking";
+            const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(60), 0.5, Duration::from_secs(120));
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        let error = session.claim::<Shrinking>().await.map(drop).expect_err("its exponent is below one");
+        assert!(matches!(error, Error::InvalidBackoff { process: "shrinking", .. }), "{error:?}");
+        assert!(chain(&error).contains("its exponent is 0.5; expected a finite number of at least 1"), "{}", chain(&error));
+        assert_eq!(row_counts(&raw).await, before);
+    }
+
+    async fn a_cause_that_does_not_fit_is_refused_and_the_guard_comes_back(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        let mut work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let before = row_counts(&raw).await;
+        for cause in ["no\0answer".to_owned(), "x".repeat(4097)] {
+            let Err(Unfinished::NotCommitted { work: same, error: error @ Error::Invalid { what: "a cause", .. } }) = work.fail(&cause).await else {
+                panic!("the cause is refused");
+            };
+            assert!(error.to_string().len() < 500, "a long cause is not repeated whole");
+            work = same;
+        }
+        assert_eq!(row_counts(&raw).await, before);
+        work.fail(bmdb::fit_cause(&"\0".repeat(9999))).await.unwrap();
+    }
+
+    async fn a_hold_that_holds_nothing_is_refused(db: TestDatabase) {
+        let (bmdb, session) = (connect(&db).await, session(&db).await);
+        let machine = provide(&session, 1).await[0];
+        session.claim::<Survey>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        let stranger = MachineId::random();
+        for (machine, hold, what) in [
+            (machine, Hold::new(" ", "ada"), "the reason of a hold"),
+            (machine, Hold::new("moving", ""), "the author of a hold"),
+            (machine, Hold::new("mov\0ing", "ada"), "text without NUL"),
+            (machine, Hold::new("x".repeat(5000), "ada"), "at most 4 kB"),
+            (machine, Hold::new("moving", "ada").slot("*"), "the name of a slot"),
+            (machine, Hold::new("moving", "ada").slot("surwey"), "no registered process has the slot \"surwey\"; known are: survey"),
+            (stranger, Hold::new("moving", "ada"), "there is no machine"),
+        ] {
+            let error = bmdb.place_hold(machine, hold).await.expect_err(what);
+            assert!(matches!(error, Error::Invalid { .. } | Error::UnknownSlot { .. } | Error::UnknownMachine { .. }), "{error:?}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        let unknown = bmdb.clear_backoff(machine, "surwey").await.expect_err("there is no such process");
+        assert_eq!(unknown.to_string(), "no process \"surwey\" is registered; known are: survey");
+        assert_eq!(row_counts(&raw).await, before);
+    }
+
+    async fn a_provider_id_that_is_none_is_refused(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        let new = |provider: &str, id: &str| machine::NewMachine { provider: provider.into(), provider_id: id.into(), ..Default::default() };
+        for wrong in [new("", "a"), new("test", ""), new("te\0st", "a"), new("test", &"x".repeat(2000))] {
+            let one = session.transact(async |tx| machine::provide(tx, wrong.clone()).await.map(drop)).await;
+            assert!(matches!(one, Err(Error::Invalid { .. })), "{one:?}");
+            let many = session.transact(async |tx| machine::import(tx, &[new("test", "good"), wrong.clone()]).await.map(drop)).await;
+            assert!(matches!(many, Err(Error::Invalid { .. })), "{many:?}");
+        }
+        let twice = session.transact(async |tx| machine::provide(tx, new("test", "m0")).await.map(drop)).await;
+        assert!(matches!(twice, Err(Error::DuplicateProviderId { .. })), "{twice:?}");
+        assert_eq!(row_counts(&raw).await, before);
+    }
+
+    async fn no_password_is_in_what_a_handle_shows(db: TestDatabase) {
+        let url = match db.backend() {
+            Backend::Sqlite => db.url().to_owned(),
+            Backend::Postgres => db.url().replace("bmdb@", "bmdb:canary@"),
+        };
+        let bmdb = Bmdb::connect(Config::new(url, "test", "")).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 1).await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let shown = format!("{bmdb:?} {session:?} {work:?}");
+        assert!(shown.contains("test") && !shown.contains("canary"), "{shown}");
+    }
+}
