@@ -64,3 +64,8 @@ pub use tag::{
 pub use tokio_util::sync::CancellationToken;
 pub use tx::{Tx, TxClosure, TxFnOnce};
 pub use work::{HeldWork, StopReason, Work};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -15,12 +15,7 @@ pub struct Model {
     /// Database time after which the session may be expired.
     pub deadline: DateTimeUtc,
     /// The session's row.
-    #[sea_orm(
-        belongs_to,
-        from = "session_id",
-        to = "session_id",
-        on_delete = "Cascade"
-    )]
+    #[sea_orm(belongs_to, from = "session_id", to = "session_id", on_delete = "Cascade")]
     pub session: BelongsTo<super::session::Entity>,
 }
 

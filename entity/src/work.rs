@@ -38,12 +38,7 @@ pub struct Model {
     #[sea_orm(belongs_to, from = "machine_id", to = "machine_id")]
     pub machine: BelongsTo<super::machine::Entity>,
     /// The holder's row.
-    #[sea_orm(
-        belongs_to,
-        from = "session_id",
-        to = "session_id",
-        on_delete = "Cascade"
-    )]
+    #[sea_orm(belongs_to, from = "session_id", to = "session_id", on_delete = "Cascade")]
     pub session: BelongsTo<super::session::Entity>,
 }
 

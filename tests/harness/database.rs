@@ -76,6 +76,19 @@ impl TestDatabase {
         &self.url
     }
 
+    /// What a PostgreSQL server received for this database since `ALTER DATABASE .. SET log_statement = 'all'`; connections that were open before
+    /// that do not count.
+    ///
+    /// # Panics
+    /// Panics on SQLite, which has no log.
+    #[must_use]
+    pub async fn statements(&self) -> Vec<String> {
+        let Place::Postgres { name } = &self.place else {
+            panic!("SQLite has no log of statements");
+        };
+        postgres::server().await.statements(name)
+    }
+
     /// A plain SeaORM connection, for looking and for tampering.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ mod sweep;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 /// The running server.
 pub(crate) struct Server {
     port: u16,
+    folder: PathBuf,
     /// A template can be copied only while nobody is connected to it, so databases are made one after the other.
     making: Mutex<()>,
     made: AtomicU32,
@@ -77,6 +78,32 @@ impl Server {
         self.statement(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await;
         name
+    }
+
+    /// Every statement that this database's clients have sent since it was told to log them, as the server wrote it down.
+    pub(crate) fn statements(&self, database: &str) -> Vec<String> {
+        let log = fs::read(self.folder.join("log")).expect("the server writes a log");
+        let log = String::from_utf8_lossy(&log);
+        let mut statements: Vec<String> = Vec::new();
+        let mut is_ours = false;
+        for line in log.lines() {
+            // The lines of one statement after its first begin with a tab.
+            if let (true, Some(more), Some(last)) = (is_ours, line.strip_prefix('\t'), statements.last_mut()) {
+                last.push('\n');
+                last.push_str(more);
+                continue;
+            }
+            let entry = line
+                .strip_prefix(database)
+                .and_then(|rest| rest.strip_prefix("|LOG:  "));
+            let text = entry.and_then(|entry| match entry.split_once(": ") {
+                Some((kind, text)) if kind == "statement" || kind.starts_with("execute ") => Some(text),
+                _ => None,
+            });
+            is_ours = text.is_some();
+            statements.extend(text.map(str::to_owned));
+        }
+        statements
     }
 
     async fn statement(&self, text: &str) {
@@ -121,6 +148,7 @@ async fn start() -> Server {
             Ok(()) => {
                 return Server {
                     port,
+                    folder,
                     making: Mutex::new(()),
                     made: AtomicU32::new(0),
                     _keeper: keeper,
@@ -190,6 +218,8 @@ fn keep(binaries: &Binaries, folder: &Path, port: u16) -> Child {
         ]
         .map(str::to_owned),
     );
+    // `TestDatabase::statements` reads this form.
+    settings.push("log_line_prefix=%d|".to_owned());
     settings.extend(["max_connections=400", "shared_buffers=64MB", "timezone=UTC"].map(str::to_owned));
     let postgres = binaries.command("postgres");
     let mut keeper = Command::new("sh");

@@ -19,7 +19,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 async fn refused(config: Config) -> Error {
-    Bmdb::connect(config).await.map(drop).expect_err("it cannot be connected")
+    Bmdb::connect(config)
+        .await
+        .map(drop)
+        .expect_err("it cannot be connected")
 }
 
 #[tokio::test]
@@ -29,15 +32,33 @@ async fn a_wrong_configuration_is_refused_before_anything_is_opened() {
     let url = format!("sqlite://{}?mode=rwc", file.display());
     let with = |config: Config| refused(config);
     let zero = with(Config::new(&url, "test", "").interval(Duration::ZERO)).await;
-    assert!(matches!(zero, Error::Config(ConfigError::Setting { setting: "interval", .. })), "{zero:?}");
+    assert!(
+        matches!(
+            zero,
+            Error::Config(ConfigError::Setting {
+                setting: "interval",
+                ..
+            })
+        ),
+        "{zero:?}"
+    );
     assert_eq!(zero.to_string(), "interval is \"0ns\"; expected 100ms to 1h");
     let scheme = with(Config::new("mysql://root:canary@localhost/bmdb", "test", "")).await;
-    assert!(matches!(scheme, Error::Config(ConfigError::Scheme { .. })), "{scheme:?}");
+    assert!(
+        matches!(scheme, Error::Config(ConfigError::Scheme { .. })),
+        "{scheme:?}"
+    );
     assert!(chain(&scheme).contains("expected sqlite, postgres or postgresql"));
     let nonsense = with(Config::new("canary", "test", "")).await;
-    assert!(matches!(nonsense, Error::Config(ConfigError::Url { .. })), "{nonsense:?}");
+    assert!(
+        matches!(nonsense, Error::Config(ConfigError::Url { .. })),
+        "{nonsense:?}"
+    );
     let remote = with(Config::new("postgres://u:canary@db.example/bmdb", "test", "")).await;
-    assert!(matches!(remote, Error::Config(ConfigError::Plaintext { .. })), "{remote:?}");
+    assert!(
+        matches!(remote, Error::Config(ConfigError::Plaintext { .. })),
+        "{remote:?}"
+    );
     for error in [zero, scheme, nonsense, remote] {
         assert!(!format!("{} {error:?}", chain(&error)).contains("canary"));
     }
@@ -46,12 +67,19 @@ async fn a_wrong_configuration_is_refused_before_anything_is_opened() {
 
 #[tokio::test]
 async fn a_database_that_does_not_answer_is_named_with_the_reason() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let url = format!("postgres://user:canary@127.0.0.1:{nobody}/bmdb");
     let started = std::time::Instant::now();
     let error = refused(Config::new(url, "test", "")).await;
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(5), "a refusal is not waited for");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "a refusal is not waited for"
+    );
     let text = chain(&error);
     assert!(text.contains(&format!("postgres://127.0.0.1:{nobody}/bmdb")), "{text}");
     assert!(text.contains("refused"), "{text}");
@@ -62,7 +90,11 @@ async fn a_database_that_does_not_answer_is_named_with_the_reason() {
     let error = refused(Config::new(missing, "test", "")).await;
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     let garbage = folder.path().join("garbage.sqlite");
-    std::fs::write(&garbage, "this is not a database, and long enough to be seen as none. ".repeat(99)).unwrap();
+    std::fs::write(
+        &garbage,
+        "this is not a database, and long enough to be seen as none. ".repeat(99),
+    )
+    .unwrap();
     let error = refused(Config::new(format!("sqlite://{}", garbage.display()), "test", "")).await;
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert!(chain(&error).contains("not a database"), "{}", chain(&error));
@@ -73,18 +105,27 @@ async fn an_unmigrated_database_is_refused_and_not_altered() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let db = TestDatabase::empty(backend).await;
         let error = refused(config(&db)).await;
-        assert!(matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len()), "{error:?}");
+        assert!(
+            matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len()),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("run `bmdb-migration up`"), "{error}");
         let half = bmdb_migration::up(db.url(), Some(5)).await.unwrap();
         let error = refused(config(&db)).await;
-        assert!(matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len() - half.len()), "{error:?}");
+        assert!(
+            matches!(error, Error::NotMigrated { ref missing, .. } if missing.len() == bmdb::MIGRATIONS.len() - half.len()),
+            "{error:?}"
+        );
     }
 }
 
 #[test]
 fn the_connector_was_built_for_the_migrations_that_there_are() {
     use bmdb_migration::MigratorTrait;
-    let steps: Vec<_> = bmdb_migration::Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
+    let steps: Vec<_> = bmdb_migration::Migrator::migrations()
+        .iter()
+        .map(|step| step.name().to_owned())
+        .collect();
     assert_eq!(steps, bmdb::MIGRATIONS);
 }
 

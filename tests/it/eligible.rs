@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bmdb::{
-    Backoff, Bmdb, Eligible, Error, Hold, MachineId, MachineSelect, Process, Session, Until, agent_heartbeat, agent_started, machine,
-    os_installation_report, os_installation_request, provided, tag,
+    Backoff, Bmdb, Eligible, Error, Hold, MachineId, MachineSelect, Process, Session, Until, agent_heartbeat,
+    agent_started, machine, os_installation_report, os_installation_request, provided, tag,
 };
 use bmdb_entity::machine_os_installation_report::Outcome;
 use harness::{TestDatabase, on_each_backend, until};
@@ -13,9 +13,34 @@ use sea_orm::{ColumnTrait, EntityTrait, Order, PaginatorTrait};
 
 use crate::world::{AgentRecovery, AgentStart, LONG, Survey, connect, provide, session, tamper};
 
+/// A tag as a user writes one, in a crate of their own.
+mod machine_rack {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "machine_rack")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub machine_id: bmdb::MachineId,
+        pub rack: String,
+        pub placed_at: DateTimeUtc,
+    }
+    impl ActiveModelBehavior for ActiveModel {}
+
+    bmdb::impl_tag!(PlacedAt);
+}
+
 async fn request(session: &Session, machine: MachineId, generation: i64) {
-    let row = os_installation_request::ActiveModel { machine_id: Set(machine), generation: Set(generation), raw: Set(vec![]) };
-    session.transact(async |tx| tag::set::<os_installation_request::Entity>(tx, row.clone()).await).await.unwrap();
+    let row = os_installation_request::ActiveModel {
+        machine_id: Set(machine),
+        generation: Set(generation),
+        raw: Set(vec![]),
+    };
+    session
+        .transact(async |tx| tag::set::<os_installation_request::Entity>(tx, row.clone()).await)
+        .await
+        .unwrap();
 }
 
 async fn report(session: &Session, machine: MachineId, generation: i64, result: Outcome) {
@@ -25,7 +50,10 @@ async fn report(session: &Session, machine: MachineId, generation: i64, result: 
         result: Set(result),
         raw: Set(vec![]),
     };
-    session.transact(async |tx| tag::set::<os_installation_report::Entity>(tx, row.clone()).await).await.unwrap();
+    session
+        .transact(async |tx| tag::set::<os_installation_report::Entity>(tx, row.clone()).await)
+        .await
+        .unwrap();
 }
 
 /// Whether `P` is due for the machine: its claim, its count and its explanation agree, and say this.
@@ -45,7 +73,9 @@ async fn is_due<P: Process>(bmdb: &Bmdb, session: &Session, machine: MachineId) 
 async fn backdate(db: &TestDatabase, table: &str, minutes: u32) {
     let raw = db.raw().await;
     let sql = match db.backend() {
-        harness::Backend::Sqlite => format!("UPDATE {table} SET at = strftime('%Y-%m-%d %H:%M:%f', 'now', '-{minutes} minutes')"),
+        harness::Backend::Sqlite => {
+            format!("UPDATE {table} SET at = strftime('%Y-%m-%d %H:%M:%f', 'now', '-{minutes} minutes')")
+        }
         harness::Backend::Postgres => format!("UPDATE {table} SET at = now() - INTERVAL '{minutes} minutes'"),
     };
     tamper(&raw, &sql).await;
@@ -279,5 +309,35 @@ on_each_backend! {
         let twice = session.transact(async |tx| machine::provide(tx, new("a")).await).await;
         assert!(matches!(twice, Err(Error::DuplicateProviderId { ref provider_id, .. }) if provider_id == "a"), "{twice:?}");
         assert_eq!(machine::Entity::find().count(&db.raw().await).await.unwrap(), 2);
+    }
+
+    async fn a_tag_of_a_users_own_joins_in(db: TestDatabase) {
+        struct Racked;
+        impl Process for Racked {
+            const NAME: &'static str = "racked";
+            type Item = machine_rack::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+                machines.has::<machine_rack::Entity>().stale::<machine_rack::Entity>(machine_rack::Column::PlacedAt, Duration::ZERO)
+            }
+        }
+        let raw = db.raw().await;
+        let (key, time) = match db.backend() {
+            harness::Backend::Sqlite => ("uuid_text", "timestamp_with_timezone_text"),
+            harness::Backend::Postgres => ("UUID", "TIMESTAMPTZ"),
+        };
+        tamper(&raw, &format!(
+            "CREATE TABLE machine_rack (machine_id {key} PRIMARY KEY REFERENCES machine (machine_id), rack TEXT NOT NULL, placed_at {time} NOT NULL)"
+        )).await;
+        let session = session(&db).await;
+        let machine = provide(&session, 2).await[1];
+        assert!(session.claim::<Racked>().await.unwrap().is_none());
+        let row = machine_rack::ActiveModel { machine_id: Set(machine), rack: Set("b7".to_owned()), ..Default::default() };
+        session.transact(async |tx| tag::set::<machine_rack::Entity>(tx, row.clone()).await).await.unwrap();
+        let mut work = None;
+        until("the clock has moved on", LONG, async || {
+            work = session.claim::<Racked>().await.unwrap();
+            work.is_some()
+        }).await;
+        assert_eq!(work.expect("it was claimed").rack, "b7");
     }
 }

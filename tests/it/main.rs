@@ -1,11 +1,17 @@
 //! The suites. Each test says in its name what must hold.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod bad_input;
 mod collect;
+mod crash;
 mod eligible;
 mod migration;
 mod runner;
 mod session;
+mod sql;
+mod stress;
+mod tidy;
 mod transact;
 mod unknown;
 mod work;

@@ -11,7 +11,9 @@ use harness::{on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
-use crate::world::{AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works};
+use crate::world::{
+    AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works,
+};
 
 /// Starts agents; how each machine fares is told by its name.
 #[derive(Clone, Default)]
@@ -26,7 +28,8 @@ impl Worker for Starter {
     type Outcome = Vec<u8>;
 
     async fn run(&self, work: &Work<AgentStart>) -> Result<Vec<u8>, String> {
-        self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        self.most
+            .fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.running.fetch_sub(1, Ordering::SeqCst);
         self.seen.lock().unwrap().insert(work.machine());
@@ -63,8 +66,10 @@ impl Worker for Endless {
     }
 }
 
+type Ended = JoinSet<Result<std::collections::HashMap<&'static str, Counts>, Error>>;
+
 /// Runs in the background and answers the counts.
-fn start(runner: Runner) -> (CancellationToken, JoinSet<Result<std::collections::HashMap<&'static str, Counts>, Error>>) {
+fn start(runner: Runner) -> (CancellationToken, Ended) {
     let shutdown = CancellationToken::new();
     (shutdown.clone(), JoinSet::from_iter([runner.run(shutdown)]))
 }

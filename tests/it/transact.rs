@@ -253,15 +253,15 @@ on_each_backend! {
         let counts = tokio::task::JoinSet::from_iter([async move {
             let wanted = String::from("test");
             let name = wanted.as_str();
-            let owned = vec![1_u64, 2];
+            let owned = String::from("owned").into_bytes();
             let session = &session;
             session.transact(async |tx| {
                 use sea_orm::{ColumnTrait, QueryFilter};
                 let found = provided::Entity::find().filter(provided::Column::Provider.eq(name)).count(tx).await?;
-                Ok::<_, Error>(found + owned.iter().sum::<u64>())
+                Ok::<_, Error>(found + owned.len() as u64)
             }).await
         }]);
-        assert_eq!(counts.join_all().await.pop().unwrap().unwrap(), 3);
+        assert_eq!(counts.join_all().await.pop().unwrap().unwrap(), 5);
     }
 }
 

@@ -15,7 +15,12 @@ async fn on_postgres(test: impl AsyncFnOnce(TestDatabase)) {
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
     let statement = sea_orm::Statement::from_string(raw.get_database_backend(), "SELECT last_value FROM failures");
-    raw.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    raw.query_one_raw(statement)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,7 +30,11 @@ async fn a_claim_of_unknown_outcome_is_run_again() {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         fail_at_commit(&raw, "work", "57P01", 1).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("the second attempt takes it");
+        let work = session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("the second attempt takes it");
         assert!(failures(&raw).await >= 1, "the trap has sprung");
         assert_eq!(works(&raw).await, 1);
         assert_eq!(events(&raw, machine).await, ["started"]);
@@ -40,7 +49,11 @@ async fn an_end_of_unknown_outcome_is_settled() {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("one machine is eligible");
         fail_at_commit(&raw, "work", "57P01", 1).await;
         let runs = std::sync::atomic::AtomicU32::new(0);
         let finished = work.finish(async |tx| {
@@ -61,16 +74,27 @@ async fn failing_and_canceling_survive_a_lost_commit() {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("one machine is eligible");
         fail_at_commit(&raw, "work", "57P01", 1).await;
         work.fail("no answer").await.unwrap();
         assert_eq!(events(&raw, machine).await, ["started", "failed"]);
         tamper(&raw, "DELETE FROM work_backoff").await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("one machine is eligible");
         tamper(&raw, "ALTER SEQUENCE failures RESTART").await;
         work.cancel().await.unwrap();
         assert!(failures(&raw).await >= 2, "the trap has sprung again");
-        assert_eq!(events(&raw, machine).await, ["started", "failed", "started", "canceled"]);
+        assert_eq!(
+            events(&raw, machine).await,
+            ["started", "failed", "started", "canceled"]
+        );
         assert_eq!(works(&raw).await, 0);
     })
     .await;
@@ -83,9 +107,15 @@ async fn a_conflict_at_commit_runs_every_operation_again() {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         fail_at_commit(&raw, "work", "40001", 3).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("it is tried until it commits");
+        let work = session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("it is tried until it commits");
         tamper(&raw, "ALTER SEQUENCE failures RESTART").await;
-        work.finish(async |tx| agent_started::set(tx, machine, *b"key").await).await.unwrap();
+        work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
+            .await
+            .unwrap();
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
     })
     .await;

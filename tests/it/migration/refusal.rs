@@ -122,7 +122,8 @@ async fn a_wrong_url_is_explained_without_its_password() {
         "sqlite://bmdb.sqlite?mode=canary",
     ] {
         // Spawned, because the verbs must be of use in any task.
-        let refused = tokio::spawn(bmdb_migration::up(wrong, None)).await.expect("no panic");
+        let mut task = tokio::task::JoinSet::from_iter([bmdb_migration::up(wrong, None)]);
+        let refused = task.join_next().await.expect("there is one").expect("no panic");
         let error = refused.expect_err(wrong);
         assert!(matches!(error, Error::Url { .. }), "{wrong}: {error}");
         assert!(

@@ -1,0 +1,108 @@
+//! Rules of the house that no lint knows.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package is in the workspace")
+        .to_owned()
+}
+
+/// Every Rust file of the workspace, with its text.
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = ["entity", "migration", "connector", "examples", "tests"]
+        .map(|name| root().join(name))
+        .into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("it is text");
+                found.push((
+                    path.strip_prefix(root()).expect("it is inside").display().to_string(),
+                    text,
+                ));
+            }
+        }
+    }
+    assert!(found.len() > 50, "only {} files were found", found.len());
+    found
+}
+
+/// The packages of this workspace that a package depends on, tests aside.
+fn arrows_from(package: &str) -> BTreeSet<String> {
+    let manifest = std::fs::read_to_string(root().join(package).join("Cargo.toml")).expect("there is a manifest");
+    let dependencies = manifest
+        .split("\n[dependencies]\n")
+        .nth(1)
+        .expect("it has dependencies");
+    let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+    let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+    dependencies
+        .lines()
+        .map(name)
+        .filter(|name| name.starts_with("bmdb"))
+        .collect()
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let arrows = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(arrows_from("entity"), arrows(&[]));
+    assert_eq!(
+        arrows_from("migration"),
+        arrows(&[]),
+        "history does not follow today's entities"
+    );
+    assert_eq!(
+        arrows_from("connector"),
+        arrows(&["bmdb-entity"]),
+        "opening must not alter a fleet's schema"
+    );
+    assert_eq!(arrows_from("examples"), arrows(&["bmdb", "bmdb-migration"]));
+}
+
+#[test]
+fn one_place_begins_transactions() {
+    let begins =
+        |text: &str| text.contains(".begin_with") || text.contains(".begin()") || text.contains(".transaction(");
+    let places: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, text)| path.starts_with("connector/src") && begins(text))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(places, ["connector/src/tx.rs"]);
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    for (path, text) in sources() {
+        if path == "tests/it/tidy.rs" {
+            continue;
+        }
+        for word in ["todo!(", "unimplemented!(", "TODO", "FIXME", "#[ignore", "dbg!("] {
+            assert!(!text.contains(word), "{path} has {word}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//!"), "{path} does not begin with what it is");
+    }
+}
+
+#[test]
+fn no_room_is_a_hall() {
+    for (path, text) in sources() {
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//")).count();
+        assert!(lines <= 450, "{path} has {lines} lines of code");
+    }
+}
