@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::history;
 use crate::process::{self, Process};
 use crate::session::{Core, Session};
-use crate::tx::{Failure, Tx, pause_after};
+use crate::tx::{Failure, Tx, check_not_nested, pause_after};
 use crate::work::{Claimed, Key, Release, Work};
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -72,6 +72,7 @@ impl<P: Process> Claim<P> {
     fn up_to(self, count: u64) -> Answer<Vec<Work<P>>> {
         Box::pin(async move {
             let core = Arc::clone(self.session.core());
+            check_not_nested()?;
             core.check_open()?;
             process::register::<P>(&core.database).await?;
             // In a task of the session's: if this future is dropped, the guards in the task's answer are dropped with it, and let go of.

@@ -14,7 +14,8 @@ use sea_orm::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Address, Config};
+use crate::address::Address;
+use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::process::Registered;

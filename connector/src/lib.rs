@@ -11,6 +11,7 @@
 //! session](Bmdb::start_session), [claims](Session::claim), works, and [finishes](Work::finish), [fails](Work::fail) or
 //! [cancels](Work::cancel); or hands a [`Worker`] to the [`Runner`], which does all that.
 
+mod address;
 mod backoff;
 mod backoffs;
 mod bmdb;
@@ -36,7 +37,9 @@ mod schema;
 mod select;
 mod session;
 pub mod tag;
+mod tally;
 mod tx;
+mod unfinished;
 mod work;
 
 pub use backoff::{Backoff, BackoffError};
@@ -48,21 +51,23 @@ pub use collector::{Collector, Sweep};
 pub use config::{Config, ConfigError, runtime_info_of};
 pub use dialect::Dialect;
 pub use eligible::Eligible;
-pub use end::{Unfinished, fit_cause};
+pub use end::fit_cause;
 pub use error::Error;
 pub use explain::{ClauseState, Explanation, Holder};
 pub use hold::{Hold, Until};
 pub use operator::HeldBySession;
 pub use process::Process;
-pub use runner::{Counts, Runner, Worker};
+pub use runner::{Runner, Worker};
 pub use schema::MIGRATIONS;
 pub use select::MachineSelect;
 pub use session::{Drained, Session};
 pub use tag::{
     agent_heartbeat, agent_started, hardware_report, os_installation_report, os_installation_request, provided,
 };
+pub use tally::Counts;
 pub use tokio_util::sync::CancellationToken;
 pub use tx::{Tx, TxClosure, TxFnOnce};
+pub use unfinished::Unfinished;
 pub use work::{HeldWork, StopReason, Work};
 
 /// Compiles the README's example.

@@ -118,6 +118,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Fires the session's token when trust has run out, and a work's when it has run for too long.
 pub(crate) async fn watch(core: Arc<Core>) {
     loop {
+        // Made before looking, so that a work that is claimed meanwhile wakes us.
+        let changed = core.changed.notified();
         let now = Moment::now();
         let left = core.lease.remaining(now);
         if left.is_zero() {
@@ -134,7 +136,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
         tokio::select! {
             () = core.ended.cancelled() => return,
             () = core.lost.cancelled() => return,
-            () = core.changed.notified() => {}
+            () = changed => {}
             () = tokio::time::sleep(next) => {}
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bmdb::Bmdb;
-use crate::end::{Unfinished, fit_cause};
+use crate::end::fit_cause;
 use crate::error::Error;
 use crate::process::Process;
 use crate::session::Session;
+use crate::tally::{Counts, Tally, add};
 use crate::tx::Tx;
+use crate::unfinished::Unfinished;
 use crate::work::Work;
 
 /// What a component author writes: how one machine is worked on.
@@ -98,52 +99,6 @@ pub struct Runner {
 struct Settings {
     poll: Duration,
     rate: Option<f64>,
-}
-
-/// What a runner has done for one process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Machines that were claimed.
-    pub claimed: u64,
-    /// Works that were finished.
-    pub finished: u64,
-    /// Works that failed, panics among them.
-    pub failed: u64,
-    /// Works that were canceled.
-    pub canceled: u64,
-    /// Works that were lost, or whose end is not known.
-    pub lost: u64,
-    /// Panics in workers.
-    pub panicked: u64,
-}
-
-#[derive(Default)]
-struct Tally {
-    claimed: AtomicU64,
-    finished: AtomicU64,
-    failed: AtomicU64,
-    canceled: AtomicU64,
-    lost: AtomicU64,
-    panicked: AtomicU64,
-}
-
-impl Tally {
-    fn counts(&self) -> Counts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
-            claimed: read(&self.claimed),
-            finished: read(&self.finished),
-            failed: read(&self.failed),
-            canceled: read(&self.canceled),
-            lost: read(&self.lost),
-            panicked: read(&self.panicked),
-        }
-    }
-}
-
-fn add(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
 }
 
 /// One worker with its parallelism; which worker it is, is not known any more.

@@ -182,6 +182,14 @@ tokio::task_local! {
     static IN_BODY: ();
 }
 
+/// Refuses to go on inside a body. What runs in a task of the session's asks before it goes there.
+pub(crate) fn check_not_nested() -> Result<(), Error> {
+    match IN_BODY.try_with(|()| ()) {
+        Ok(()) => Err(Error::Nested),
+        Err(_outside) => Ok(()),
+    }
+}
+
 /// Where and how long a transaction runs.
 pub(crate) struct Scope<'a> {
     /// What it is for, for errors and logs.
@@ -234,9 +242,7 @@ impl Scope<'_> {
         T: Send,
         E: From<Error> + Send,
     {
-        if IN_BODY.try_with(|()| ()).is_ok() {
-            return Err(Failure::NotCommitted(Error::Nested.into()));
-        }
+        check_not_nested().map_err(|nested| Failure::NotCommitted(nested.into()))?;
         let started = Instant::now();
         let mut attempts = 0_u32;
         loop {

@@ -14,6 +14,7 @@ use sea_orm::{ColumnTrait, EntityTrait, Order, PaginatorTrait};
 use crate::world::{AgentRecovery, AgentStart, LONG, Survey, connect, provide, session, tamper};
 
 /// A tag as a user writes one, in a crate of their own.
+#[expect(unreachable_pub, reason = "SeaORM's macros make public types")]
 mod machine_rack {
     use sea_orm::entity::prelude::*;
 

@@ -5,6 +5,7 @@
 mod bad_input;
 mod collect;
 mod crash;
+mod dropped;
 mod eligible;
 mod migration;
 mod runner;

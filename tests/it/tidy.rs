@@ -106,3 +106,19 @@ fn no_room_is_a_hall() {
         assert!(lines <= 450, "{path} has {lines} lines of code");
     }
 }
+
+#[test]
+fn the_tests_that_architecture_names_exist() {
+    let architecture = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    let all: String = sources().into_iter().map(|(_, text)| text).collect();
+    let sentence = regex::Regex::new(r"`([a-z]+(?:_[a-z]+){2,})`").expect("is a pattern");
+    let mut named = 0;
+    for name in sentence.captures_iter(&architecture).map(|found| found[1].to_owned()) {
+        assert!(
+            all.contains(&format!("fn {name}(")),
+            "ARCHITECTURE.md names {name}, which is no test"
+        );
+        named += 1;
+    }
+    assert!(named > 40, "only {named} names were found");
+}

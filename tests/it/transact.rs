@@ -8,7 +8,7 @@ use harness::{Backend, TestDatabase, on_each_backend, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, TransactionTrait};
 
-use crate::world::{LONG, config, connect, provide, session, tamper};
+use crate::world::{AgentStart, LONG, config, connect, provide, session, tamper};
 
 /// The generation of the machine's installation request, raised by one.
 async fn raise(tx: &bmdb::Tx, machine: MachineId) -> Result<i64, Error> {
@@ -130,6 +130,16 @@ on_each_backend! {
         let session = session(&db).await;
         let outcome = session.transact(async |_tx| session.transact(async |_tx| Ok::<_, Error>(())).await).await;
         assert!(matches!(outcome, Err(Error::Nested)), "{outcome:?}");
+        provide(&session, 1).await;
+        let claimed = session.transact(async |_tx| session.claim::<AgentStart>().await.map(drop)).await;
+        assert!(matches!(claimed, Err(Error::Nested)), "{claimed:?}");
+        let work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let work = std::sync::Mutex::new(Some(work));
+        let ended = session.transact(async |_tx| {
+            let work = work.lock().unwrap().take().expect("the body runs once");
+            Ok::<_, Error>(matches!(work.cancel().await, Err(bmdb::Unfinished::NotCommitted { error: Error::Nested, .. })))
+        });
+        assert!(ended.await.unwrap());
     }
 
     async fn a_dropped_future_rolls_back_and_poisons_no_connection(db: TestDatabase) {

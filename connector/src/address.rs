@@ -1,0 +1,140 @@
+//! Where the database is: the one place that reads a URL.
+
+use std::str::FromStr;
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::SqliteConnectOptions;
+
+use crate::config::ConfigError;
+
+/// Where the database is, as the driver takes it.
+pub(crate) enum Address {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl Address {
+    pub(crate) fn parse(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(ConfigError::Url {
+                reason: "it has no scheme",
+            });
+        };
+        match scheme {
+            "sqlite" if rest.contains(":memory:") || rest.contains("mode=memory") => Err(ConfigError::InMemory),
+            "sqlite" if rest.trim_start_matches('/').split('?').next() == Some("") => Err(ConfigError::Url {
+                reason: "it names no file",
+            }),
+            "sqlite" => SqliteConnectOptions::from_str(url)
+                .map(|options| Self::Sqlite(Box::new(options)))
+                .map_err(|_hides_the_url| ConfigError::Url {
+                    reason: "a parameter after the file is not one of SQLite's",
+                }),
+            "postgres" | "postgresql" => Self::postgres(url, allow_plaintext),
+            // An unknown scheme is short; anything longer may be a password in the wrong place.
+            _ => Err(ConfigError::Scheme {
+                scheme: scheme.chars().take(16).collect(),
+            }),
+        }
+    }
+
+    fn postgres(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+        let parsed = url::Url::parse(url).map_err(|error| ConfigError::Url {
+            reason: match error {
+                url::ParseError::InvalidPort => "its port is not a number below 65536",
+                url::ParseError::EmptyHost => "it names no host",
+                _ => "it cannot be read as a URL",
+            },
+        })?;
+        if parsed.path().trim_start_matches('/').is_empty() {
+            return Err(ConfigError::Url {
+                reason: "it names no database",
+            });
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
+            reason: "a parameter has a value that PostgreSQL does not know, such as sslmode",
+        })?;
+        let verified = parsed.query_pairs().any(|(name, value)| {
+            matches!(name.as_ref(), "sslmode" | "ssl-mode") && value.eq_ignore_ascii_case("verify-full")
+        });
+        let host = options.get_host();
+        if !verified && !allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
+            return Err(ConfigError::Plaintext { host: host.to_owned() });
+        }
+        Ok(Self::Postgres(Box::new(options)))
+    }
+
+    /// The database's name for people: no user, no password, no parameters.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Sqlite(options) => format!("sqlite://{}", options.get_filename().display()),
+            Self::Postgres(options) => format!(
+                "postgres://{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.starts_with('/')
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, ConfigError};
+
+    fn check(url: &str) -> Result<(), ConfigError> {
+        Config::new(url, "shepherd", "").check()
+    }
+
+    #[test]
+    fn good_urls_are_taken() {
+        for url in [
+            "sqlite://bmdb.sqlite?mode=rwc",
+            "sqlite:bmdb.sqlite",
+            "sqlite:///var/lib/bmdb.sqlite?mode=rw&bmdb.interval=2s",
+            "postgres://bmdb@127.0.0.1:5432/bmdb",
+            "postgresql://bmdb:secret@[::1]/bmdb",
+            "postgres://bmdb@localhost/bmdb?bmdb.margin=250ms",
+            "postgres://bmdb@db.example:26257/bmdb?sslmode=verify-full",
+            "postgres://bmdb@db.example:26257/bmdb?bmdb.allow_plaintext=true",
+        ] {
+            assert_eq!(check(url), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_showing_the_password() {
+        for url in [
+            "",
+            "canary",
+            "sqlite:",
+            "sqlite://?mode=rwc",
+            "sqlite::memory:",
+            "sqlite://x?mode=canary",
+            "mysql://user:canary@localhost/bmdb",
+            "cockroachdb://user:canary@localhost/bmdb",
+            "postgres://user:canary@localhost",
+            "postgres://user:canary@localhost:99999/bmdb",
+            "postgres://user:canary@localhost/bmdb?sslmode=canary",
+            "postgres://user:canary@db.example/bmdb",
+            "postgres://user:canary@db.example/bmdb?sslmode=require",
+            "postgres://user:canary@127.0.0.1.example/bmdb",
+            "postgres://user:canary@localhost/bmdb?bmdb.interval=0s",
+            "postgres://user:canary@localhost/bmdb?bmdb.interval=soon",
+            "postgres://user:canary@localhost/bmdb?bmdb.intervall=1s",
+        ] {
+            let error = check(url).expect_err(url);
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("canary"), "{url} gives {shown}");
+        }
+    }
+}
