@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 
 /// Where the database is, as the driver takes it.
 pub(crate) enum Address {
@@ -14,7 +14,9 @@ pub(crate) enum Address {
 }
 
 impl Address {
-    pub(crate) fn parse(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+    /// Reads the URL of a configuration whose settings are good.
+    pub(crate) fn parse(config: &Config) -> Result<Self, ConfigError> {
+        let url = config.url.as_str();
         let Some((scheme, rest)) = url.split_once(':') else {
             return Err(ConfigError::Url {
                 reason: "it has no scheme",
@@ -30,7 +32,7 @@ impl Address {
                 .map_err(|_hides_the_url| ConfigError::Url {
                     reason: "a parameter after the file is not one of SQLite's",
                 }),
-            "postgres" | "postgresql" => Self::postgres(url, allow_plaintext),
+            "postgres" | "postgresql" => Self::postgres(config),
             // An unknown scheme is short; anything longer may be a password in the wrong place.
             _ => Err(ConfigError::Scheme {
                 scheme: scheme.chars().take(16).collect(),
@@ -38,7 +40,8 @@ impl Address {
         }
     }
 
-    fn postgres(url: &str, allow_plaintext: bool) -> Result<Self, ConfigError> {
+    fn postgres(config: &Config) -> Result<Self, ConfigError> {
+        let url = config.url.as_str();
         let parsed = url::Url::parse(url).map_err(|error| ConfigError::Url {
             reason: match error {
                 url::ParseError::InvalidPort => "its port is not a number below 65536",
@@ -51,14 +54,18 @@ impl Address {
                 reason: "it names no database",
             });
         }
-        let options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
+        let mut options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
             reason: "a parameter has a value that PostgreSQL does not know, such as sslmode",
         })?;
-        let verified = parsed.query_pairs().any(|(name, value)| {
-            matches!(name.as_ref(), "sslmode" | "ssl-mode") && value.eq_ignore_ascii_case("verify-full")
-        });
+        if let Some(authority) = &config.tls_root_certificate {
+            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(authority);
+        }
+        if let (Some(certificate), Some(key)) = (&config.tls_client_certificate, &config.tls_client_key) {
+            options = options.ssl_client_cert(certificate).ssl_client_key(key);
+        }
+        let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
         let host = options.get_host();
-        if !verified && !allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
+        if !verified && !config.allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
             return Err(ConfigError::Plaintext { host: host.to_owned() });
         }
         Ok(Self::Postgres(Box::new(options)))

@@ -1,6 +1,7 @@
 //! How a component connects: where the values come from, and the one place that checks them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -78,7 +79,10 @@ pub enum ConfigError {
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
 /// | `allow_plaintext` | false | connect to another host without `sslmode=verify-full` |
 ///
-/// Certificates are PostgreSQL's own URL parameters: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
+/// | `tls_root_certificate` | the public ones | a file with the authority that signed the server's certificate; demands `verify-full` |
+/// | `tls_client_certificate`, `tls_client_key` | none | files with what the server knows this component by |
+///
+/// PostgreSQL's own URL parameters say the same: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 ///
 /// ```
 /// use bmdb::{Config, runtime_info};
@@ -99,11 +103,14 @@ pub struct Config {
     pub(crate) acquire_timeout: Duration,
     pub(crate) statement_timeout: Duration,
     pub(crate) retry_budget: Duration,
-    allow_plaintext: bool,
+    pub(crate) allow_plaintext: bool,
+    pub(crate) tls_root_certificate: Option<PathBuf>,
+    pub(crate) tls_client_certificate: Option<PathBuf>,
+    pub(crate) tls_client_key: Option<PathBuf>,
 }
 
 /// The settings that a URL or the environment may carry.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "interval",
     "margin",
     "max_connections",
@@ -111,6 +118,9 @@ const NAMES: [&str; 7] = [
     "statement_timeout",
     "retry_budget",
     "allow_plaintext",
+    "tls_root_certificate",
+    "tls_client_certificate",
+    "tls_client_key",
 ];
 
 const URL_PREFIX: &str = "bmdb.";
@@ -130,6 +140,9 @@ impl Config {
             statement_timeout: Duration::from_secs(10),
             retry_budget: Duration::from_secs(15),
             allow_plaintext: false,
+            tls_root_certificate: None,
+            tls_client_certificate: None,
+            tls_client_key: None,
         }
     }
 
@@ -208,6 +221,21 @@ impl Config {
         self
     }
 
+    /// Whom to believe that the server is who it says: a PEM file with the authority that signed its certificate. Demands `verify-full`.
+    #[must_use]
+    pub fn tls_root_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls_root_certificate = Some(file.into());
+        self
+    }
+
+    /// What the server knows this component by: PEM files with a certificate and its key.
+    #[must_use]
+    pub fn tls_client(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls_client_certificate = Some(certificate.into());
+        self.tls_client_key = Some(key.into());
+        self
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         match name {
             "interval" => self.interval = duration("interval", value)?,
@@ -217,6 +245,9 @@ impl Config {
             "statement_timeout" => self.statement_timeout = duration("statement_timeout", value)?,
             "retry_budget" => self.retry_budget = duration("retry_budget", value)?,
             "allow_plaintext" => self.allow_plaintext = parse("allow_plaintext", value, "true or false")?,
+            "tls_root_certificate" => self.tls_root_certificate = Some(value.into()),
+            "tls_client_certificate" => self.tls_client_certificate = Some(value.into()),
+            "tls_client_key" => self.tls_client_key = Some(value.into()),
             _ => {
                 return Err(ConfigError::UnknownSetting { name: name.to_owned() });
             }
@@ -237,7 +268,7 @@ impl Config {
         let url = std::mem::take(&mut self.url);
         self.url = self.take_settings_of(&url)?;
         self.check_settings()?;
-        let address = Address::parse(&self.url, self.allow_plaintext)?;
+        let address = Address::parse(&self)?;
         Ok((self, address))
     }
 
@@ -291,6 +322,7 @@ impl Config {
         if !(1..=1000).contains(&self.max_connections) {
             return wrong("max_connections", &self.max_connections, "1 to 1000");
         }
+        self.check_certificates()?;
         let times = [
             ("acquire_timeout", self.acquire_timeout),
             ("statement_timeout", self.statement_timeout),
@@ -299,6 +331,32 @@ impl Config {
         for (setting, time) in times {
             if time < Duration::from_millis(10) || time > Duration::from_secs(3600) {
                 return wrong(setting, &time, "10ms to 1h");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_certificates(&self) -> Result<(), ConfigError> {
+        if self.tls_client_certificate.is_some() != self.tls_client_key.is_some() {
+            return Err(ConfigError::Setting {
+                setting: "tls_client_key",
+                value: "without tls_client_certificate, or the other way round".to_owned(),
+                expected: "both or neither",
+            });
+        }
+        let files = [
+            ("tls_root_certificate", &self.tls_root_certificate),
+            ("tls_client_certificate", &self.tls_client_certificate),
+            ("tls_client_key", &self.tls_client_key),
+        ];
+        for (setting, file) in files {
+            if let Some(file) = file.as_ref().filter(|file| !file.is_file()) {
+                let value = file.display().to_string();
+                return Err(ConfigError::Setting {
+                    setting,
+                    value,
+                    expected: "a file that can be read",
+                });
             }
         }
         Ok(())

@@ -31,7 +31,9 @@ pub(crate) async fn run(bmdb: &Bmdb, cli: &Cli, talk: &Talk, stop: &Cancellation
     session.close().await?;
     let said = format!("imported {} new machines; {} were known", all.created, all.known);
     match imported {
-        Err(failure) => return Err(format!("{failure} ({said} before it; mend the line and run again)").into()),
+        Err(failure) => {
+            return Err(format!("{failure}; until then it {said}. Running it again goes on from there").into());
+        }
         Ok(()) if machines == 0 && !stop.is_cancelled() => return Err("the inventory holds no machine".into()),
         Ok(()) if !cli.import_only => talk.say(&said),
         Ok(()) => {

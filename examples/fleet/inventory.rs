@@ -279,7 +279,7 @@ fn csv_fields(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<
 
 fn json_fields(line: &[u8]) -> Result<Fields, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+    serde_json::from_str(text.trim_start_matches('\u{feff}').trim_end()).map_err(|error| {
         // serde_json calls every line the first.
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or(&what);

@@ -53,7 +53,9 @@ pub(crate) async fn call(provider: SocketAddr, command: &Command) -> Answer {
         line.push(b'\n');
         stream.write_all(&line).await?;
         let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).await?;
+        if BufReader::new(stream).read_line(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok::<Answer, io::Error>(serde_json::from_str(&answer)?)
     };
     call.await

@@ -17,9 +17,9 @@ const EVENTS: &str = "
     FROM work_history
     GROUP BY process, event";
 
-/// On how many machines a claim expired and the next claim was another session's. A machine's claims are numbered by its fence.
+/// How many expired claims were followed by another session's claim of the machine. A machine's claims are numbered by its fence.
 const TAKEN_OVER: &str = "
-    SELECT lost.process, 'taken over' AS event, CAST(count(DISTINCT lost.machine_id) AS BIGINT) AS times
+    SELECT lost.process, 'taken over' AS event, CAST(count(*) AS BIGINT) AS times
     FROM work_history lost
     JOIN work_history next ON next.machine_id = lost.machine_id AND next.fence = lost.fence + 1
     WHERE lost.event = 'expired' AND next.event = 'started' AND next.session_id <> lost.session_id

@@ -152,7 +152,10 @@ impl Show<'_> {
                 }
             }
             tokio::select! {
-                () = stop.cancelled() => return Ok(Ended::Stopped),
+                () = stop.cancelled() => {
+                    self.talk.say("stopping: the components end what they are at, or cancel it");
+                    return Ok(Ended::Stopped);
+                }
                 () = tokio::time::sleep(LOOKS_EVERY) => {}
             }
         }

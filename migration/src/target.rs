@@ -38,6 +38,7 @@ impl Target {
     /// Reads a URL. The drivers' own errors quote the URL, so none of them is passed on.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |reason| Error::Url { reason };
+        let (url, allow_plaintext) = &without_component_settings(url);
         let (scheme, rest) = url.split_once(':').ok_or(wrong("it has no scheme"))?;
         match scheme {
             "sqlite" => {
@@ -64,6 +65,18 @@ impl Target {
                 }
                 let options = PgConnectOptions::from_str(url)
                     .map_err(|_quotes_the_url| wrong("a parameter has a value that PostgreSQL does not know"))?;
+                let verified = parsed
+                    .query_pairs()
+                    .any(|(name, value)| name == "sslmode" && value.eq_ignore_ascii_case("verify-full"));
+                if !verified
+                    && !allow_plaintext
+                    && options.get_socket().is_none()
+                    && !is_this_machine(options.get_host())
+                {
+                    return Err(wrong(
+                        "its host is another machine and sslmode is not verify-full (bmdb.allow_plaintext=true allows it)",
+                    ));
+                }
                 Ok(Self::Postgres(options.application_name("bmdb-migration")))
             }
             "cockroachdb" | "cockroach" => Err(wrong("CockroachDB is reached by the scheme postgres")),
@@ -100,6 +113,27 @@ impl Target {
             source,
         })
     }
+}
+
+/// Components take settings in the same URL, as `bmdb.interval=5s`; of them only this one matters here.
+fn without_component_settings(url: &str) -> (String, bool) {
+    let Some((base, query)) = url.split_once('?') else {
+        return (url.to_owned(), false);
+    };
+    let (ours, drivers): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| pair.starts_with("bmdb."));
+    let url = if drivers.is_empty() {
+        base.to_owned()
+    } else {
+        format!("{base}?{}", drivers.join("&"))
+    };
+    (url, ours.contains(&"bmdb.allow_plaintext=true"))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.starts_with('/')
+        || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
 }
 
 fn must_exist(file: &Path, create: bool, may_create: bool) -> Result<(), Error> {

@@ -11,4 +11,5 @@ mod until;
 pub use database::{Backend, TestDatabase};
 #[doc(hidden)]
 pub use on_each_backend::bounded;
+pub use postgres::{Certificates, TlsServer};
 pub use until::until;

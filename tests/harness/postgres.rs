@@ -1,7 +1,9 @@
 //! A PostgreSQL server that belongs to this test process and ends with it, however that ends.
 
 mod binaries;
+mod certificates;
 mod sweep;
+mod tls;
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,6 +18,8 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
 
 use binaries::Binaries;
+pub use certificates::Certificates;
+pub use tls::TlsServer;
 
 /// The folders of servers begin so; the number of the test process follows.
 const PREFIX: &str = "bmdb-tests-postgres-";
@@ -35,6 +39,7 @@ rm -rf "$folder"
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
 /// The running server.
+#[derive(Debug)]
 pub(crate) struct Server {
     port: u16,
     folder: PathBuf,
@@ -50,7 +55,7 @@ pub(crate) async fn server() -> &'static Server {
     SERVER
         .get_or_init(|| async {
             sweep::dead_servers(PREFIX);
-            let server = start().await;
+            let server = start(None).await;
             server.statement(&format!("CREATE DATABASE {TEMPLATE}")).await;
             let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
             migrated.expect("the schema can be made in a new database");
@@ -131,7 +136,7 @@ async fn run(url: &str, text: &str) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-async fn start() -> Server {
+async fn start(tls: Option<&Certificates>) -> Server {
     let binaries = Binaries::find();
     let mut log = String::new();
     // Somebody else may take the port between our finding it free and the server's binding it.
@@ -140,10 +145,13 @@ async fn start() -> Server {
         let folder = folder.expect("a temporary folder can be made");
         binaries.hand_over(folder.path());
         make_cluster(&binaries, folder.path());
+        let settings = tls
+            .map(|tls| tls.install(&folder.path().join("data")))
+            .unwrap_or_default();
         // From here on the keeper removes it.
         let folder = folder.keep();
         let port = free_port();
-        let mut keeper = keep(&binaries, &folder, port);
+        let mut keeper = keep(&binaries, &folder, port, settings);
         match started(&folder, port).await {
             Ok(()) => {
                 return Server {
@@ -202,7 +210,7 @@ fn make_cluster(binaries: &Binaries, folder: &Path) {
     );
 }
 
-fn keep(binaries: &Binaries, folder: &Path, port: u16) -> Child {
+fn keep(binaries: &Binaries, folder: &Path, port: u16, more: Vec<String>) -> Child {
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),
@@ -221,6 +229,7 @@ fn keep(binaries: &Binaries, folder: &Path, port: u16) -> Child {
     // `TestDatabase::statements` reads this form.
     settings.push("log_line_prefix=%d|".to_owned());
     settings.extend(["max_connections=400", "shared_buffers=64MB", "timezone=UTC"].map(str::to_owned));
+    settings.extend(more);
     let postgres = binaries.command("postgres");
     let mut keeper = Command::new("sh");
     keeper.args(["-c", KEEPER, "keeper"]).arg(folder);

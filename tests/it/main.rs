@@ -13,6 +13,7 @@ mod session;
 mod sql;
 mod stress;
 mod tidy;
+mod tls;
 mod transact;
 mod unknown;
 mod work;

@@ -115,6 +115,8 @@ async fn a_wrong_url_is_explained_without_its_password() {
         "postgres://u:canary@localhost:99999/bmdb",
         "postgres://u:canary@localhost",
         "postgres://u:canary@/bmdb",
+        "postgres://u:canary@db.example/bmdb",
+        "postgres://u:canary@db.example/bmdb?sslmode=require",
         "postgres://u:canary@localhost/bmdb?sslmode=canary",
         "sqlite::memory:",
         "sqlite://",
