@@ -54,7 +54,13 @@ impl Bmdb {
         &self.0.reads
     }
 
-    /// Which database this is.
+    /// The database's name for people: where it is, without user, password or parameters.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Which kind of database this is.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         self.0.dialect

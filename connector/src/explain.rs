@@ -188,10 +188,14 @@ async fn clauses<P: Process>(
     let row = rows.first();
     let mut states = Vec::with_capacity(eligible.clauses.len() + 1);
     if let Some(item) = crate::eligible::item_table::<P>() {
-        states.push(ClauseState {
-            clause: format!("has {item}"),
-            met: row.is_some(),
-        });
+        let clause = format!("has {item}");
+        // Unless the process asks for it in so many words.
+        if eligible.clauses.iter().all(|asked| asked.why != clause) {
+            states.push(ClauseState {
+                clause,
+                met: row.is_some(),
+            });
+        }
     }
     for (nth, clause) in eligible.clauses.iter().enumerate() {
         let met = match row {

@@ -29,6 +29,35 @@ pub struct NewMachine {
     pub hardware_report: Option<Vec<u8>>,
 }
 
+impl NewMachine {
+    /// Checks its texts, as [`provide`] and [`import`] do.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an empty provider or provider id, and for texts with NUL or that are too long.
+    pub fn check(&self) -> Result<(), Error> {
+        const LONGEST: usize = 4096;
+        /// In a unique index: PostgreSQL cannot index a row above 2704 bytes.
+        const LONGEST_ID: usize = 1024;
+        for (what, text) in [
+            ("the name of a provider", &self.provider),
+            ("a provider id", &self.provider_id),
+        ] {
+            if text.is_empty() || text.len() > LONGEST_ID || text.contains('\0') {
+                return Err(Error::invalid(what, text, "1 to 1024 bytes without NUL"));
+            }
+        }
+        let texts = [
+            ("a reservation", &self.reservation),
+            ("an address", &self.address),
+            ("a location", &self.location),
+        ];
+        for (what, text) in texts {
+            text.as_ref().map_or(Ok(()), |text| check_text(what, text, LONGEST))?;
+        }
+        Ok(())
+    }
+}
+
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -58,7 +87,7 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
 /// # Errors
 /// [`Error::DuplicateProviderId`] when the provider has given us that id before; [`Error::Invalid`] for texts with NUL or over 4 kB.
 pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
-    check(&new)?;
+    new.check()?;
     let known = known_ids(tx, std::slice::from_ref(&new))
         .await
         .map_err(Error::database("look for a machine"))?;
@@ -89,7 +118,7 @@ pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
             "at most 5000 machines at a time",
         ));
     }
-    batch.iter().try_for_each(check)?;
+    batch.iter().try_for_each(NewMachine::check)?;
     let known = known_ids(tx, batch)
         .await
         .map_err(Error::database("look for machines"))?;
@@ -107,29 +136,6 @@ pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
         created: fresh.len(),
         known: batch.len() - fresh.len(),
     })
-}
-
-fn check(new: &NewMachine) -> Result<(), Error> {
-    const LONGEST: usize = 4096;
-    /// In a unique index: PostgreSQL cannot index a row above 2704 bytes.
-    const LONGEST_ID: usize = 1024;
-    for (what, text) in [
-        ("the name of a provider", &new.provider),
-        ("a provider id", &new.provider_id),
-    ] {
-        if text.is_empty() || text.len() > LONGEST_ID || text.contains('\0') {
-            return Err(Error::invalid(what, text, "1 to 1024 bytes without NUL"));
-        }
-    }
-    let texts = [
-        ("a reservation", &new.reservation),
-        ("an address", &new.address),
-        ("a location", &new.location),
-    ];
-    for (what, text) in texts {
-        text.as_ref().map_or(Ok(()), |text| check_text(what, text, LONGEST))?;
-    }
-    Ok(())
 }
 
 async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, String), MachineId>, DbErr> {

@@ -1,13 +1,12 @@
 //! Reads machines one by one from CSV with a header, from JSON lines, or invents them. Never holds more than one record.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use bmdb::machine::NewMachine;
-use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+
+use crate::record::{self, PROVIDER_ID};
 
 /// The inventory that is used when none is named.
 const SHIPPED: &[u8] = include_bytes!("inventory.csv");
@@ -29,9 +28,6 @@ pub(crate) struct InventoryError {
 
 /// A machine, and the line that it stands on.
 pub(crate) type Row = (u64, NewMachine);
-
-/// The fields of one record, as JSON text: what is not ours is kept exactly as it came.
-type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// The machines of one inventory, in their order. It ends with the first error.
 pub(crate) struct Inventory {
@@ -119,22 +115,23 @@ impl Inventory {
         let extension = file
             .rsplit_once('.')
             .map(|(_, extension)| extension.to_ascii_lowercase());
-        let format = match (extension.as_deref(), first) {
-            (_, None) => return Err(wrong(None, "the file is empty".to_owned())),
-            (Some("json" | "jsonl" | "ndjson"), _) | (None | Some(_), Some(b'{' | b'['))
-                if extension.as_deref() != Some("csv") =>
-            {
-                Format::JsonLines {
-                    reader,
-                    line: 0,
-                    text: Vec::new(),
-                }
-            }
-            _ => {
+        let json = match extension.as_deref() {
+            Some("json" | "jsonl" | "ndjson") => true,
+            Some("csv") => false,
+            _ => matches!(first, Some(b'{' | b'[')),
+        };
+        let format = match first {
+            None => return Err(wrong(None, "the file is empty".to_owned())),
+            Some(_) if json => Format::JsonLines {
+                reader,
+                line: 0,
+                text: Vec::new(),
+            },
+            Some(_) => {
                 let mut reader = Box::new(csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader));
                 let header = reader
                     .headers()
-                    .map_err(|error| wrong(Some(1), csv_error(&error)))?
+                    .map_err(|error| wrong(Some(1), record::csv_error(&error)))?
                     .clone();
                 if !header.iter().any(|column| PROVIDER_ID.contains(&column)) {
                     let found = header.iter().take(20).collect::<Vec<_>>().join(", ");
@@ -183,13 +180,10 @@ impl Inventory {
                 let mut record = csv::StringRecord::new();
                 match reader.read_record(&mut record) {
                     Ok(false) => None,
-                    Ok(true) => Some((
-                        record.position()?.line(),
-                        machine(csv_fields(header, &record), provider),
-                    )),
+                    Ok(true) => Some((record.position()?.line(), record::of_csv(header, &record, provider))),
                     Err(error) => {
                         let line = error.position().unwrap_or(reader.position()).line();
-                        Some((line, Err(csv_error(&error))))
+                        Some((line, Err(record::csv_error(&error))))
                     }
                 }
             }
@@ -200,13 +194,13 @@ impl Inventory {
                 match reader.read_until(b'\n', text) {
                     Ok(0) => return None,
                     Ok(_) if text.trim_ascii().is_empty() => {}
-                    Ok(_) => return Some((*line, machine(json_fields(text), provider))),
+                    Ok(_) => return Some((*line, record::of_json(text, provider))),
                     Err(error) => return Some((*line, Err(error.to_string()))),
                 }
             },
             Format::Invented { next } if *next < self.size => {
                 *next += 1;
-                Some((*next, Ok(invent(*next, provider))))
+                Some((*next, Ok(record::invent(*next, provider))))
             }
             Format::Invented { .. } | Format::Ended => None,
         }
@@ -230,91 +224,6 @@ impl Iterator for Inventory {
 
 /// What spreadsheets put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// The names under which the provider's id of a machine may come; the first that is there counts.
-const PROVIDER_ID: [&str; 2] = ["provider_id", "hwid"];
-
-/// Makes a machine of a record: takes out the fields that BMDB knows; the rest is the hardware report.
-fn machine(fields: Result<Fields, String>, provider: &str) -> Result<NewMachine, String> {
-    let mut fields = fields?;
-    let mut provider_id = None;
-    for name in PROVIDER_ID {
-        if provider_id.is_none() {
-            provider_id = take_text(&mut fields, name)?;
-        }
-    }
-    Ok(NewMachine {
-        provider: take_text(&mut fields, "provider")?.unwrap_or_else(|| provider.to_owned()),
-        provider_id: provider_id.ok_or("it has no provider_id and no hwid")?,
-        reservation: take_text(&mut fields, "reservation")?,
-        address: take_text(&mut fields, "address")?,
-        location: take_text(&mut fields, "location")?,
-        hardware_report: match fields.is_empty() {
-            true => None,
-            false => Some(serde_json::to_vec(&fields).map_err(|error| error.to_string())?),
-        },
-    })
-}
-
-/// Takes a field out. Empty and `null` are as good as absent.
-fn take_text(fields: &mut Fields, name: &str) -> Result<Option<String>, String> {
-    let Some(raw) = fields.remove(name) else {
-        return Ok(None);
-    };
-    match serde_json::from_str(raw.get()) {
-        Ok(Value::Null) => Ok(None),
-        Ok(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Ok(Value::Number(_)) => Ok(Some(raw.get().to_owned())),
-        _ => Err(format!("its {name} is neither text nor a number")),
-    }
-}
-
-fn csv_fields(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<Fields, String> {
-    let cells = header.iter().zip(record).filter(|(_, cell)| !cell.is_empty());
-    let fields = cells.map(|(column, cell)| Ok((column.to_owned(), to_raw_value(cell)?)));
-    fields
-        .collect::<Result<_, serde_json::Error>>()
-        .map_err(|error| error.to_string())
-}
-
-fn json_fields(line: &[u8]) -> Result<Fields, String> {
-    let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    serde_json::from_str(text.trim_start_matches('\u{feff}').trim_end()).map_err(|error| {
-        // serde_json calls every line the first.
-        let what = error.to_string();
-        let what = what.split(" at line ").next().unwrap_or(&what);
-        format!("it is not one JSON object: {what}, column {}", error.column())
-    })
-}
-
-fn csv_error(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("it has {len} fields; expected {expected_len}, as in the header")
-        }
-        csv::ErrorKind::Utf8 { err, .. } => format!("it is not UTF-8: {err}"),
-        csv::ErrorKind::Io(error) => error.to_string(),
-        _ => error.to_string(),
-    }
-}
-
-/// The machine with this number, at an address for documentation (RFC 3849).
-fn invent(number: u64, provider: &str) -> NewMachine {
-    let (high, low) = (number >> 16, number & 0xffff);
-    NewMachine {
-        provider: provider.to_owned(),
-        provider_id: format!("invented-{number:08}"),
-        address: Some(format!("2001:db8::{high:x}:{low:x}")),
-        location: Some(format!(
-            "hall {}, rack {}, unit {}",
-            number / 2000,
-            number / 40 % 50,
-            number % 40 + 1
-        )),
-        hardware_report: Some(format!(r#"{{"model":"Anvil R{}"}}"#, number % 5 + 1).into_bytes()),
-        ..NewMachine::default()
-    }
-}
 
 /// A file that counts what is read, and refuses to read on without having been told that a record has ended.
 struct Source {

@@ -13,6 +13,7 @@ mod inventory;
 mod processes;
 mod provider;
 mod reception;
+mod record;
 mod report;
 mod show;
 mod talk;
