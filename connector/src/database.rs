@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bmdb_entity::SessionId;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -41,6 +41,8 @@ pub(crate) struct Database {
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
     /// The sessions of this process, which its own collector leaves alone.
     own_sessions: Mutex<Vec<SessionId>>,
+    /// Connections that were opened before this are not used again.
+    stale: Arc<StaleBefore>,
     file: Option<OpenFile>,
 }
 
@@ -48,9 +50,10 @@ impl Database {
     pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Error> {
         let (config, address) = config.checked()?;
         let name = address.describe();
+        let stale = Arc::default();
         let (dialect, pools, file) = match address {
             Address::Sqlite(options) => open_sqlite(&config, &name, *options).await?,
-            Address::Postgres(options) => open_postgres(&config, &name, *options).await?,
+            Address::Postgres(options) => open_postgres(&config, &name, *options, &stale).await?,
         };
         let database = Self {
             dialect,
@@ -61,6 +64,7 @@ impl Database {
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
             own_sessions: Mutex::default(),
+            stale,
             file,
             config,
             name,
@@ -84,6 +88,7 @@ impl Database {
             dialect: self.dialect,
             tasks: &self.tasks,
             budget: self.config.retry_budget,
+            stale: &self.stale,
             trust: None,
         }
     }
@@ -104,13 +109,13 @@ impl Database {
         doing: &'static str,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
             match self.reads.query_all_raw(statement.clone()).await {
                 Ok(rows) => return Ok(rows),
-                Err(error) if Fault::of(&error).is_transient() && started.elapsed() < self.config.retry_budget => {
+                Err(error) if self.stale.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
                     tokio::time::sleep(crate::tx::pause_after(attempts)).await;
                 }
                 Err(error) => return Err(Error::database(doing)(error)),
@@ -156,10 +161,31 @@ const SQLITE_READERS: u32 = 4;
 /// A connection that was idle for longer is asked whether it lives before it is used. (Asking every time is a round trip per transaction.)
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
+/// Since when connections are good: a schema change makes the prepared statements of older ones fail for ever.
+#[derive(Default)]
+pub(crate) struct StaleBefore(Mutex<Option<Instant>>);
+
+impl StaleBefore {
+    /// Whether the transaction or read that met this fault may be run again. Notes a stale plan, so that it then gets a new connection.
+    pub(crate) fn is_transient(&self, error: &DbErr) -> bool {
+        let fault = Fault::of(error);
+        if fault == Fault::StalePlan {
+            *self.0.lock().expect("BUG: nothing panics while it holds this lock") = Some(Instant::now());
+        }
+        fault.is_transient()
+    }
+
+    fn covers(&self, age: Duration) -> bool {
+        let since = *self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        since.is_some_and(|since| age >= since.elapsed())
+    }
+}
+
 async fn open_postgres(
     config: &Config,
     name: &str,
     options: PgConnectOptions,
+    stale: &Arc<StaleBefore>,
 ) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
     // One connection by hand: the pool would try a refused connection again until its time is up, and lose the reason.
     let quiet = options
@@ -201,14 +227,19 @@ async fn open_postgres(
         "read committed"
     };
     let pool = |options: PgConnectOptions, connections: u32| {
+        let stale = Arc::clone(stale);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(0)
             .acquire_timeout(config.acquire_timeout)
             .max_lifetime(jittered(Duration::from_secs(300)))
             .test_before_acquire(false)
-            .before_acquire(|connection, metadata| {
+            .before_acquire(move |connection, metadata| {
+                let is_stale = stale.covers(metadata.age);
                 Box::pin(async move {
+                    if is_stale {
+                        return Ok(false);
+                    }
                     if metadata.idle_for > TRUSTED_IDLE {
                         connection.ping().await?;
                     }
@@ -275,7 +306,7 @@ async fn open_sqlite(
     };
     let writer = pool(options.clone(), 1);
     // The switch to WAL on a new file is not covered by the busy time-out, so it may lose against another component that opens the file.
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while let Err(error) = writer
         .query_one_raw(Dialect::Sqlite.statement("SELECT name FROM sqlite_master", []))
         .await

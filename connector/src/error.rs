@@ -254,6 +254,8 @@ pub(crate) enum Fault {
     Conflict,
     /// No connection, or it broke; before COMMIT the whole body may run again.
     Disconnected,
+    /// The connection's prepared statements are older than the schema. sqlx would go on failing on it for as long as it is open.
+    StalePlan,
     /// A rule of the schema refused it.
     Constraint,
     /// Anything else.
@@ -263,7 +265,7 @@ pub(crate) enum Fault {
 impl Fault {
     /// Whether the whole transaction may be run again, given that COMMIT was not sent.
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Conflict | Self::Disconnected)
+        matches!(self, Self::Conflict | Self::Disconnected | Self::StalePlan)
     }
 
     /// Reads the fault off an error's code, never off its text.
@@ -310,6 +312,9 @@ impl Fault {
             "40001" | "40P01" | "55P03" => Self::Conflict,
             // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout, too_many_connections
             "57P01" | "57P02" | "57P03" | "25P03" | "53300" => Self::Disconnected,
+            // feature_not_supported is also what "cached plan must not change result type" says; invalid_sql_statement_name: the plan is gone.
+            "0A000" if error.message().contains("cached plan") => Self::StalePlan,
+            "26000" => Self::StalePlan,
             code if code.starts_with("08") => Self::Disconnected,
             _ => Self::Other,
         }

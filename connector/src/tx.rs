@@ -14,6 +14,7 @@ use sea_orm::{
 };
 use tokio_util::task::TaskTracker;
 
+use crate::database::StaleBefore;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::lease::{Lease, Moment};
@@ -200,6 +201,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// For how long it is run again.
     pub(crate) budget: Duration,
+    pub(crate) stale: &'a StaleBefore,
     /// The session whose trust bounds it.
     pub(crate) trust: Option<(SessionId, &'a Lease)>,
 }
@@ -290,7 +292,7 @@ impl Scope<'_> {
         }
         let tx = match self.begin().await {
             Ok(tx) => tx,
-            Err(error) if Fault::of(&error).is_transient() => return Attempt::Again(Some(error)),
+            Err(error) if self.stale.is_transient(&error) => return Attempt::Again(Some(error)),
             Err(source) => return Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into())),
         };
         let result = tokio::select! {
@@ -299,7 +301,7 @@ impl Scope<'_> {
             () = self.trust_over() => None,
         };
         let fault = tx.first_fault();
-        let transient = fault.as_ref().is_some_and(|fault| Fault::of(fault).is_transient());
+        let transient = fault.as_ref().is_some_and(|fault| self.stale.is_transient(fault));
         match (result, fault) {
             (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {

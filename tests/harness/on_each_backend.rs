@@ -38,6 +38,25 @@ macro_rules! on_each_backend {
     )*};
 }
 
+/// As [`on_each_backend!`], for what only a server can do: lose a commit's answer, be killed, wait for a row.
+#[macro_export]
+macro_rules! on_postgres {
+    ($($(#[$attribute:meta])* async fn $name:ident($db:ident: $database:ty) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports, reason = "a body may need nothing from its module")]
+            use super::*;
+
+            $(#[$attribute])*
+            async fn body($db: $crate::TestDatabase) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                $crate::bounded(async { body($crate::TestDatabase::migrated($crate::Backend::Postgres).await).await }).await;
+            }
+        }
+    )*};
+}
+
 #[doc(hidden)]
 pub async fn bounded(test: impl Future<Output = ()>) {
     let ended = tokio::time::timeout(LIMIT, test).await;

@@ -1,16 +1,11 @@
 //! Commits whose answer never came: settled where they can be, told where they cannot.
 
 use bmdb::{Error, Unfinished, agent_started};
-use harness::TestDatabase;
+use harness::on_postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
 use crate::world::{AgentStart, events, provide, session, tamper, works};
-
-/// These need a server whose COMMIT can be made to fail; a SQLite commit is answered by our own process.
-async fn on_postgres(test: impl AsyncFnOnce(TestDatabase)) {
-    harness::bounded(async { test(TestDatabase::migrated(harness::Backend::Postgres).await).await }).await;
-}
 
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
@@ -23,9 +18,8 @@ async fn failures(raw: &DatabaseConnection) -> i64 {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_of_unknown_outcome_is_run_again() {
-    on_postgres(async |db| {
+on_postgres! {
+    async fn a_claim_of_unknown_outcome_is_run_again(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
@@ -39,13 +33,9 @@ async fn a_claim_of_unknown_outcome_is_run_again() {
         assert_eq!(works(&raw).await, 1);
         assert_eq!(events(&raw, machine).await, ["started"]);
         work.cancel().await.unwrap();
-    })
-    .await;
-}
+    }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_end_of_unknown_outcome_is_settled() {
-    on_postgres(async |db| {
+    async fn an_end_of_unknown_outcome_is_settled(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
@@ -64,13 +54,9 @@ async fn an_end_of_unknown_outcome_is_settled() {
         assert_eq!(runs.into_inner(), 2, "the first run was not committed");
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
         assert!(agent_started::Entity::find().one(&raw).await.unwrap().is_some());
-    })
-    .await;
-}
+    }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failing_and_canceling_survive_a_lost_commit() {
-    on_postgres(async |db| {
+    async fn failing_and_canceling_survive_a_lost_commit(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
@@ -96,13 +82,9 @@ async fn failing_and_canceling_survive_a_lost_commit() {
             ["started", "failed", "started", "canceled"]
         );
         assert_eq!(works(&raw).await, 0);
-    })
-    .await;
-}
+    }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conflict_at_commit_runs_every_operation_again() {
-    on_postgres(async |db| {
+    async fn a_conflict_at_commit_runs_every_operation_again(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
@@ -117,13 +99,9 @@ async fn a_conflict_at_commit_runs_every_operation_again() {
             .await
             .unwrap();
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
-    })
-    .await;
-}
+    }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_attempt_is_settled_by_history() {
-    on_postgres(async |db| {
+    async fn a_second_attempt_is_settled_by_history(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
@@ -142,6 +120,5 @@ async fn a_second_attempt_is_settled_by_history() {
         assert!(matches!(second, Err(Unfinished::Over(Error::AlreadyFinished { .. }))), "{second:?}");
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
         assert!(agent_started::Entity::find().one(&raw).await.unwrap().is_none());
-    })
-    .await;
+    }
 }
