@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::history;
 use crate::process::{self, Process};
 use crate::session::{Core, Session};
-use crate::tx::{Failure, Tx, check_not_nested, pause_after};
+use crate::tx::{Failure, Tx, answer_of, check_not_nested, pause_after};
 use crate::work::{Claimed, Key, Release, Work};
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -76,8 +76,18 @@ impl<P: Process> Claim<P> {
             core.check_open()?;
             process::register::<P>(&core.database).await?;
             // In a task of the session's: if this future is dropped, the guards in the task's answer are dropped with it, and let go of.
-            let claiming = core.tasks.spawn(self.run(count));
-            claiming.await.unwrap_or_else(|_shut_down| Err(core.expired()))
+            let claiming = core.claiming();
+            let task = core.tasks.spawn({
+                let core = Arc::clone(&core);
+                async move {
+                    let works = self.run(count).await?;
+                    // Told to drain meanwhile: the guards are dropped, and let go of.
+                    core.check_open()?;
+                    drop(claiming);
+                    Ok(works)
+                }
+            });
+            answer_of(task).await.unwrap_or_else(|| Err(core.expired()))
         })
     }
 

@@ -22,7 +22,7 @@ use crate::tx::{Tx, pause_after};
 /// database's clock expires the living. Sessions of this process are left alone. When most sessions look dead at once, or the database's clock
 /// jumped, it waits one interval more: that is rather a fault of ours or of the clock than the death of a fleet.
 ///
-/// A dead component's machine is claimable again within interval + period + cool-down, and one interval more if this collector has only just
+/// A dead component's machine is claimable again within interval + two periods + cool-down, and one interval more if this collector has only just
 /// started or brakes.
 pub struct Collector {
     database: Arc<Database>,

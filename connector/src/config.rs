@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::dialect::Dialect;
 
 /// What is wrong with a configuration. Never holds the URL: it may carry a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,7 @@ pub enum ConfigError {
 ///
 /// | `tls_root_certificate` | the public ones | a file with the authority that signed the server's certificate; demands `verify-full` |
 /// | `tls_client_certificate`, `tls_client_key` | none | files with what the server knows this component by |
+/// | `dialect` | as the server says | `cockroach` sends CockroachDB's text to PostgreSQL, so that tests run it too |
 ///
 /// PostgreSQL's own URL parameters say the same: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 ///
@@ -107,10 +109,11 @@ pub struct Config {
     pub(crate) tls_root_certificate: Option<PathBuf>,
     pub(crate) tls_client_certificate: Option<PathBuf>,
     pub(crate) tls_client_key: Option<PathBuf>,
+    pub(crate) dialect: Option<Dialect>,
 }
 
 /// The settings that a URL or the environment may carry.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "interval",
     "margin",
     "max_connections",
@@ -121,6 +124,7 @@ const NAMES: [&str; 10] = [
     "tls_root_certificate",
     "tls_client_certificate",
     "tls_client_key",
+    "dialect",
 ];
 
 const URL_PREFIX: &str = "bmdb.";
@@ -143,6 +147,7 @@ impl Config {
             tls_root_certificate: None,
             tls_client_certificate: None,
             tls_client_key: None,
+            dialect: None,
         }
     }
 
@@ -248,6 +253,15 @@ impl Config {
             "tls_root_certificate" => self.tls_root_certificate = Some(value.into()),
             "tls_client_certificate" => self.tls_client_certificate = Some(value.into()),
             "tls_client_key" => self.tls_client_key = Some(value.into()),
+            "dialect" if value == "cockroach" => self.dialect = Some(Dialect::Cockroach),
+            "dialect" => {
+                let (setting, expected) = ("dialect", "cockroach, or nothing: the server says what it is");
+                return Err(ConfigError::Setting {
+                    setting,
+                    value: value.chars().take(50).collect(),
+                    expected,
+                });
+            }
             _ => {
                 return Err(ConfigError::UnknownSetting { name: name.to_owned() });
             }

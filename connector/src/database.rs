@@ -109,12 +109,21 @@ impl Database {
         doing: &'static str,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
+        self.persist(doing, async || self.reads.query_all_raw(statement.clone()).await)
+            .await
+    }
+
+    /// Runs a statement outside transactions until it gets an answer, within the budget. It must not matter how often it takes effect.
+    pub(crate) async fn persist<T, F>(&self, doing: &'static str, statement: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
         let started = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.reads.query_all_raw(statement.clone()).await {
-                Ok(rows) => return Ok(rows),
+            match statement().await {
+                Ok(answer) => return Ok(answer),
                 Err(error) if self.stale.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
                     tokio::time::sleep(crate::tx::pause_after(attempts)).await;
                 }
@@ -207,14 +216,16 @@ async fn open_postgres(
     if let Err(error) = first.close().await {
         tracing::debug!(%error, "the first connection did not close cleanly");
     }
-    let dialect = crate::schema::dialect_of(name, &version)?;
+    let found = crate::schema::dialect_of(name, &version)?;
+    let dialect = config.dialect.unwrap_or(found);
 
     // Isolation is the library's own: what the URL says comes first in the start-up options and what we say comes last, and the last counts.
     let with = |isolation: &str, limit: Duration| {
         quiet.clone().options([
             ("default_transaction_isolation", isolation.to_owned()),
             ("statement_timeout", limit.as_millis().to_string()),
-            ("lock_timeout", limit.as_millis().to_string()),
+            // Below the statement's own limit, which would be reported as something that cannot be tried again.
+            ("lock_timeout", (limit / 2).as_millis().to_string()),
             (
                 "idle_in_transaction_session_timeout",
                 config.interval.as_millis().to_string(),

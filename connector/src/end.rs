@@ -14,7 +14,7 @@ use crate::history;
 use crate::lease::Moment;
 use crate::process::{Process, check_text};
 use crate::session::Core;
-use crate::tx::{Failure, Tx, TxClosure, check_not_nested};
+use crate::tx::{Failure, Tx, TxClosure, answer_of, check_not_nested};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Release, Work};
 
@@ -169,9 +169,9 @@ impl<P: Process> Work<P> {
                 }
             }
         });
-        ending
+        answer_of(ending)
             .await
-            .unwrap_or_else(|_shut_down| Err(Unfinished::Over(unanswered(machine, fence))))
+            .unwrap_or_else(|| Err(Unfinished::Over(unanswered(machine, fence))))
     }
 
     /// There was no row to delete: says whether an earlier attempt ended the work as asked.

@@ -9,6 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::machine::exclude_claims;
 use crate::process::{check_name, check_text, known_slots};
 use crate::tx::Tx;
 
@@ -101,7 +102,6 @@ async fn check_slot(database: &Database, slot: &str) -> Result<(), Error> {
 /// Places a hold, or replaces the one that is there. It raises the machine's fence, so that a claim that looked before the hold was there loses:
 /// once this has returned, nothing new starts.
 pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -> Result<(), Error> {
-    const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
     hold.check(database).await?;
     let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
     let (until, value): (&str, Value) = match hold.until {
@@ -123,9 +123,7 @@ pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -
     ];
     let scope = database.scope("place a hold");
     let placed = scope.run(async |tx: &Tx| {
-        if tx.execute_text(RAISE, [machine.into()]).await? == 0 {
-            return Err(Error::UnknownMachine { machine });
-        }
+        exclude_claims(tx, machine).await?;
         tx.execute_text(&text, values.clone()).await?;
         Ok(())
     });

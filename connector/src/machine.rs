@@ -82,6 +82,22 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
     Ok(machine)
 }
 
+/// Orders this transaction against claims on a machine: a claim that looked before it commits loses and looks again, and one that committed
+/// since this transaction began makes it run again. It raises the machine's fence.
+///
+/// For a body that decides by what is *not* there: before it writes that a machine is gone because nobody works on it, say.
+///
+/// # Errors
+/// [`Error::UnknownMachine`].
+pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
+    const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
+    match tx.execute_text(RAISE, [machine.into()]).await {
+        Ok(0) => Err(Error::UnknownMachine { machine }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::database("order against claims")(error)),
+    }
+}
+
 /// Creates a machine that a provider gave us.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::history::{self, Author};
 use crate::lease::{Lease, Moment};
 use crate::process::Process;
-use crate::tx::{Scope, Tx, TxClosure};
-use crate::work::{Held, HeldWork, Release, StopReason};
+use crate::tx::{Scope, Tx, TxClosure, answer_of, check_not_nested};
+use crate::work::{Held, HeldWork, Release};
 use crate::{liveness, release};
 
 /// The liveness of one component incarnation: a row that heartbeats keep alive, and the right to transact and to hold work while it lives.
@@ -57,6 +57,10 @@ pub(crate) struct Core {
     /// The session is over and its tasks end.
     pub(crate) ended: CancellationToken,
     draining: AtomicBool,
+    /// It is being closed: that its row goes is no loss.
+    closing: AtomicBool,
+    /// Claims that are under way.
+    claiming: AtomicUsize,
     pub(crate) tasks: TaskTracker,
     pub(crate) releases: mpsc::UnboundedSender<Release>,
     held: Mutex<HashMap<WorkId, Arc<Held>>>,
@@ -67,7 +71,7 @@ pub(crate) struct Core {
 /// What is left after [`Session::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// How many works are still held.
+    /// How many works are still held, or are being claimed.
     pub left: usize,
 }
 
@@ -78,10 +82,9 @@ impl Session {
         let id = SessionId::random();
         let interval_ms = i64::try_from(config.interval.as_millis()).expect("BUG: the interval is at most an hour");
         let author: [Value; 2] = [config.component.clone().into(), config.runtime_info.clone().into()];
-        // Each attempt counts trust anew: only the one that commits gives any.
-        let sent = Mutex::new(Moment::now());
+        // Before BEGIN of the first attempt: the database's now() is that of some BEGIN after it, so trust ends before the deadline.
+        let sent = Moment::now();
         let insert = async |tx: &Tx| {
-            *sent.lock().expect("BUG: nothing panics while it holds this lock") = Moment::now();
             let [component, runtime_info] = author.clone();
             tx.execute_text(
                 "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms) \
@@ -98,8 +101,7 @@ impl Session {
         scope
             .run(insert)
             .await
-            .map_err(|failure| failure.into_error("start a session"))?;
-        let sent = *sent.lock().expect("BUG: nothing panics while it holds this lock");
+            .map_err(|failure| failure.into_error(scope.doing))?;
 
         let (releases, queue) = mpsc::unbounded_channel();
         let lost = CancellationToken::new();
@@ -112,6 +114,8 @@ impl Session {
             abandoned: CancellationToken::new(),
             ended: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            claiming: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             releases,
             held: Mutex::default(),
@@ -175,6 +179,10 @@ impl Session {
 
     /// Runs `body` in one SERIALIZABLE transaction that also checks that the session lives, and runs it again when it lost against others.
     ///
+    /// On PostgreSQL, claims are not SERIALIZABLE: a body that decides by what is *not* there, such as "nobody works on this machine", calls
+    /// [`machine::exclude_claims`](crate::machine::exclude_claims) first. On SQLite the body keeps everybody else from writing, this session's
+    /// heartbeats included: one that takes longer than the session's trust loses the session.
+    ///
     /// The body may run many times, so it has no effect outside the database. What it returns is what its last run returned. Transactions do not
     /// nest; savepoints do ([`Tx`] is a SeaORM `TransactionTrait`).
     ///
@@ -198,7 +206,8 @@ impl Session {
     /// [`Error::Poisoned`] when the body swallowed a failed statement, [`Error::Nested`], [`Error::CommitUnknown`].
     ///
     /// # Cancel safety
-    /// Dropping the future while the body runs rolls back. Dropping it during COMMIT does not stop the COMMIT.
+    /// Dropping the future while the body runs rolls back. Dropping it during COMMIT does not stop the COMMIT. Drop it inside a Tokio runtime:
+    /// sqlx panics when an open transaction is dropped outside of one.
     pub fn transact<T, E, F>(&self, body: F) -> impl Future<Output = Result<T, E>> + Send
     where
         F: TxClosure<T, E>,
@@ -255,10 +264,11 @@ impl Session {
     pub async fn drain(&self, limit: Duration) -> Drained {
         let core = self.core();
         core.draining.store(true, Ordering::Release);
+        let left = || core.held().len() + core.claiming.load(Ordering::Acquire);
         let emptied = async {
             loop {
                 let changed = core.changed.notified();
-                if core.held().is_empty() {
+                if left() == 0 {
                     return;
                 }
                 changed.await;
@@ -266,14 +276,14 @@ impl Session {
         };
         let left = match tokio::time::timeout(limit, emptied).await {
             Ok(()) => 0,
-            Err(_elapsed) => core.held().len(),
+            Err(_elapsed) => left(),
         };
         Drained { left }
     }
 
     /// Fires the stop token of every work, with the reason [`StopReason::Shutdown`]. The works stay held until their guards end or drop.
     pub fn stop_all(&self) {
-        self.core().stop_all();
+        self.core().stopping.cancel();
     }
 
     /// Ends the session: its works are canceled, its rows deleted, its tasks ended. Guards that are still held are lost.
@@ -284,10 +294,22 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future does not stop the closing.
     pub async fn close(self) -> Result<(), Error> {
+        check_not_nested()?;
         let core = Arc::clone(self.core());
         let tasks = core.database.tasks.clone();
         let closing = tasks.spawn(async move { core.close().await });
-        closing.await.unwrap_or(Ok(()))
+        // Without a runtime there is nothing left to close with; the session's deadline ends it.
+        answer_of(closing).await.unwrap_or(Ok(()))
+    }
+}
+
+/// A claim that is under way: a session that drains waits for it.
+pub(crate) struct Claiming(Arc<Core>);
+
+impl Drop for Claiming {
+    fn drop(&mut self) {
+        self.0.claiming.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
     }
 }
 
@@ -360,20 +382,16 @@ impl Core {
     /// The session is lost, for good.
     pub(crate) fn lose(&self, why: &str) {
         self.lease.end();
-        if !self.lost.is_cancelled() && !self.ended.is_cancelled() {
+        if !self.lost.is_cancelled() && !self.closing.load(Ordering::Acquire) {
             tracing::warn!(session = %self.id, why, "session lost");
-            self.held()
-                .values()
-                .for_each(|held| held.give_reason(StopReason::SessionLost));
             self.lost.cancel();
         }
     }
 
-    fn stop_all(&self) {
-        self.held()
-            .values()
-            .for_each(|held| held.give_reason(StopReason::Shutdown));
-        self.stopping.cancel();
+    /// Marks a claim as under way for as long as the answer lives.
+    pub(crate) fn claiming(self: &Arc<Self>) -> Claiming {
+        self.claiming.fetch_add(1, Ordering::AcqRel);
+        Claiming(Arc::clone(self))
     }
 
     pub(crate) fn held(&self) -> MutexGuard<'_, HashMap<WorkId, Arc<Held>>> {
@@ -387,7 +405,8 @@ impl Core {
 
     async fn close(&self) -> Result<(), Error> {
         self.draining.store(true, Ordering::Release);
-        self.stop_all();
+        self.closing.store(true, Ordering::Release);
+        self.stopping.cancel();
         let was_lost = self.lost.is_cancelled();
         let result = if was_lost || self.ended.is_cancelled() {
             Ok(())

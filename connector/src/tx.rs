@@ -12,6 +12,7 @@ use sea_orm::{
     IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions,
     TransactionTrait,
 };
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::database::StaleBefore;
@@ -188,6 +189,17 @@ pub(crate) fn check_not_nested() -> Result<(), Error> {
     match IN_BODY.try_with(|()| ()) {
         Ok(()) => Err(Error::Nested),
         Err(_outside) => Ok(()),
+    }
+}
+
+/// What a task answered; its panic goes on in the caller. `None`: the runtime is shutting down.
+pub(crate) async fn answer_of<T>(task: JoinHandle<T>) -> Option<T> {
+    match task.await {
+        Ok(answer) => Some(answer),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_shut_down) => None,
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::lease::Moment;
 use crate::process::Process;
 use crate::session::Session;
-use crate::tx::{Tx, TxClosure};
+use crate::tx::{Tx, TxClosure, check_not_nested};
 
 /// What names one claim in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +83,8 @@ pub(crate) struct Held {
 impl Held {
     /// Fires the stop token. The first reason stays.
     pub(crate) fn stop(&self, reason: StopReason) {
-        self.give_reason(reason);
-        self.stop.cancel();
-    }
-
-    pub(crate) fn give_reason(&self, reason: StopReason) {
         self.reason().get_or_insert(reason);
+        self.stop.cancel();
     }
 
     fn reason(&self) -> std::sync::MutexGuard<'_, Option<StopReason>> {
@@ -230,7 +226,10 @@ impl<P: Process> Work<P> {
     /// Why the stop token fired.
     #[must_use]
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.claimed.held.reason().clone()
+        let core = self.session().core();
+        let own = self.claimed.held.reason().clone();
+        own.or_else(|| core.lost.is_cancelled().then_some(StopReason::SessionLost))
+            .or_else(|| core.stopping.is_cancelled().then_some(StopReason::Shutdown))
     }
 
     /// The session that holds it.
@@ -281,6 +280,7 @@ impl<P: Process> Work<P> {
         if text.len() > LONGEST || text.contains("\\u0000") {
             return Err(Error::invalid("progress", &text, "at most 64 kB of JSON without NUL"));
         }
+        check_not_nested()?;
         let core = self.session().core();
         if core.lease.remaining(Moment::now()).is_zero() {
             return Err(core.expired());
@@ -295,12 +295,10 @@ impl<P: Process> Work<P> {
                 key.work.into(),
             ],
         );
-        let written = core
-            .database
-            .library
-            .execute_raw(statement)
-            .await
-            .map_err(Error::database("write progress"))?;
+        // Written twice it says the same, so a lost answer does not matter.
+        let database = &core.database;
+        let write = async || database.library.execute_raw(statement.clone()).await;
+        let written = database.persist("write progress", write).await?;
         if written.rows_affected() == 1 {
             Ok(())
         } else {

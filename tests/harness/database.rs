@@ -50,6 +50,16 @@ impl TestDatabase {
         }
     }
 
+    /// A new PostgreSQL database whose URL has components send what they would send to CockroachDB.
+    ///
+    /// # Panics
+    /// Panics if there is no server to make it on.
+    pub async fn with_cockroach_text() -> Self {
+        let mut database = Self::migrated(Backend::Postgres).await;
+        database.url.push_str("?bmdb.dialect=cockroach");
+        database
+    }
+
     /// A new database without a schema. For SQLite: the name of a file that does not exist yet.
     ///
     /// # Panics
@@ -94,7 +104,7 @@ impl TestDatabase {
     /// # Panics
     /// Panics if the database does not let us in.
     pub async fn raw(&self) -> DatabaseConnection {
-        let mut options = ConnectOptions::new(&self.url);
+        let mut options = ConnectOptions::new(self.url.split("?bmdb.").next().unwrap_or_default());
         options.max_connections(4).sqlx_logging(false);
         Database::connect(options)
             .await

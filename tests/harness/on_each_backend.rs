@@ -1,10 +1,11 @@
-//! One test body, both databases.
+//! One test body, every database.
 
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes each function a module of two tests, `sqlite` and `postgres`, which hand it a new database with the schema.
+/// Makes each function a module of three tests, which hand it a new database with the schema: `sqlite`, `postgres`, and `cockroach_text`, where
+/// PostgreSQL is sent CockroachDB's text at its isolation.
 ///
 /// ```text
 /// on_each_backend! {
@@ -33,6 +34,11 @@ macro_rules! on_each_backend {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
                 $crate::bounded(async { body($crate::TestDatabase::migrated($crate::Backend::Postgres).await).await }).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn cockroach_text() {
+                $crate::bounded(async { body($crate::TestDatabase::with_cockroach_text().await).await }).await;
             }
         }
     )*};

@@ -1,11 +1,12 @@
 //! Sessions: heartbeats, trust, loss, draining, closing.
 
+use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use bmdb::{Error, Unfinished};
 use bmdb_entity::session_lease;
 use harness::{on_each_backend, on_postgres, until};
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
 use crate::world::{
     AgentStart, INTERVAL, LONG, config, connect, events, kill_session, provide, session, sessions, tamper, works,
@@ -111,6 +112,30 @@ on_each_backend! {
         assert_eq!(drained.left, 0);
     }
 
+    async fn a_work_that_is_claimed_while_it_stops_knows_why(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        session.stop_all();
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        assert!(work.stop().is_cancelled());
+        assert_eq!(work.stop_reason(), Some(bmdb::StopReason::Shutdown));
+    }
+
+    async fn a_panic_in_a_rule_is_a_panic_of_the_claim(db: TestDatabase) {
+        struct Panics;
+        impl bmdb::Process for Panics {
+            const NAME: &'static str = "panics";
+            type Item = bmdb::machine::Model;
+            fn eligible(_machines: bmdb::Eligible<Self>) -> bmdb::Eligible<Self> {
+                panic!("a test's panic")
+            }
+        }
+        let session = session(&db).await;
+        let claim = std::panic::AssertUnwindSafe(session.claim::<Panics>().into_future());
+        assert!(futures_util::FutureExt::catch_unwind(claim).await.is_err());
+        assert!(!session.lost().is_cancelled());
+    }
+
     async fn two_incarnations_of_one_component_are_two_sessions(db: TestDatabase) {
         let bmdb = connect(&db).await;
         let (one, two) = (bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap());
@@ -126,11 +151,49 @@ on_each_backend! {
 }
 
 on_postgres! {
+    async fn a_claim_that_waits_for_a_row_is_drained_too(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        let raw = db.raw().await;
+        let lock = raw.begin().await.unwrap();
+        lock.execute_unprepared("SELECT machine_id FROM machine FOR UPDATE").await.unwrap();
+        let mut claims = tokio::task::JoinSet::from_iter([session.claim::<AgentStart>().into_future()]);
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                       OR NOT granted AND locktype = 'transactionid'";
+        until("the claim waits", LONG, async || {
+            let statement = sea_orm::Statement::from_string(raw.get_database_backend(), waiting);
+            raw.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap() > 0
+        }).await;
+        assert_eq!(session.drain(Duration::from_millis(100)).await.left, 1, "the claim counts");
+        lock.commit().await.unwrap();
+        assert_eq!(session.drain(LONG).await.left, 0);
+        let claimed = claims.join_next().await.unwrap().unwrap();
+        assert!(matches!(claimed, Err(Error::Draining { .. })), "{claimed:?}");
+        until("nothing is held", LONG, async || works(&raw).await == 0).await;
+    }
+
+    async fn a_wait_for_a_row_is_tried_again_until_the_budget_is_used_up(db: TestDatabase) {
+        let impatient = config(&db).statement_timeout(Duration::from_millis(300)).retry_budget(Duration::from_secs(2));
+        let session = bmdb::Bmdb::connect(impatient).await.unwrap().start_session().await.unwrap();
+        provide(&session, 1).await;
+        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        let raw = db.raw().await;
+        let lock = raw.begin().await.unwrap();
+        lock.execute_unprepared("SELECT machine_id FROM machine FOR UPDATE").await.unwrap();
+        let started = Instant::now();
+        let claimed = session.claim::<AgentStart>().await;
+        assert!(matches!(claimed, Err(Error::Contended { attempts: 2.., .. })), "{claimed:?}");
+        assert!(started.elapsed() > Duration::from_secs(1));
+        lock.rollback().await.unwrap();
+        session.claim::<AgentStart>().await.unwrap().expect("it is free").cancel().await.unwrap();
+    }
+
     async fn heartbeats_go_on_while_the_pool_is_exhausted(db: TestDatabase) {
         let tight = config(&db).max_connections(2).interval(Duration::from_secs(3));
         let session = bmdb::Bmdb::connect(tight).await.unwrap().start_session().await.unwrap();
         let hog = async || session.transact(async |tx| {
-            sea_orm::ConnectionTrait::execute_unprepared(tx, "SELECT pg_sleep(4)").await?;
+            tx.execute_unprepared("SELECT pg_sleep(4)").await?;
             Ok::<_, Error>(())
         }).await;
         let (one, two, three) = tokio::join!(hog(), hog(), hog());

@@ -140,6 +140,41 @@ on_each_backend! {
             Ok::<_, Error>(matches!(work.cancel().await, Err(bmdb::Unfinished::NotCommitted { error: Error::Nested, .. })))
         });
         assert!(ended.await.unwrap());
+        let work = session.claim::<AgentStart>().await.unwrap();
+        let work = work.as_ref();
+        let progress = session.transact(async |_tx| match work {
+            Some(work) => work.progress(&1).await,
+            None => Ok(()),
+        });
+        let progress = progress.await;
+        assert!(work.is_none() || matches!(progress, Err(Error::Nested)), "{progress:?}");
+        let closed = session.transact(async |_tx| session.clone().close().await).await;
+        assert!(matches!(closed, Err(Error::Nested)), "{closed:?}");
+    }
+
+    async fn a_body_that_excludes_claims_is_ordered_against_them(db: TestDatabase) {
+        let (session, other) = (session(&db).await, self::session(&db).await);
+        let machine = provide(&session, 1).await[0];
+        other.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        let runs = AtomicU32::new(0);
+        let claims = std::sync::Mutex::new(tokio::task::JoinSet::new());
+        // Nobody works on it, so it is given away: unless somebody claims it meanwhile.
+        let outcome = session.transact(async |tx| {
+            machine::exclude_claims(tx, machine).await?;
+            if bmdb_entity::work::Entity::find().count(tx).await? > 0 {
+                return Ok(false);
+            }
+            if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+                let claim = other.claim::<AgentStart>().on(machine);
+                claims.lock().unwrap().spawn(claim.into_future());
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            agent_started::set(tx, machine, *b"given away").await?;
+            Ok::<_, Error>(true)
+        });
+        let given_away = outcome.await.unwrap();
+        let claimed = claims.into_inner().unwrap().join_next().await.unwrap().unwrap().unwrap();
+        assert_ne!(given_away, claimed.is_some(), "one of the two, never both and never neither");
     }
 
     async fn a_dropped_future_rolls_back_and_poisons_no_connection(db: TestDatabase) {
