@@ -8,6 +8,7 @@ mod crash;
 mod dropped;
 mod eligible;
 mod migration;
+mod roles;
 mod runner;
 mod session;
 mod sql;

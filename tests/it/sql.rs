@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bmdb::{Error, Hold, Until, WorkId, agent_heartbeat, agent_started, machine, os_installation_request, tag};
+use bmdb::{
+    Bmdb, Config, Error, Hold, Until, WorkId, agent_heartbeat, agent_started, machine, os_installation_request, tag,
+};
 use harness::{Backend, TestDatabase, until};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
 
-use crate::world::{AgentRecovery, AgentStart, LONG, Survey, connect, kill_session, provide, tamper};
+use crate::world::{AgentRecovery, AgentStart, INTERVAL, LONG, Survey, kill_session, provide, tamper};
 
 /// A rule: its name, what breaks it, what pardons a match, and a statement that breaks it.
 struct Rule {
@@ -179,9 +181,14 @@ fn each_rule_goes_red() {
     }
 }
 
-/// Every public operation once.
-async fn everything(db: &TestDatabase) {
-    let bmdb = connect(db).await;
+/// Every public operation once, by a component at `url`; `raw` is for tampering.
+pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
+    let connect = async || {
+        Bmdb::connect(Config::new(url, "test", "").interval(INTERVAL))
+            .await
+            .unwrap()
+    };
+    let bmdb = connect().await;
     let session = bmdb.start_session().await.unwrap();
     let machines = provide(&session, 4).await;
     let machine = machines[0];
@@ -262,10 +269,10 @@ async fn everything(db: &TestDatabase) {
     bmdb.clear_backoff(machine, AgentStart::NAME).await.unwrap();
     assert!(!bmdb.ask_to_stop(WorkId::random(), "a test").await.unwrap());
 
-    let dead = connect(db).await.start_session().await.unwrap();
+    let dead = connect().await.start_session().await.unwrap();
     let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
     assert!(bmdb.break_session(dead.id()).await.unwrap().is_some());
-    kill_session(&db.raw().await, &dead).await;
+    kill_session(raw, &dead).await;
     let mut collector = bmdb.collector();
     until("the session is expired", LONG, async || {
         !collector.sweep().await.unwrap().expired.is_empty()
@@ -290,7 +297,7 @@ async fn all_sql_is_what_cockroachdb_takes() {
         .await;
         bmdb_migration::up(db.url(), None).await.unwrap();
         let migrating: BTreeSet<String> = db.statements().await.into_iter().collect();
-        everything(&db).await;
+        everything(db.url(), &db.raw().await).await;
         let all: BTreeSet<String> = db.statements().await.into_iter().collect();
 
         // The capture is whole: it holds a statement of each kind that the operations above need.
