@@ -281,7 +281,7 @@ impl Session {
         Drained { left }
     }
 
-    /// Fires the stop token of every work, with the reason [`StopReason::Shutdown`]. The works stay held until their guards end or drop.
+    /// Fires the stop token of every work, with the reason [`StopReason::Shutdown`](crate::StopReason::Shutdown). The works stay held until their guards end or drop.
     pub fn stop_all(&self) {
         self.core().stopping.cancel();
     }
