@@ -44,8 +44,9 @@ mod work;
 
 pub use backoff::{Backoff, BackoffError};
 pub use bmdb::Bmdb;
+/// The rows as stored, for queries of your own.
+pub use bmdb_entity as entity;
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
-pub use bmdb_entity::{session as session_row, work as work_row, work_backoff, work_history, work_hold};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};
 pub use config::{Config, ConfigError, runtime_info_of};

@@ -1,9 +1,7 @@
 //! How far the fleet is: plain reads of the database, and the bars that show them.
 
-use bmdb::{
-    Bmdb, Error, MachineId, Process, agent_heartbeat, agent_started, os_installation_report, provided, session_row,
-    work_backoff, work_history, work_row,
-};
+use bmdb::entity::{session as session_row, work as work_row, work_backoff, work_history};
+use bmdb::{Bmdb, Error, MachineId, Process, agent_heartbeat, agent_started, os_installation_report, provided};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect};
 
 use crate::processes::{AgentRecovery, AgentStart};

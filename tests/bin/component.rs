@@ -10,70 +10,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bmdb::{
-    Backoff, Bmdb, Config, Eligible, Error, Process, Session, Unfinished, Work, agent_heartbeat, agent_started,
-    machine, os_installation_report, os_installation_request, provided,
-};
+use bmdb::{Bmdb, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat, agent_started};
+use harness::{AgentStart, Rivet, Survey, Weld};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
-
-/// As in the suites.
-struct AgentStart;
-
-impl Process for AgentStart {
-    const NAME: &'static str = "agent-start";
-    const SLOT: &'static str = "agent";
-    const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(300), 1.2, Duration::from_secs(4 * 3600));
-    const COOL_DOWN: Duration = Duration::from_millis(300);
-    type Item = provided::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-            .has::<provided::Entity>()
-            .lacks::<agent_started::Entity>()
-            .unmet::<os_installation_request::Entity, os_installation_report::Entity>()
-    }
-}
-
-/// Shares its slot with [`Rivet`]; every machine is always fit for it.
-struct Weld;
-
-impl Process for Weld {
-    const NAME: &'static str = "weld";
-    const SLOT: &'static str = "joint";
-    type Item = machine::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
-
-/// Shares its slot with [`Weld`].
-struct Rivet;
-
-impl Process for Rivet {
-    const NAME: &'static str = "rivet";
-    const SLOT: &'static str = "joint";
-    type Item = provided::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
-
-/// As in the suites: a slot of its own.
-struct Survey;
-
-impl Process for Survey {
-    const NAME: &'static str = "survey";
-    const COOL_DOWN: Duration = Duration::ZERO;
-    type Item = machine::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
 
 type Told = mpsc::UnboundedReceiver<String>;
 

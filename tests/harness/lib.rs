@@ -6,10 +6,12 @@
 mod database;
 mod on_each_backend;
 mod postgres;
+mod processes;
 mod until;
 
 pub use database::{Backend, TestDatabase};
 #[doc(hidden)]
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, TlsServer};
+pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 pub use until::until;

@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use bmdb::{
-    CancellationToken, Eligible, Fence, MachineId, Process, Session, SessionId, Unfinished, WorkId, agent_heartbeat,
-    machine, provided,
-};
+use bmdb::{CancellationToken, Fence, MachineId, Process, Session, SessionId, Unfinished, WorkId, agent_heartbeat};
 use bmdb_entity::work_history::{self, Event};
 use harness::{Backend, TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::{
@@ -21,33 +18,7 @@ use tokio::task::JoinSet;
 use crate::crash::Component;
 pub(crate) use crate::stress::history::check_history;
 use crate::stress::history::{Snapshot, Told};
-use crate::world::{AgentStart, INTERVAL, LONG, Survey, events, provide, session, tamper, works};
-
-/// Shares its slot with [`Rivet`]; every machine is always fit for it.
-struct Weld;
-
-impl Process for Weld {
-    const NAME: &'static str = "weld";
-    const SLOT: &'static str = "joint";
-    type Item = machine::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
-
-/// Shares its slot with [`Weld`].
-struct Rivet;
-
-impl Process for Rivet {
-    const NAME: &'static str = "rivet";
-    const SLOT: &'static str = "joint";
-    type Item = provided::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
+use crate::world::{AgentStart, INTERVAL, LONG, Rivet, Survey, Weld, events, provide, session, tamper, works};
 
 /// Who holds what, as seen from outside the database: one cell for each machine and slot.
 struct Fleet(HashMap<(MachineId, &'static str), Cell>);

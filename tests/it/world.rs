@@ -1,74 +1,12 @@
-//! What the tests of the connector share: components, machines, processes.
+//! What the tests of the connector share: components, machines, looks at rows.
 
 use std::time::Duration;
 
-use bmdb::{
-    Backoff, Bmdb, Config, Eligible, Error, MachineId, Process, Session, agent_heartbeat, agent_started, machine,
-    os_installation_report, os_installation_request, provided,
-};
-use bmdb_entity::machine_os_installation_report::Outcome;
+use bmdb::{Bmdb, Config, Error, MachineId, Session, machine};
 use bmdb_entity::{session, work, work_history};
 use harness::TestDatabase;
+pub(crate) use harness::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
-
-/// Agent start of the original: provided, no agent, and no fulfilled installation request.
-pub(crate) struct AgentStart;
-
-impl Process for AgentStart {
-    const NAME: &'static str = "agent-start";
-    const SLOT: &'static str = "agent";
-    const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(300), 1.2, Duration::from_secs(4 * 3600));
-    const COOL_DOWN: Duration = Duration::from_millis(300);
-    type Item = provided::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-            .has::<provided::Entity>()
-            .lacks::<agent_started::Entity>()
-            .unmet::<os_installation_request::Entity, os_installation_report::Entity>()
-    }
-}
-
-/// Agent recovery of the original: started 30 minutes ago and never heard, or heard 10 minutes ago, unless the installation succeeded.
-pub(crate) struct AgentRecovery;
-
-impl Process for AgentRecovery {
-    const NAME: &'static str = "agent-recovery";
-    const SLOT: &'static str = "agent";
-    type Item = provided::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        const NEVER_HEARD: Duration = Duration::from_secs(30 * 60);
-        const NOT_HEARD: Duration = Duration::from_secs(10 * 60);
-        machines
-            .has::<agent_started::Entity>()
-            .either(
-                |one| {
-                    one.lacks::<agent_heartbeat::Entity>()
-                        .stale::<agent_started::Entity>(agent_started::Column::At, NEVER_HEARD)
-                },
-                |other| other.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, NOT_HEARD),
-            )
-            .lacks_where::<os_installation_report::Entity>(
-                "no successful installation",
-                os_installation_report::Column::Result.eq(Outcome::Success),
-            )
-    }
-}
-
-/// A process in a slot of its own that every machine is always fit for.
-pub(crate) struct Survey;
-
-impl Process for Survey {
-    const NAME: &'static str = "survey";
-    const BACKOFF: Backoff = Backoff::NONE;
-    const COOL_DOWN: Duration = Duration::ZERO;
-    type Item = machine::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        machines
-    }
-}
 
 /// The interval of sessions in tests: not so short that a busy machine loses them.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(6);
