@@ -151,6 +151,25 @@ on_each_backend! {
 }
 
 on_postgres! {
+    async fn failed_heartbeats_do_not_end_a_session_that_has_time_left(db: TestDatabase) {
+        // The original gave up on the first error while there was time, and never after that.
+        let session = session(&db).await;
+        let raw = db.raw().await;
+        for sql in [
+            "CREATE SEQUENCE beats",
+            "CREATE FUNCTION fail_beat() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN IF nextval('beats') <= 3 THEN RAISE EXCEPTION 'a test''s failure'; END IF; RETURN NEW; END $$",
+            "CREATE TRIGGER fail_beat BEFORE UPDATE ON session_lease FOR EACH ROW EXECUTE FUNCTION fail_beat()",
+        ] {
+            tamper(&raw, sql).await;
+        }
+        let deadline = async || session_lease::Entity::find().one(&raw).await.unwrap().expect("there is a lease").deadline;
+        let first = deadline().await;
+        until("the fourth heartbeat succeeds", LONG, async || deadline().await > first).await;
+        assert!(!session.lost().is_cancelled());
+        session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+    }
+
     async fn a_claim_that_waits_for_a_row_is_drained_too(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 1).await;
