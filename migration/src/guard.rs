@@ -47,6 +47,11 @@ impl Guard {
         }
     }
 
+    /// Whether statements of a migrator that is gone may still run: on a server, not in a file.
+    pub(crate) fn may_meet_leftovers(&self) -> bool {
+        self.database.get_database_backend() != DatabaseBackend::Sqlite
+    }
+
     /// Keeps what was done and lets the next migrator through. A guard that is dropped instead undoes it on SQLite.
     pub(crate) async fn commit(self) -> Result<(), Error> {
         if self.database.get_database_backend() == DatabaseBackend::Sqlite {
@@ -106,7 +111,7 @@ async fn take_row(database: &DatabaseConnection) -> Result<DatabaseTransaction, 
 }
 
 /// Whether another migrator got in between, so that the next attempt finds its work done.
-fn is_race(error: &DbErr) -> bool {
+pub(crate) fn is_race(error: &DbErr) -> bool {
     let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
         return false;
     };

@@ -1,14 +1,15 @@
 //! What can be done to a schema.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use sea_orm_migration::sea_orm::sea_query::{ColumnDef, Table};
-use sea_orm_migration::sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use sea_orm_migration::{MigrationName, MigratorTrait, SchemaManager, seaql_migrations};
 
 use crate::destroy::{Destroy, MARK};
-use crate::guard::Guard;
-use crate::target::{Access, Target};
+use crate::guard::{Guard, is_race};
+use crate::target::{Access, PATIENCE, Target};
 use crate::{Error, Migrator};
 
 /// The table in which SeaORM writes down what was applied.
@@ -153,10 +154,35 @@ async fn apply(guard: &Guard, limit: Option<u32>) -> Result<Vec<String>, Error> 
         return Ok(pending);
     }
     refuse_unknown(&known)?;
-    Migrator::up(guard.executor(), limit)
-        .await
-        .map_err(Error::database("apply the steps"))?;
-    Ok(first(pending, limit))
+    let wanted = first(pending, limit);
+    let started = Instant::now();
+    while let Some(left) = left_in(guard, &wanted, State::Pending).await? {
+        let applied = Migrator::up(guard.executor(), Some(left)).await;
+        again_after_race(guard, applied, started)
+            .await
+            .map_err(Error::database("apply the steps"))?;
+    }
+    Ok(wanted)
+}
+
+/// How many of these steps are still in this state; `None` for none.
+async fn left_in(guard: &Guard, names: &[String], state: State) -> Result<Option<u32>, Error> {
+    let known = steps(&SchemaManager::new(guard.executor())).await?;
+    let left = named(&known, state).iter().filter(|name| names.contains(name)).count();
+    Ok(u32::try_from(left).ok().filter(|left| *left > 0))
+}
+
+/// A migrator that was killed holds the guard no longer, but the statement that it had sent may still run in the server and meet ours. The steps
+/// can run twice, so they are tried again. SQLite has no such leftovers, and its transaction could not go on.
+async fn again_after_race(guard: &Guard, done: Result<(), DbErr>, started: Instant) -> Result<(), DbErr> {
+    match done {
+        Err(error) if guard.may_meet_leftovers() && is_race(&error) && started.elapsed() < PATIENCE => {
+            tracing::debug!(%error, "met a statement of another migrator; trying again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 async fn undo(guard: &Guard, limit: Option<u32>, destroy: Destroy) -> Result<Vec<String>, Error> {
@@ -170,9 +196,13 @@ async fn undo(guard: &Guard, limit: Option<u32>, destroy: Destroy) -> Result<Vec
         return Ok(undone);
     }
     destroy.permit(&manager, &undone).await?;
-    Migrator::down(guard.executor(), limit)
-        .await
-        .map_err(Error::database("undo the steps"))?;
+    let started = Instant::now();
+    while let Some(left) = left_in(guard, &undone, State::Applied).await? {
+        let reverted = Migrator::down(guard.executor(), Some(left)).await;
+        again_after_race(guard, reverted, started)
+            .await
+            .map_err(Error::database("undo the steps"))?;
+    }
     Ok(undone)
 }
 
