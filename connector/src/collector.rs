@@ -7,6 +7,7 @@ use std::time::Duration;
 use bmdb_entity::SessionId;
 use bmdb_entity::work_history::Event;
 use chrono::{DateTime, Utc};
+use sea_orm::{DbErr, QueryResult};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
@@ -19,7 +20,8 @@ use crate::tx::{Tx, pause_after};
 ///
 /// Any number may run at once, in any component; [`Runner`](crate::Runner) runs one by default. A session is expired only when its deadline has
 /// passed by the database's clock *and* this collector has seen its lease unchanged for one interval on its own clock, so that no jump of the
-/// database's clock expires the living. Sessions of this process are left alone. When most sessions look dead at once, or the database's clock
+/// database's clock expires the living. A deadline further ahead than a heartbeat can put it counts as passed: the clock has jumped back, and the
+/// dead would hold what they held for as long as it jumped. Sessions of this process are left alone. When most sessions look dead at once, or the database's clock
 /// jumped, it waits one interval more: that is rather a fault of ours or of the clock than the death of a fleet.
 ///
 /// A dead component's machine is claimable again within interval + two periods + cool-down, and one interval more if this collector has only just
@@ -43,10 +45,12 @@ pub struct Sweep {
 }
 
 /// One session's lease as read.
+#[derive(Clone)]
 struct Lease {
     session: SessionId,
     deadline: Option<DateTime<Utc>>,
     interval: Duration,
+    /// Whether the deadline has passed, or lies further ahead than a heartbeat can put it: then the database's clock has jumped back.
     past: bool,
 }
 
@@ -65,7 +69,7 @@ const JUMP: Duration = Duration::from_secs(1);
 
 impl Sightings {
     /// Takes in what a sweep has read and says which sessions are dead, and whether the brake holds some back.
-    fn judge(&mut self, now: Moment, database_now: DateTime<Utc>, leases: &[Lease]) -> (Vec<SessionId>, bool) {
+    fn judge(&mut self, now: Moment, database_now: DateTime<Utc>, leases: &[Lease]) -> (Vec<Lease>, bool) {
         let jumped = self.clocks.is_some_and(|(then, database_then)| {
             let ours = now.since(then).as_secs_f64();
             let theirs = (database_now - database_then).as_seconds_f64();
@@ -91,14 +95,14 @@ impl Sightings {
         let most = dead.len() * 2 > leases.len();
         if !most {
             self.mass_death = None;
-            return (dead.iter().map(|lease| lease.session).collect(), jumped);
+            return (dead.into_iter().cloned().collect(), jumped);
         }
         let since = *self.mass_death.get_or_insert(now);
         let longest = dead.iter().map(|lease| lease.interval).max().unwrap_or_default();
         if now.since(since) < longest {
             return (Vec::new(), true);
         }
-        (dead.iter().map(|lease| lease.session).collect(), jumped)
+        (dead.into_iter().cloned().collect(), jumped)
     }
 }
 
@@ -158,8 +162,9 @@ impl Collector {
             );
         }
         let own = self.database.own_sessions().clone();
-        for session in dead.into_iter().filter(|session| !own.contains(session)) {
-            match self.expire(session).await {
+        for lease in dead.into_iter().filter(|lease| !own.contains(&lease.session)) {
+            let session = lease.session;
+            match self.expire(&lease).await {
                 Ok(Some(freed)) => {
                     tracing::info!(%session, freed, "session expired");
                     sweep.expired.push(session);
@@ -176,7 +181,8 @@ impl Collector {
 
     async fn read_leases(&self) -> Result<(DateTime<Utc>, Vec<Lease>), Error> {
         const READ: &str = "
-            SELECT s.session_id, s.interval_ms, l.deadline, CAST(CASE WHEN l.deadline >= {now} THEN 0 ELSE 1 END AS BIGINT), {now}
+            SELECT s.session_id, s.interval_ms, l.deadline,
+                CAST(CASE WHEN l.deadline BETWEEN {now} AND {after s.interval_ms} THEN 0 ELSE 1 END AS BIGINT), {now}
             FROM session s LEFT JOIN session_lease l ON l.session_id = s.session_id";
         const NOW: &str = "SELECT {now}";
         const DOING: &str = "read the sessions";
@@ -192,7 +198,7 @@ impl Collector {
                     interval: Duration::from_millis(interval.unsigned_abs()),
                     past: past == 1,
                 };
-                Ok::<_, sea_orm::DbErr>((lease, row.try_get_by_index::<DateTime<Utc>>(4)?))
+                Ok::<_, DbErr>((lease, row.try_get_by_index::<DateTime<Utc>>(4)?))
             };
             let (lease, now) = read().map_err(Error::database(DOING))?;
             database_now = now;
@@ -206,11 +212,16 @@ impl Collector {
         Ok((database_now, leases))
     }
 
-    /// One transaction. Both rows are locked before the deadline is read again: a heartbeat that is on its way wins. `None`: the session lives, or
-    /// another collector was faster.
-    async fn expire(&self, session: SessionId) -> Result<Option<u64>, Error> {
+    /// One transaction. Both rows are locked before the deadline is read again, and it must be the very one that the sweep saw: a heartbeat that
+    /// is on its way wins, and so does one that came while the database's clock stood elsewhere. `None`: the session lives, or another collector
+    /// was faster.
+    async fn expire(&self, dead: &Lease) -> Result<Option<u64>, Error> {
         const LOCK: &str = "SELECT session_id FROM session WHERE session_id = $1 {lock}";
-        const LIVE: &str = "SELECT CAST(CASE WHEN deadline >= {now} THEN 1 ELSE 0 END AS BIGINT) FROM session_lease WHERE session_id = $1 {lock}";
+        const LEASE: &str = "
+            SELECT deadline, CAST(CASE WHEN deadline BETWEEN {now} AND {after $2} THEN 1 ELSE 0 END AS BIGINT)
+            FROM session_lease WHERE session_id = $1 {lock}";
+        let session = dead.session;
+        let interval = i64::try_from(dead.interval.as_millis()).unwrap_or(i64::MAX);
         let scope = self.database.scope("expire a session");
         let cause = "the session's deadline passed";
         for attempt in 1..=3 {
@@ -218,13 +229,15 @@ impl Collector {
                 if tx.query_text(LOCK, [session.into()]).await?.is_empty() {
                     return Ok(None);
                 }
-                let lives: Option<i64> = tx
-                    .query_text(LIVE, [session.into()])
+                let read = |row: &QueryResult| Ok::<_, DbErr>((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+                let lease: Option<(DateTime<Utc>, i64)> = tx
+                    .query_text(LEASE, [session.into(), interval.into()])
                     .await?
                     .first()
-                    .map(|row| row.try_get_by_index(0))
+                    .map(read)
                     .transpose()?;
-                if lives == Some(1) {
+                let renewed = lease.map(|(now, _)| now) != dead.deadline;
+                if renewed || lease.is_some_and(|(_, lives)| lives == 1) {
                     return Ok(None);
                 }
                 Ok::<_, Error>(Some(
@@ -274,7 +287,7 @@ mod tests {
                     session: *session,
                     deadline: Some(at(*deadline)),
                     interval: INTERVAL,
-                    past: *deadline < ours + ahead,
+                    past: !(ours + ahead..=ours + ahead + 10).contains(deadline),
                 })
                 .collect();
             let now = self.start.plus(Duration::from_secs(ours.unsigned_abs()));
@@ -285,7 +298,7 @@ mod tests {
                     .position(|one| *one == session)
                     .expect("is one of ours")
             };
-            (dead.into_iter().map(place).collect(), braked)
+            (dead.into_iter().map(|dead| place(dead.session)).collect(), braked)
         }
     }
 
@@ -300,10 +313,10 @@ mod tests {
     #[test]
     fn a_renewed_lease_is_watched_anew() {
         let mut scene = Scene::of(3);
-        scene.sweep(0, 0, &[5, 30, 30]);
-        scene.sweep(6, 0, &[7, 30, 30]);
-        assert_eq!(scene.sweep(10, 0, &[7, 30, 30]), (vec![], false));
-        assert_eq!(scene.sweep(16, 0, &[7, 30, 30]), (vec![0], false));
+        scene.sweep(0, 0, &[5, 10, 10]);
+        scene.sweep(6, 0, &[7, 15, 15]);
+        assert_eq!(scene.sweep(10, 0, &[7, 19, 19]), (vec![], false));
+        assert_eq!(scene.sweep(16, 0, &[7, 25, 25]), (vec![0], false));
     }
 
     #[test]
@@ -318,12 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_back_does_not_keep_the_dead() {
+        let mut scene = Scene::of(2);
+        scene.sweep(0, 0, &[10, 10]);
+        // The database's clock is an hour behind: every deadline is an hour ahead. One goes on beating.
+        assert_eq!(scene.sweep(1, -3600, &[10, 11]), (vec![], true));
+        assert_eq!(scene.sweep(10, -3600, &[10, 12]), (vec![], false));
+        assert_eq!(scene.sweep(11, -3600, &[10, 13]), (vec![0], false));
+    }
+
+    #[test]
     fn mass_death_waits_one_interval_more() {
         let mut scene = Scene::of(3);
-        scene.sweep(0, 0, &[-5, -5, 100]);
-        assert_eq!(scene.sweep(10, 0, &[-5, -5, 100]), (vec![], true));
-        assert_eq!(scene.sweep(19, 0, &[-5, -5, 100]), (vec![], true));
-        assert_eq!(scene.sweep(20, 0, &[-5, -5, 100]), (vec![0, 1], false));
+        scene.sweep(0, 0, &[-5, -5, 10]);
+        assert_eq!(scene.sweep(10, 0, &[-5, -5, 20]), (vec![], true));
+        assert_eq!(scene.sweep(19, 0, &[-5, -5, 29]), (vec![], true));
+        assert_eq!(scene.sweep(20, 0, &[-5, -5, 30]), (vec![0, 1], false));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use harness::{on_each_backend, on_postgres, until};
 use sea_orm::EntityTrait;
 
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works,
+    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
+    works,
 };
 
 on_each_backend! {
@@ -57,6 +58,26 @@ on_each_backend! {
         let mut collector = connect(&db).await.collector();
         until("the session is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
         assert!(work_hold::Entity::find().all(&raw).await.unwrap().is_empty());
+    }
+
+    async fn a_clock_that_jumped_back_keeps_only_the_living(db: TestDatabase) {
+        let (dead, alive) = (session(&db).await, session(&db).await);
+        let raw = db.raw().await;
+        kill_session(&raw, &dead).await;
+        until("its process has noticed", LONG, async || dead.lost().is_cancelled()).await;
+        set_ahead(&raw, &dead).await;
+        set_ahead(&raw, &alive).await;
+        let mut collector = connect(&db).await.collector();
+        until("the dead one is expired", LONG, async || collector.sweep().await.unwrap().expired == [dead.id()]).await;
+        // The other's deadline is as far ahead, and it is watched for an interval and more.
+        let watched = tokio::time::timeout(INTERVAL * 5 / 4, async {
+            loop {
+                assert!(collector.sweep().await.unwrap().expired.is_empty());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert!(watched.await.is_err());
+        assert!(!alive.lost().is_cancelled());
     }
 
     async fn a_live_session_is_spared_by_many_collectors(db: TestDatabase) {

@@ -9,7 +9,8 @@ use harness::{on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
 use crate::world::{
-    AgentStart, INTERVAL, LONG, config, connect, events, kill_session, provide, session, sessions, tamper, works,
+    AgentStart, INTERVAL, LONG, config, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
+    works,
 };
 
 on_each_backend! {
@@ -21,6 +22,24 @@ on_each_backend! {
         until("a heartbeat extends the deadline", LONG, async || deadline().await > first).await;
         until("a heartbeat extends trust", LONG, async || session.trusted_until() > trusted + INTERVAL / 10).await;
         assert!(session.trust_left() <= INTERVAL - INTERVAL / 5, "trust ends before the deadline by the margin");
+    }
+
+    async fn every_heartbeat_shows_though_the_databases_clock_jumped_back(db: TestDatabase) {
+        let session = session(&db).await;
+        let raw = db.raw().await;
+        // As if the clock had been ten hours ahead when the last heartbeat was written.
+        set_ahead(&raw, &session).await;
+        let deadline = async || session_lease::Entity::find().one(&raw).await.unwrap().expect("it has a lease").deadline;
+        let mut seen = deadline().await;
+        for _ in 0..2 {
+            let before = seen;
+            until("a heartbeat shows", LONG, async || {
+                seen = deadline().await;
+                seen != before
+            }).await;
+            assert_eq!((seen - before).num_milliseconds(), 1, "it moves on by as little as can be told");
+        }
+        assert!(!session.lost().is_cancelled());
     }
 
     async fn a_session_outlives_many_intervals(db: TestDatabase) {
