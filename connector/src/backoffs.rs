@@ -15,7 +15,7 @@ pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Res
     }
     find.order_by_asc(work_backoff::Column::MachineId)
         .order_by_asc(work_backoff::Column::Process)
-        .all(&database.reads)
+        .all(database)
         .await
         .map_err(Error::database("list backoffs"))
 }

@@ -9,8 +9,8 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions, Connection};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbErr, QueryResult, SqlxPostgresConnector, SqlxSqliteConnector, Statement,
-    Value,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, SqlxPostgresConnector,
+    SqlxSqliteConnector, Statement, Value,
 };
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,8 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
+use crate::health::{self, Health};
+use crate::limit::Limit;
 use crate::process::Registered;
 use crate::tx::Scope;
 
@@ -41,8 +43,9 @@ pub(crate) struct Database {
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
     /// The sessions of this process, which its own collector leaves alone.
     own_sessions: Mutex<Vec<SessionId>>,
-    /// Connections that were opened before this are not used again.
-    stale: Arc<StaleBefore>,
+    health: Arc<Health>,
+    /// How long one statement may take.
+    pub(crate) limit: Limit,
     file: Option<OpenFile>,
 }
 
@@ -50,10 +53,10 @@ impl Database {
     pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Error> {
         let (config, address) = config.checked()?;
         let name = address.describe();
-        let stale = Arc::default();
+        let health = Arc::default();
         let (dialect, pools, file) = match address {
             Address::Sqlite(options) => open_sqlite(&config, &name, *options).await?,
-            Address::Postgres(options) => open_postgres(&config, &name, *options, &stale).await?,
+            Address::Postgres(options) => open_postgres(&config, &name, *options, &health).await?,
         };
         let database = Self {
             dialect,
@@ -64,7 +67,8 @@ impl Database {
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
             own_sessions: Mutex::default(),
-            stale,
+            limit: Limit::beyond(config.statement_timeout, dialect),
+            health,
             file,
             config,
             name,
@@ -88,7 +92,11 @@ impl Database {
             dialect: self.dialect,
             tasks: &self.tasks,
             budget: self.config.retry_budget,
-            stale: &self.stale,
+            limit: self.limit,
+            acquire_timeout: self.config.acquire_timeout,
+            // A commit that is not answered is settled, for which there must be trust left.
+            commit_limit: self.limit.at_most(self.config.interval / 2),
+            health: &self.health,
             trust: None,
         }
     }
@@ -109,8 +117,7 @@ impl Database {
         doing: &'static str,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
-        self.persist(doing, async || self.reads.query_all_raw(statement.clone()).await)
-            .await
+        self.query_all_raw(statement).await.map_err(Error::database(doing))
     }
 
     /// Runs a statement outside transactions until it gets an answer, within the budget. It must not matter how often it takes effect.
@@ -118,16 +125,23 @@ impl Database {
     where
         F: Future<Output = Result<T, DbErr>>,
     {
+        self.again(statement).await.map_err(Error::database(doing))
+    }
+
+    async fn again<T, F>(&self, statement: impl Fn() -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
         let started = Instant::now();
+        let limit = self.limit.plus(self.config.acquire_timeout);
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match statement().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if self.stale.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
+            match limit.within(statement()).await {
+                Err(error) if self.health.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
                     tokio::time::sleep(crate::tx::pause_after(attempts)).await;
                 }
-                Err(error) => return Err(Error::database(doing)(error)),
+                answer => return answer,
             }
         }
     }
@@ -156,6 +170,33 @@ impl Database {
     }
 }
 
+/// Reads outside transactions, as SeaORM's queries want them: asked again when their connection broke.
+#[async_trait::async_trait]
+impl ConnectionTrait for Database {
+    fn get_database_backend(&self) -> DatabaseBackend {
+        self.dialect.backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.again(async || self.reads.execute_raw(statement.clone()).await)
+            .await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.again(async || self.reads.execute_unprepared(sql).await).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.again(async || self.reads.query_one_raw(statement.clone()).await)
+            .await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.again(async || self.reads.query_all_raw(statement.clone()).await)
+            .await
+    }
+}
+
 struct Pools {
     bodies: DatabaseConnection,
     library: DatabaseConnection,
@@ -170,31 +211,11 @@ const SQLITE_READERS: u32 = 4;
 /// A connection that was idle for longer is asked whether it lives before it is used. (Asking every time is a round trip per transaction.)
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
-/// Since when connections are good: a schema change makes the prepared statements of older ones fail for ever.
-#[derive(Default)]
-pub(crate) struct StaleBefore(Mutex<Option<Instant>>);
-
-impl StaleBefore {
-    /// Whether the transaction or read that met this fault may be run again. Notes a stale plan, so that it then gets a new connection.
-    pub(crate) fn is_transient(&self, error: &DbErr) -> bool {
-        let fault = Fault::of(error);
-        if fault == Fault::StalePlan {
-            *self.0.lock().expect("BUG: nothing panics while it holds this lock") = Some(Instant::now());
-        }
-        fault.is_transient()
-    }
-
-    fn covers(&self, age: Duration) -> bool {
-        let since = *self.0.lock().expect("BUG: nothing panics while it holds this lock");
-        since.is_some_and(|since| age >= since.elapsed())
-    }
-}
-
 async fn open_postgres(
     config: &Config,
     name: &str,
     options: PgConnectOptions,
-    stale: &Arc<StaleBefore>,
+    health: &Arc<Health>,
 ) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
     // One connection by hand: the pool would try a refused connection again until its time is up, and lose the reason.
     let quiet = options
@@ -209,9 +230,10 @@ async fn open_postgres(
     let mut first = opened
         .map_err(|_elapsed| unreachable(sea_orm::sqlx::Error::PoolTimedOut))?
         .map_err(unreachable)?;
-    let version: String = sea_orm::sqlx::query_scalar("SELECT version()")
-        .fetch_one(&mut first)
+    let asked = sea_orm::sqlx::query_scalar("SELECT version()").fetch_one(&mut first);
+    let version: String = tokio::time::timeout(config.acquire_timeout, asked)
         .await
+        .map_err(|_elapsed| unreachable(sea_orm::sqlx::Error::PoolTimedOut))?
         .map_err(unreachable)?;
     if let Err(error) = first.close().await {
         tracing::debug!(%error, "the first connection did not close cleanly");
@@ -220,16 +242,13 @@ async fn open_postgres(
     let dialect = config.dialect.unwrap_or(found);
 
     // Isolation is the library's own: what the URL says comes first in the start-up options and what we say comes last, and the last counts.
-    let with = |isolation: &str, limit: Duration| {
+    let with = |isolation: &str, limit: Duration, idle: Duration| {
         quiet.clone().options([
             ("default_transaction_isolation", isolation.to_owned()),
             ("statement_timeout", limit.as_millis().to_string()),
             // Below the statement's own limit, which would be reported as something that cannot be tried again.
             ("lock_timeout", (limit / 2).as_millis().to_string()),
-            (
-                "idle_in_transaction_session_timeout",
-                config.interval.as_millis().to_string(),
-            ),
+            ("idle_in_transaction_session_timeout", idle.as_millis().to_string()),
         ])
     };
     let own = if dialect == Dialect::Cockroach {
@@ -238,7 +257,7 @@ async fn open_postgres(
         "read committed"
     };
     let pool = |options: PgConnectOptions, connections: u32| {
-        let stale = Arc::clone(stale);
+        let (health, releasing) = (Arc::clone(health), Arc::clone(health));
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(0)
@@ -246,7 +265,7 @@ async fn open_postgres(
             .max_lifetime(jittered(Duration::from_secs(300)))
             .test_before_acquire(false)
             .before_acquire(move |connection, metadata| {
-                let is_stale = stale.covers(metadata.age);
+                let is_stale = health.is_stale(metadata.age);
                 Box::pin(async move {
                     if is_stale {
                         return Ok(false);
@@ -257,27 +276,47 @@ async fn open_postgres(
                     Ok(true)
                 })
             })
-            .after_release(|connection, _metadata| {
+            .after_release(move |connection, _metadata| {
+                let may_be_inside = releasing.begin_was_given_up();
                 Box::pin(async move {
-                    // The ping carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
-                    Ok(tokio::time::timeout(Duration::from_secs(5), connection.ping())
+                    // Either carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
+                    let look = async {
+                        if may_be_inside {
+                            sea_orm::sqlx::Executor::execute(&mut *connection, "ROLLBACK")
+                                .await
+                                .map(drop)
+                        } else {
+                            connection.ping().await
+                        }
+                    };
+                    Ok(tokio::time::timeout(health::LOOK, look)
                         .await
-                        .is_ok_and(|ping| ping.is_ok()))
+                        .is_ok_and(|look| look.is_ok()))
                 })
             })
             .connect_lazy_with(options);
         SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
     };
-    let library = pool(with(own, config.statement_timeout), LIBRARY_CONNECTIONS);
+    // A transaction whose client is gone keeps its rows until then. Ours pause for no longer than a round trip, and may have locked what a
+    // heartbeat needs; a body may think for longer, and locks nothing of that.
+    let beat = config.interval / 3;
+    let library = pool(with(own, config.statement_timeout, beat), LIBRARY_CONNECTIONS);
     let pools = Pools {
-        bodies: pool(with("serializable", config.statement_timeout), config.max_connections),
+        bodies: pool(
+            with("serializable", config.statement_timeout, config.interval),
+            config.max_connections,
+        ),
         reads: library.clone(),
         library,
-        heartbeats: pool(with(own, config.interval / 3), HEARTBEAT_CONNECTIONS),
+        heartbeats: pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS),
     };
-    let isolation = pools
-        .bodies
-        .query_one_raw(dialect.statement("SHOW transaction_isolation", []))
+    let limit = Limit::beyond(config.statement_timeout, dialect).plus(config.acquire_timeout);
+    let isolation = limit
+        .within(
+            pools
+                .bodies
+                .query_one_raw(dialect.statement("SHOW transaction_isolation", [])),
+        )
         .await
         .and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
         .map_err(|source| Error::Unreachable {

@@ -105,14 +105,14 @@ pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId)
 
     let holder = holder(database, machine, P::SLOT).await?;
     let backoff = work_backoff::Entity::find_by_id((machine, P::NAME.to_owned()))
-        .one(&database.reads)
+        .one(database)
         .await
         .map_err(wrap())?;
     let backoff = backoff.filter(|backoff| backoff.until.is_none_or(|until| until > at));
     let holds = work_hold::Entity::find()
         .filter(work_hold::Column::MachineId.eq(machine))
         .filter(work_hold::Column::Slot.is_in([P::SLOT, work_hold::ALL_SLOTS]))
-        .all(&database.reads)
+        .all(database)
         .await
         .map_err(wrap())?;
     let holds: Vec<_> = holds
@@ -214,21 +214,16 @@ async fn clauses<P: Process>(
 async fn holder(database: &Database, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
     let read = async {
         let Some(work) = work::Entity::find_by_id((machine, slot.to_owned()))
-            .one(&database.reads)
+            .one(database)
             .await?
         else {
             return Ok(None);
         };
         // The session may be gone by the time it is asked for; then so is the work.
-        let Some(session) = session::Entity::find_by_id(work.session_id)
-            .one(&database.reads)
-            .await?
-        else {
+        let Some(session) = session::Entity::find_by_id(work.session_id).one(database).await? else {
             return Ok(None);
         };
-        let lease = session_lease::Entity::find_by_id(work.session_id)
-            .one(&database.reads)
-            .await?;
+        let lease = session_lease::Entity::find_by_id(work.session_id).one(database).await?;
         Ok(Some(Holder {
             process: work.process,
             session: work.session_id,

@@ -99,7 +99,7 @@ pub(crate) async fn of_machine(database: &Database, machine: MachineId) -> Resul
     let mut events = work_history::Entity::find()
         .filter(work_history::Column::MachineId.eq(machine))
         .order_by_asc(work_history::Column::Fence)
-        .all(&database.reads)
+        .all(database)
         .await
         .map_err(Error::database("read a machine's history"))?;
     events.sort_by_key(|event| (event.fence, event.event != Event::Started));

@@ -147,7 +147,7 @@ pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Res
     }
     find.order_by_asc(work_hold::Column::MachineId)
         .order_by_asc(work_hold::Column::Slot)
-        .all(&database.reads)
+        .all(database)
         .await
         .map_err(Error::database("list holds"))
 }

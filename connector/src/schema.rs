@@ -73,10 +73,8 @@ pub(crate) async fn check(database: &Database) -> Result<(), Error> {
     };
     // On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
     let ask = async |text: &str| {
-        let rows = database
-            .heartbeats
-            .query_all_raw(database.dialect.statement(text, []))
-            .await;
+        let asked = database.heartbeats.query_all_raw(database.dialect.statement(text, []));
+        let rows = database.limit.plus(database.config.acquire_timeout).within(asked).await;
         rows.map_err(|error| match Fault::of(&error) {
             Fault::Disconnected => database.unreachable(error),
             _ => Error::database("read the schema's steps")(error),

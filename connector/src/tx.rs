@@ -1,8 +1,9 @@
 //! The one place where transactions begin, run again and commit.
 
 use std::future::Future;
-use std::sync::Mutex;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb_entity::SessionId;
@@ -15,10 +16,11 @@ use sea_orm::{
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::database::StaleBefore;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
+use crate::health::Health;
 use crate::lease::{Lease, Moment};
+use crate::limit::{Limit, unanswered};
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
 ///
@@ -28,6 +30,7 @@ use crate::lease::{Lease, Moment};
 pub struct Tx {
     inner: DatabaseTransaction,
     dialect: Dialect,
+    limit: Limit,
     fault: Mutex<Option<DbErr>>,
     /// Statements whose answer has not come. Not zero after the body: a future was dropped half-way and nobody knows what its statement did.
     in_flight: AtomicUsize,
@@ -54,7 +57,7 @@ impl Tx {
     async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         // Stays raised if this future is dropped at the await.
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let result = statement.await;
+        let result = self.limit.within(statement).await;
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         if let Err(error) = &result {
             self.fault
@@ -213,7 +216,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// For how long it is run again.
     pub(crate) budget: Duration,
-    pub(crate) stale: &'a StaleBefore,
+    /// For how long one statement of it may run.
+    pub(crate) limit: Limit,
+    /// For how long it may wait for a connection.
+    pub(crate) acquire_timeout: Duration,
+    /// For how long its COMMIT may run.
+    pub(crate) commit_limit: Limit,
+    pub(crate) health: &'a Arc<Health>,
     /// The session whose trust bounds it.
     pub(crate) trust: Option<(SessionId, &'a Lease)>,
 }
@@ -236,7 +245,7 @@ impl<T, E: From<Error>> Failure<T, E> {
     }
 }
 
-/// How long a caller waits for a rollback. On a dead connection it would wait for the kernel to notice; the rollback's task goes on.
+/// How long a rollback may take. On a dead connection it would wait for the kernel to notice.
 const ROLLBACK_WAIT: Duration = Duration::from_secs(1);
 
 enum Attempt<T, E> {
@@ -304,7 +313,7 @@ impl Scope<'_> {
         }
         let tx = match self.begin().await {
             Ok(tx) => tx,
-            Err(error) if self.stale.is_transient(&error) => return Attempt::Again(Some(error)),
+            Err(error) if self.health.is_transient(&error) => return Attempt::Again(Some(error)),
             Err(source) => return Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into())),
         };
         let result = tokio::select! {
@@ -313,7 +322,7 @@ impl Scope<'_> {
             () = self.trust_over() => None,
         };
         let fault = tx.first_fault();
-        let transient = fault.as_ref().is_some_and(|fault| self.stale.is_transient(fault));
+        let transient = fault.as_ref().is_some_and(|fault| self.health.is_transient(fault));
         match (result, fault) {
             (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {
@@ -338,23 +347,34 @@ impl Scope<'_> {
             ..TransactionOptions::default()
         };
         // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
-        // (launchbadge/sqlx#4393); a task's future is not.
-        #[expect(clippy::disallowed_methods, reason = "the one place that begins transactions")]
-        let begun = self.tasks.spawn(async move { pool.begin_with_options(options).await });
+        // (launchbadge/sqlx#4393). In a task it is not dropped with its caller; and before it is given up, the pool is told to look out.
+        let limit = self.limit.plus(self.acquire_timeout);
+        let health = Arc::clone(self.health);
+        let begun = self.tasks.spawn(async move {
+            #[expect(clippy::disallowed_methods, reason = "the one place that begins transactions")]
+            let mut beginning = pin!(pool.begin_with_options(options));
+            tokio::select! {
+                biased;
+                begun = &mut beginning => begun,
+                () = limit.passed() => {
+                    health.give_up_begin();
+                    Err(unanswered())
+                }
+            }
+        });
         let inner = begun.await.map_err(|error| DbErr::Custom(error.to_string()))??;
         Ok(Tx {
             inner,
             dialect: self.dialect,
+            limit: self.limit,
             fault: Mutex::new(None),
             in_flight: AtomicUsize::new(0),
         })
     }
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
-        let limit = self.budget;
-        let committing = self
-            .tasks
-            .spawn(async move { tokio::time::timeout(limit, tx.inner.commit()).await });
+        let limit = self.commit_limit;
+        let committing = self.tasks.spawn(async move { limit.within(tx.inner.commit()).await });
         let committed = tokio::select! {
             biased;
             committed = committing => committed,
@@ -362,10 +382,9 @@ impl Scope<'_> {
             () = self.trust_over() => return Attempt::Failed(Failure::Unknown { value, source: None }),
         };
         let error = match committed {
-            Ok(Ok(Ok(()))) => return Attempt::Committed(value),
-            Ok(Ok(Err(error))) => Some(error),
-            // Time ran out, or the runtime is being shut down.
-            Ok(Err(_)) | Err(_) => None,
+            Ok(Ok(())) => return Attempt::Committed(value),
+            Ok(Err(error)) => Some(error),
+            Err(_shut_down) => None,
         };
         match error.as_ref().map(Fault::of) {
             Some(Fault::Conflict) => Attempt::Again(error),
@@ -377,10 +396,12 @@ impl Scope<'_> {
         }
     }
 
-    /// A rollback that fails leaves nothing to do: the server rolls back when the connection goes.
+    /// A rollback that fails or is not answered leaves nothing to do: the pool drops the connection, and the server rolls back.
     async fn rollback(&self, tx: Tx) {
-        let rolled_back = self.tasks.spawn(async move { tx.inner.rollback().await });
-        if let Ok(Ok(Err(error))) = tokio::time::timeout(ROLLBACK_WAIT, rolled_back).await {
+        let rolled_back = self
+            .tasks
+            .spawn(async move { tokio::time::timeout(ROLLBACK_WAIT, tx.inner.rollback()).await });
+        if let Ok(Ok(Err(error))) = rolled_back.await {
             tracing::debug!(doing = self.doing, %error, "rollback failed");
         }
     }

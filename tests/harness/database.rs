@@ -60,6 +60,19 @@ impl TestDatabase {
         database
     }
 
+    /// One more like a migrated one.
+    ///
+    /// # Panics
+    /// As [`migrated`](Self::migrated).
+    pub async fn another(&self) -> Self {
+        let mut database = Self::migrated(self.backend()).await;
+        if let Some((_, settings)) = self.url.split_once("?bmdb.") {
+            database.url.push_str("?bmdb.");
+            database.url.push_str(settings);
+        }
+        database
+    }
+
     /// A new database without a schema. For SQLite: the name of a file that does not exist yet.
     ///
     /// # Panics

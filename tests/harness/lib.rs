@@ -7,6 +7,7 @@ mod database;
 mod on_each_backend;
 mod postgres;
 mod processes;
+mod proxy;
 mod until;
 
 pub use database::{Backend, TestDatabase};
@@ -14,4 +15,5 @@ pub use database::{Backend, TestDatabase};
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, TlsServer};
 pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
+pub use proxy::{Fate, Fault, Passing, Proxy};
 pub use until::until;

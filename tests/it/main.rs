@@ -7,6 +7,7 @@ mod collect;
 mod crash;
 mod dropped;
 mod eligible;
+mod faults;
 mod migration;
 mod roles;
 mod runner;

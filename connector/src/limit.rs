@@ -1,0 +1,51 @@
+//! How long this process waits for an answer. The server limits its statements itself, but a connection that is half-open never tells.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+use crate::dialect::Dialect;
+
+/// The longest wait for one statement; none on SQLite, where there is no network and the busy time-out limits the wait for a lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit(Option<Duration>);
+
+impl Limit {
+    /// A quarter longer than the server's own, whose answer says more.
+    pub(crate) fn beyond(statement_timeout: Duration, dialect: Dialect) -> Self {
+        Self((dialect != Dialect::Sqlite).then(|| statement_timeout.mul_f64(1.25)))
+    }
+
+    pub(crate) fn plus(self, more: Duration) -> Self {
+        Self(self.0.map(|limit| limit + more))
+    }
+
+    pub(crate) fn at_most(self, other: Duration) -> Self {
+        Self(self.0.map(|limit| limit.min(other)))
+    }
+
+    /// Waits for as long as the limit; for ever without one.
+    pub(crate) async fn passed(self) {
+        match self.0 {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the statement answers, or that it did not in time: then its connection is as good as broken.
+    pub(crate) async fn within<T>(self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        tokio::select! {
+            biased;
+            answer = statement => answer,
+            () = self.passed() => Err(unanswered()),
+        }
+    }
+}
+
+/// An error of the connection, as if the system had noticed.
+pub(crate) fn unanswered() -> DbErr {
+    let error = io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time");
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(error))))
+}

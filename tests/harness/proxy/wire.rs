@@ -1,0 +1,84 @@
+//! Messages of the protocol, whole and one at a time.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// One message: its letter, and everything after its length.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) tag: u8,
+    pub(super) body: Vec<u8>,
+}
+
+impl Message {
+    pub(super) fn new(tag: u8, body: impl Into<Vec<u8>>) -> Self {
+        Self { tag, body: body.into() }
+    }
+
+    /// An error from the server.
+    pub(super) fn error(severity: &str, sqlstate: &str) -> Self {
+        let text = format!("S{severity}\0V{severity}\0C{sqlstate}\0Mthe test's proxy says so\0\0");
+        Self::new(b'E', text)
+    }
+
+    /// The server is ready for the next: idle (`I`), in a transaction (`T`), or in one that has failed (`E`).
+    pub(super) fn ready(state: u8) -> Self {
+        Self::new(b'Z', [state])
+    }
+
+    pub(super) fn query(sql: &str) -> Self {
+        Self::new(b'Q', format!("{sql}\0"))
+    }
+
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.tag);
+        let length = u32::try_from(self.body.len() + 4).expect("no test sends 4 GiB");
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(&self.body);
+    }
+
+    /// The first text in the body.
+    pub(super) fn text(&self) -> &str {
+        text(&self.body).0
+    }
+
+    /// The first two texts in the body: the name and the query of a Parse, the portal and the statement of a Bind.
+    pub(super) fn two_texts(&self) -> (&str, &str) {
+        let (first, rest) = text(&self.body);
+        (first, text(rest).0)
+    }
+
+    /// A Parse of the same name and parameters with another query.
+    pub(super) fn with_query(&self, sql: &str) -> Self {
+        let (name, rest) = text(&self.body);
+        let (_, parameters) = text(rest);
+        let mut body = format!("{name}\0{sql}\0").into_bytes();
+        body.extend(parameters);
+        Self::new(self.tag, body)
+    }
+}
+
+fn text(bytes: &[u8]) -> (&str, &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
+    (text, bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// Reads one message. Not cancel safe.
+pub(super) async fn message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Message> {
+    let tag = from.read_u8().await?;
+    Ok(Message {
+        tag,
+        body: untagged(from).await?,
+    })
+}
+
+/// Reads one message that has no letter, as the first ones of a client. Not cancel safe.
+pub(super) async fn untagged(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    let length = usize::try_from(length).unwrap_or_default().saturating_sub(4);
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).await?;
+    Ok(body)
+}

@@ -1,0 +1,272 @@
+//! The public operations: what each needs, what it reports, and how often it took effect.
+
+use std::time::Duration;
+
+use bmdb::{Bmdb, Error, Hold, Process};
+use harness::Survey;
+use tokio::time::sleep;
+
+use super::scene::{Needs, Said, Scene};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Connect,
+    StartSession,
+    Heartbeat,
+    Transact,
+    Claim,
+    ClaimMany,
+    WorkTransact,
+    Progress,
+    Finish,
+    Fail,
+    Cancel,
+    Drop,
+    Close,
+    Sweep,
+    PlaceHold,
+    LiftHold,
+    ClearBackoff,
+    AskToStop,
+    BreakSession,
+    Count,
+    Explain,
+    History,
+    Holds,
+    Backoffs,
+}
+
+use Operation::*;
+
+impl Operation {
+    pub(super) const ALL: [Self; 24] = [
+        Connect,
+        StartSession,
+        Heartbeat,
+        Transact,
+        Claim,
+        ClaimMany,
+        WorkTransact,
+        Progress,
+        Finish,
+        Fail,
+        Cancel,
+        Drop,
+        Close,
+        Sweep,
+        PlaceHold,
+        LiftHold,
+        ClearBackoff,
+        AskToStop,
+        BreakSession,
+        Count,
+        Explain,
+        History,
+        Holds,
+        Backoffs,
+    ];
+
+    pub(super) fn needs(self) -> Needs {
+        match self {
+            WorkTransact | Progress | Finish | Fail | Cancel | Drop | Close | AskToStop | Explain | History => {
+                Needs::Work
+            }
+            Sweep => Needs::DeadWork,
+            LiftHold | Holds => Needs::Hold,
+            ClearBackoff | Backoffs => Needs::Backoff,
+            Connect | StartSession | Heartbeat | Transact | Claim | ClaimMany | PlaceHold | BreakSession | Count => {
+                Needs::Nothing
+            }
+        }
+    }
+
+    pub(super) async fn perform(self, scene: &Scene) -> Said {
+        let Scene { bmdb, session, .. } = scene;
+        let machine = scene.machines[0];
+        match self {
+            Connect => Said::of_repeatable(Bmdb::connect(scene.config()).await),
+            StartSession => match bmdb.start_session().await {
+                Ok(started) => {
+                    scene.started.lock().unwrap().replace(started);
+                    Said::Done
+                }
+                Err(error) => Said::of::<()>(Err(error)),
+            },
+            Heartbeat => beat(scene).await,
+            Transact => Said::of(session.transact(async |tx| scene.count(tx).await).await),
+            Claim => match session.claim::<Survey>().on(machine).await {
+                Ok(Some(work)) => scene.keep(work),
+                Ok(None) => panic!("nobody else wants it, so it is there to be had"),
+                Err(error) => Said::of::<()>(Err(error)),
+            },
+            ClaimMany => {
+                let mine = bmdb::machine::Column::MachineId;
+                let claim = session
+                    .claim_many::<Survey>(2)
+                    .filter(sea_orm::ColumnTrait::is_in(&mine, scene.machines));
+                match claim.await {
+                    Ok(works) if works.len() == 2 => works.into_iter().map(|work| scene.keep(work)).last().unwrap(),
+                    Ok(works) => panic!("only {} of two were there to be had", works.len()),
+                    Err(error) => Said::of::<()>(Err(error)),
+                }
+            }
+            WorkTransact => {
+                let work = scene.take();
+                let said = Said::of(work.transact(async |tx| scene.count(tx).await).await);
+                scene.keep(work);
+                said
+            }
+            Progress => {
+                let work = scene.take();
+                let said = Said::of_repeatable(work.progress(&"half-way").await);
+                scene.keep(work);
+                said
+            }
+            Finish => Said::of_end(scene.take().finish(async |tx| scene.count(tx).await).await),
+            Fail => Said::of_end(scene.take().fail("a test").await),
+            Cancel => Said::of_end(scene.take().cancel().await),
+            Drop => {
+                drop(scene.take());
+                while self.effect(scene).await == 0 {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                Said::Done
+            }
+            Close => Said::of_repeatable(session.clone().close().await),
+            Sweep => {
+                let mut collector = scene.collector.lock().await;
+                match collector.sweep().await {
+                    Ok(sweep) if sweep.expired == [scene.other.id()] && sweep.freed == 1 => Said::Done,
+                    other => Said::Unknown(format!("{other:?}")),
+                }
+            }
+            PlaceHold => Said::of(bmdb.place_hold(machine, Hold::new("a test", "a test")).await),
+            LiftHold => told(bmdb.lift_hold(machine, None).await),
+            ClearBackoff => told(bmdb.clear_backoff(machine, Survey::NAME).await),
+            AskToStop => {
+                let work = scene.take();
+                let said = told(bmdb.ask_to_stop(work.id(), "a test").await);
+                scene.keep(work);
+                said
+            }
+            BreakSession => told(
+                bmdb.break_session(scene.other.id())
+                    .await
+                    .map(|broken| broken.is_some()),
+            ),
+            // Its own two machines at least.
+            Count => read(bmdb.count::<Survey>().await, |count| *count >= 2),
+            Explain => read(bmdb.explain::<Survey>(machine).await, |it| {
+                it.holder.is_some() && !it.eligible
+            }),
+            History => read(bmdb.history(machine).await, |rows| rows.len() == 1),
+            Holds => read(bmdb.holds(Some(machine)).await, |rows| rows.len() == 1),
+            Backoffs => read(bmdb.backoffs(Some(machine)).await, |rows| rows.len() == 1),
+        }
+    }
+
+    /// How often it took effect so far.
+    pub(super) async fn effect(self, scene: &Scene) -> i64 {
+        let events = async |event: &str| {
+            let count = format!("SELECT count(*) FROM work_history WHERE machine_id = $1 AND event = '{event}'");
+            scene.number(&count).await
+        };
+        const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
+        match self {
+            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs => 1,
+            StartSession => {
+                let own = format!(
+                    "SELECT count(*) - 1 FROM session WHERE component_name = '{}'",
+                    scene.component()
+                );
+                scene.number(&own).await
+            }
+            Transact | WorkTransact => scene.number(COUNTER).await,
+            Claim | ClaimMany => events("started").await,
+            Progress => {
+                let written = "SELECT count(*) FROM work WHERE machine_id = $1 AND progress IS NOT NULL";
+                scene.number(written).await
+            }
+            Finish => {
+                let (counted, finished) = (scene.number(COUNTER).await, events("finished").await);
+                // The body and the end are one.
+                if counted == finished { finished } else { i64::MAX }
+            }
+            Fail => {
+                let attempts = "SELECT coalesce(max(attempts), 0) FROM work_backoff WHERE machine_id = $1";
+                let (backed_off, failed) = (scene.number(attempts).await, events("failed").await);
+                if backed_off == failed { failed } else { i64::MAX }
+            }
+            Cancel | Drop => events("canceled").await,
+            Close => {
+                let gone = format!(
+                    "SELECT 1 - count(*) FROM session WHERE session_id = '{}'",
+                    scene.session.id()
+                );
+                scene.number(&gone).await
+            }
+            Sweep => events("expired").await,
+            PlaceHold => {
+                scene
+                    .number("SELECT count(*) FROM work_hold WHERE machine_id = $1")
+                    .await
+            }
+            LiftHold => {
+                scene
+                    .number("SELECT 1 - count(*) FROM work_hold WHERE machine_id = $1")
+                    .await
+            }
+            ClearBackoff => {
+                scene
+                    .number("SELECT 1 - count(*) FROM work_backoff WHERE machine_id = $1")
+                    .await
+            }
+            AskToStop => {
+                let asked = "SELECT count(*) FROM work WHERE machine_id = $1 AND stop_requested = 'a test'";
+                scene.number(asked).await
+            }
+            BreakSession => {
+                let (other, broken) = (
+                    scene.other.id(),
+                    "SELECT count(*) FROM session_lease WHERE deadline <= now()",
+                );
+                scene.number(&format!("{broken} AND session_id = '{other}'")).await
+            }
+        }
+    }
+}
+
+/// Whether the session's heart beats on: twice after whatever has happened.
+async fn beat(scene: &Scene) -> Said {
+    let deadline = format!(
+        "SELECT CAST(extract(epoch FROM deadline) * 1000 AS BIGINT) FROM session_lease WHERE session_id = '{}'",
+        scene.session.id()
+    );
+    let mut seen = scene.number(&deadline).await;
+    let mut beats = 0;
+    while beats < 2 {
+        sleep(Duration::from_millis(100)).await;
+        let now = scene.number(&deadline).await;
+        beats += u32::from(now != seen);
+        seen = now;
+    }
+    Said::Done
+}
+
+/// Of an operation that says whether there was something to do; there was.
+fn told(result: Result<bool, Error>) -> Said {
+    match result {
+        Ok(true) => Said::Done,
+        Ok(false) => Said::NotDone("there was nothing to do".to_owned()),
+        Err(error) => Said::of::<()>(Err(error)),
+    }
+}
+
+/// Of a read: what it says must be true, which its effect of one then demands.
+fn read<T: std::fmt::Debug>(result: Result<T, Error>, is_true: impl Fn(&T) -> bool) -> Said {
+    match result {
+        Ok(value) if is_true(&value) => Said::Done,
+        Ok(value) => Said::NotDone(format!("it answered {value:?}")),
+        Err(error) => Said::of_repeatable::<()>(Err(error)),
+    }
+}
