@@ -4,6 +4,7 @@
 //! share nothing and may run side by side. PostgreSQL itself is started once per test process and ends with it.
 
 mod database;
+mod history;
 mod on_each_backend;
 mod postgres;
 mod processes;
@@ -11,6 +12,7 @@ mod proxy;
 mod until;
 
 pub use database::{Backend, TestDatabase};
+pub use history::{Snapshot, Told, check_history};
 #[doc(hidden)]
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, TlsServer};

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Error, MachineId, Process, Session, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{session_lease, work, work_hold};
-use harness::{TestDatabase, on_each_backend, on_postgres, until};
+use harness::{TestDatabase, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::stress::check_history;
 use crate::world::{AgentStart, LONG, config, events, provide, sessions, works};
 
 /// The interval of these sessions, and of the collector's period by default: a quarter.

@@ -10,12 +10,12 @@ use bmdb::{
     Bmdb, Config, Error, Hold, MachineId, Process, Session, Unfinished, Until, Work, agent_heartbeat, agent_started,
 };
 use bmdb_entity::work_history::{self, Event};
-use harness::{Backend, TestDatabase, on_each_backend, until};
+use harness::{Backend, TestDatabase, check_history, on_each_backend, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::stress::{check_history, idle_in_transaction};
+use crate::stress::idle_in_transaction;
 use crate::world::{AgentStart, LONG, Survey, config, connect, events, kill_session, provide, sessions, tamper, works};
 
 /// Polls a future so many times, each time when it asks to be, waits for `pause` and drops it; or gives its output, if it ends before.

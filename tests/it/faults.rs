@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bmdb::CancellationToken;
-use harness::{Fault, TestDatabase, until};
+use harness::{Fault, TestDatabase, check_history, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::stress::check_history;
 use crate::world::{LONG, connect};
 use operation::Operation;
 use scene::{Said, Scene, Strike};

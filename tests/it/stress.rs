@@ -1,7 +1,5 @@
 //! Many claims at once: two holders are never seen, and history tells the whole truth.
 
-mod history;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -9,15 +7,13 @@ use std::time::Duration;
 
 use bmdb::{CancellationToken, Fence, MachineId, Process, Session, SessionId, Unfinished, WorkId, agent_heartbeat};
 use bmdb_entity::work_history::{self, Event};
-use harness::{Backend, TestDatabase, on_each_backend, on_postgres, until};
+use harness::{Backend, Snapshot, TestDatabase, Told, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::task::JoinSet;
 
 use crate::crash::Component;
-pub(crate) use crate::stress::history::check_history;
-use crate::stress::history::{Snapshot, Told};
 use crate::world::{AgentStart, INTERVAL, LONG, Rivet, Survey, Weld, events, provide, session, tamper, works};
 
 /// Who holds what, as seen from outside the database: one cell for each machine and slot.

@@ -8,15 +8,22 @@ use bmdb_entity::{machine, work};
 use sea_orm::{DatabaseBackend, DatabaseConnection, EntityTrait, IsolationLevel, TransactionOptions, TransactionTrait};
 
 /// What the checker needs of the database.
-pub(super) struct Snapshot {
-    pub(super) history: Vec<work_history::Model>,
-    pub(super) works: Vec<work::Model>,
-    pub(super) fences: HashMap<MachineId, Fence>,
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// All of it.
+    pub history: Vec<work_history::Model>,
+    /// What is held.
+    pub works: Vec<work::Model>,
+    /// The machines' fences.
+    pub fences: HashMap<MachineId, Fence>,
 }
 
 impl Snapshot {
     /// One transaction, so that no claim comes between the tables.
-    pub(super) async fn of(raw: &DatabaseConnection) -> Self {
+    ///
+    /// # Panics
+    /// Panics if the database cannot be read.
+    pub async fn of(raw: &DatabaseConnection) -> Self {
         let options = TransactionOptions {
             isolation_level: (raw.get_database_backend() == DatabaseBackend::Postgres)
                 .then_some(IsolationLevel::RepeatableRead),
@@ -37,7 +44,8 @@ impl Snapshot {
     }
 
     /// What history says that must not be. One pass, in the order of fences, which is the order of claims.
-    pub(super) fn violations(&self) -> Vec<String> {
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
         let mut rows: Vec<_> = self.history.iter().collect();
         rows.sort_by_key(|row| (row.machine_id, row.fence, row.event != Event::Started));
         let mut held: HashMap<_, _> = self
@@ -95,7 +103,8 @@ impl Snapshot {
     }
 
     /// Where the clients' words and history differ. Every claim that a client was told of is there once, so is its end, and nothing else is.
-    pub(super) fn differences(&self, told: &[Told]) -> Vec<String> {
+    #[must_use]
+    pub fn differences(&self, told: &[Told]) -> Vec<String> {
         let mut history: HashMap<_, _> = HashMap::new();
         for row in &self.history {
             history.insert((row.machine_id, row.fence, row.event.clone()), row.work_id);
@@ -116,15 +125,22 @@ impl Snapshot {
 }
 
 /// Everything that is wrong with the history, the works and the fences in a database; nothing, if all is well.
-pub(crate) async fn check_history(raw: &DatabaseConnection) -> Vec<String> {
+///
+/// # Panics
+/// Panics if the database cannot be read.
+pub async fn check_history(raw: &DatabaseConnection) -> Vec<String> {
     Snapshot::of(raw).await.violations()
 }
 
 /// Something that a client was told to have happened.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) machine: MachineId,
-    pub(super) fence: Fence,
-    pub(super) event: Event,
-    pub(super) work: Option<WorkId>,
+pub struct Told {
+    /// Where.
+    pub machine: MachineId,
+    /// By which claim.
+    pub fence: Fence,
+    /// What.
+    pub event: Event,
+    /// The claim's id, if the client said it.
+    pub work: Option<WorkId>,
 }

@@ -1,0 +1,158 @@
+//! One component of a soak: a process that claims, works, ends, and says on standard output what it was told. It is killed, not stopped.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmdb::{Bmdb, CancellationToken, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat};
+use bmdb_entity::work_history::Event;
+use harness::{Rivet, Survey, Weld};
+use tokio::task::JoinSet;
+
+/// How the components of a soak connect: impatient, so that much happens in little time.
+pub(crate) fn config(url: &str, name: &str, interval: Duration) -> Config {
+    Config::new(url, name, bmdb::runtime_info!())
+        .interval(interval)
+        .statement_timeout(interval / 4)
+        .acquire_timeout(interval / 2)
+        .retry_budget(interval * 2)
+        .max_connections(4)
+}
+
+const TASKS: u64 = 4;
+
+/// Runs until it is killed, or standard input ends.
+pub(crate) async fn run(url: &str, name: &str, interval: Duration, seed: u64) {
+    let mut lives = JoinSet::new();
+    let (url, name) = (url.to_owned(), name.to_owned());
+    lives.spawn(async move {
+        loop {
+            if let Err(error) = live(&url, &name, interval, seed).await {
+                say(&format!("error {}", word_of(&error)));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut line = String::new();
+    let ended = tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line));
+    drop(ended.await);
+    std::process::exit(0);
+}
+
+/// One session, until it is lost.
+async fn live(url: &str, name: &str, interval: Duration, seed: u64) -> Result<(), Error> {
+    let bmdb = Bmdb::connect(config(url, name, interval)).await?;
+    let session = bmdb.start_session().await?;
+    say(&format!("session {}", session.id()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(bmdb.collector().run(CancellationToken::new()));
+    for task in 0..TASKS {
+        let worker = Worker {
+            session: session.clone(),
+            random: fastrand::Rng::with_seed(seed * TASKS + task),
+            pause: Arc::new(interval / 50),
+        };
+        tasks.spawn(worker.work());
+    }
+    session.lost().cancelled().await;
+    say(&format!("lost {}", session.id()));
+    Ok(())
+}
+
+struct Worker {
+    session: Session,
+    random: fastrand::Rng,
+    pause: Arc<Duration>,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        loop {
+            let claimed = match self.random.u8(0..3) {
+                0 => self.round::<Weld>().await,
+                1 => self.round::<Rivet>().await,
+                _ => self.round::<Survey>().await,
+            };
+            match claimed {
+                Ok(true) => {}
+                Ok(false) => tokio::time::sleep(*self.pause / 4).await,
+                Err(error) => {
+                    say(&format!("error {}", word_of(&error)));
+                    tokio::time::sleep(*self.pause).await;
+                }
+            }
+        }
+    }
+
+    async fn round<P: Process>(&mut self) -> Result<bool, Error> {
+        let Some(work) = self.session.claim::<P>().await? else {
+            return Ok(false);
+        };
+        let (machine, fence, id) = (work.machine(), work.fence(), work.id());
+        say(&format!("claimed {machine} {} {fence} {id} {}", P::SLOT, now()));
+        for _ in 0..self.random.u8(0..4) {
+            tokio::time::sleep(self.pause.mul_f64(self.random.f64())).await;
+            let effect = async { say(&format!("effect {machine} {} {fence} {}", P::SLOT, now())) };
+            if let Err(error) = work.guarded(Duration::from_millis(1), effect).await {
+                say(&format!("error {}", word_of(&error)));
+                break;
+            }
+        }
+        if self.random.u8(0..4) == 0 {
+            let outcome = work.transact(async |tx| agent_heartbeat::set(tx, machine).await).await;
+            if let Err(error) = outcome {
+                say(&format!("error {}", word_of(&error)));
+            }
+        }
+        self.end(work).await;
+        Ok(true)
+    }
+
+    async fn end<P: Process>(&mut self, work: Work<P>) {
+        let (machine, id) = (work.machine(), work.id());
+        let event = match self.random.u8(0..100) {
+            0..60 => Event::Finished,
+            60..65 => Event::Failed,
+            65..90 => Event::Canceled,
+            _ => {
+                say(&format!("dropped {id}"));
+                return drop(work);
+            }
+        };
+        say(&format!("ending {id} {event} {}", now()));
+        let outcome: Result<(), Unfinished<P>> = match event {
+            Event::Finished => work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await,
+            Event::Failed => work.fail("a soak's failure").await,
+            _ => work.cancel().await,
+        };
+        let answer = match outcome {
+            Ok(()) => "ended",
+            Err(Unfinished::Unknown { .. }) => "unknown",
+            // Its guard is dropped: it will be canceled.
+            Err(_) => "refused",
+        };
+        say(&format!("{answer} {id} {event}"));
+    }
+}
+
+/// What kind of error it was, in one word.
+fn word_of(error: &Error) -> String {
+    let text = format!("{error:?}");
+    text.chars().take_while(char::is_ascii_alphanumeric).collect()
+}
+
+/// Milliseconds of this machine's clock, which all components and the database share.
+pub(crate) fn now() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("it is after 1970").as_millis()
+}
+
+/// One line, whole, at once: whoever reads it must have it though we are killed next.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    // Nobody listens any more.
+    if written.is_err() {
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,448 @@
+//! Hours of everything that can go wrong, at once: components as processes, each behind a network of its own, killed, frozen, cut off, told lies.
+//!
+//! `cargo run -p bmdb-tests --bin soak -- --minutes 1`. Every component says what it was told; at the end their words are joined with the
+//! database's history. The exit status is 0 only if nothing was wrong.
+
+mod component;
+mod fleet;
+mod ledger;
+mod network;
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bmdb::{Bmdb, CancellationToken, Error, SessionId, machine};
+use bmdb_entity::work_history::Event;
+use clap::{Parser, ValueEnum};
+use harness::{Backend, Proxy, Snapshot, TestDatabase};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
+};
+use tokio::task::JoinSet;
+
+use fleet::Fleet;
+use ledger::Ledger;
+use network::{Tally, disturb, wait};
+
+#[derive(Parser)]
+#[command(name = "soak")]
+struct Cli {
+    /// How long faults are injected.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// How many component processes run at once.
+    #[arg(long, default_value_t = 6)]
+    components: usize,
+    /// How many machines they work on.
+    #[arg(long, default_value_t = 24)]
+    machines: usize,
+    #[arg(long, value_enum, default_value_t = Faults::All)]
+    faults: Faults,
+    /// An empty database: postgres://USER@HOST:PORT/DATABASE or sqlite://FILE?mode=rwc. `postgres` and `sqlite` make one for the occasion.
+    #[arg(long, default_value = "postgres")]
+    database: String,
+    /// What decides the order of things; a random one if none is given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The sessions' interval in milliseconds.
+    #[arg(long, default_value_t = 2000)]
+    interval: u64,
+    /// How many faults a second the networks inject, all together.
+    #[arg(long, default_value_t = 12.0)]
+    rate: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Faults {
+    /// Networks, COMMITs, connections, processes, operators.
+    All,
+    /// Nothing is disturbed.
+    None,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, url, name, interval, seed] = arguments.as_slice()
+        && word == "component"
+    {
+        let interval = Duration::from_millis(interval.parse().expect("we wrote a number"));
+        component::run(url, name, interval, seed.parse().expect("we wrote a number")).await;
+        return ExitCode::SUCCESS;
+    }
+    match soak(&Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprintln!("  {error}");
+                source = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs it all; whether nothing was wrong.
+async fn soak(cli: &Cli) -> Result<bool, Failure> {
+    let seed = cli.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    let interval = Duration::from_millis(cli.interval);
+    println!("soak: seed {seed}");
+    let own;
+    let url = match cli.database.as_str() {
+        "postgres" | "sqlite" => {
+            let backend = if cli.database == "sqlite" {
+                Backend::Sqlite
+            } else {
+                Backend::Postgres
+            };
+            own = TestDatabase::migrated(backend).await;
+            own.url()
+        }
+        url => {
+            bmdb_migration::up(url, None).await?;
+            url
+        }
+    };
+    let sqlite = url.starts_with("sqlite:");
+    let bmdb = Bmdb::connect(component::config(url, "soak", interval)).await?;
+    provide(&bmdb, cli.machines).await?;
+    let raw = sea_orm::Database::connect(sea_orm::ConnectOptions::new(url).sqlx_logging(false).to_owned()).await?;
+    // One that is never disturbed, so that take-overs have a bound.
+    let over = CancellationToken::new();
+    let collecting = JoinSet::from_iter([bmdb.collector().run(over.clone())]);
+
+    let mut proxies = Vec::new();
+    let mut urls = Vec::new();
+    for _ in 0..cli.components {
+        if sqlite {
+            urls.push(url.to_owned());
+        } else {
+            let proxy = Proxy::to(url).await;
+            urls.push(proxy.url().to_owned());
+            proxies.push(proxy);
+        }
+    }
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let mut soak = Soak {
+        fleet: Fleet::start(urls, interval, seed),
+        ledger: Ledger::default(),
+        random: fastrand::Rng::with_seed(seed),
+        bmdb,
+        raw,
+        proxies,
+        tally,
+        interval,
+        sqlite,
+        began: Instant::now(),
+        disturbed: Duration::ZERO,
+    };
+    let time = Duration::from_secs_f64(cli.minutes * 60.0);
+    soak.run(cli, seed, time).await;
+    let converged = soak.calm_down().await;
+    over.cancel();
+    collecting.join_all().await;
+    soak.report(converged, seed).await
+}
+
+async fn provide(bmdb: &Bmdb, machines: usize) -> Result<(), Error> {
+    let session = bmdb.start_session().await?;
+    let provide = async |tx: &bmdb::Tx| {
+        for nth in 0..machines {
+            let new = machine::NewMachine {
+                provider: "soak".to_owned(),
+                provider_id: format!("m{nth}"),
+                ..Default::default()
+            };
+            machine::provide(tx, new).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    session.transact(provide).await?;
+    session.close().await
+}
+
+struct Soak {
+    fleet: Fleet,
+    ledger: Ledger,
+    random: fastrand::Rng,
+    bmdb: Bmdb,
+    raw: DatabaseConnection,
+    proxies: Vec<Proxy>,
+    tally: Arc<Mutex<Tally>>,
+    interval: Duration,
+    sqlite: bool,
+    began: Instant,
+    /// For how long there were faults.
+    disturbed: Duration,
+}
+
+/// What happens to processes and connections, and how often on average.
+const DEEDS: [(Deed, Duration); 5] = [
+    (Deed::Kill, Duration::from_secs(6)),
+    (Deed::Freeze, Duration::from_secs(11)),
+    (Deed::Cut, Duration::from_secs(5)),
+    (Deed::EndBackend, Duration::from_secs(2)),
+    (Deed::Break, Duration::from_secs(17)),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Kill,
+    Freeze,
+    /// All connections of a component, or on SQLite the file is locked for a while.
+    Cut,
+    EndBackend,
+    Break,
+}
+
+impl Soak {
+    async fn run(&mut self, cli: &Cli, seed: u64, time: Duration) {
+        let disturbed = cli.faults == Faults::All;
+        if disturbed {
+            let every = Duration::from_secs_f64(cli.components as f64 / cli.rate);
+            for (nth, proxy) in self.proxies.iter().enumerate() {
+                disturb(proxy, seed + 1000 + nth as u64, every, Arc::clone(&self.tally));
+            }
+        }
+        let mut due = DEEDS.map(|(_, mean)| Instant::now() + wait(&mut self.random, mean));
+        let mut shown = Instant::now();
+        while self.began.elapsed() < time {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.fleet.listen(&mut self.ledger);
+            self.fleet.wake(Instant::now());
+            for (due, (deed, mean)) in std::iter::zip(&mut due, DEEDS) {
+                if disturbed && *due <= Instant::now() {
+                    *due = Instant::now() + wait(&mut self.random, mean);
+                    self.commit(deed).await;
+                }
+            }
+            let pause = if std::io::stdout().is_terminal() { 1 } else { 30 };
+            if shown.elapsed() > Duration::from_secs(pause) {
+                shown = Instant::now();
+                self.show();
+            }
+        }
+    }
+
+    async fn commit(&mut self, deed: Deed) {
+        let place = self.random.usize(..self.fleet.len());
+        let name = match (deed, self.proxies.get(place)) {
+            (Deed::Kill, _) => {
+                self.fleet.kill(place);
+                "process killed"
+            }
+            (Deed::Freeze, _) => {
+                let time = self.interval.mul_f64(0.2 + 2.0 * self.random.f64());
+                self.fleet.freeze(place, time, &mut self.ledger);
+                "process frozen"
+            }
+            (Deed::Cut, Some(proxy)) => {
+                proxy.cut();
+                "network cut"
+            }
+            (Deed::Cut | Deed::EndBackend, None) => {
+                self.lock_file().await;
+                "file locked"
+            }
+            (Deed::EndBackend, Some(_)) => {
+                const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND pid <> pg_backend_pid() AND application_name LIKE 'bmdb soak-%' ORDER BY random() LIMIT 1";
+                if let Err(error) = self.raw.execute_unprepared(END).await {
+                    eprintln!("soak: a backend was not ended: {error}");
+                }
+                "backend ended"
+            }
+            (Deed::Break, _) => {
+                self.break_one().await;
+                "session broken"
+            }
+        };
+        self.tally
+            .lock()
+            .expect("nothing panics while it holds this lock")
+            .count(name);
+    }
+
+    /// An operator breaks a session of a component.
+    async fn break_one(&mut self) {
+        let sessions = bmdb_entity::session::Entity::find().all(&self.raw).await;
+        let Ok(sessions) = sessions else { return };
+        let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
+        if !ids.is_empty() {
+            let broken = self.bmdb.break_session(ids[self.random.usize(..ids.len())]).await;
+            if let Err(error) = broken {
+                eprintln!("soak: a session was not broken: {error}");
+            }
+        }
+    }
+
+    /// Keeps everybody from writing for a while.
+    async fn lock_file(&mut self) {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        if let Ok(tx) = self.raw.begin_with_options(options).await {
+            tokio::time::sleep(Duration::from_millis(self.random.u64(10..400))).await;
+            if let Err(error) = tx.commit().await {
+                eprintln!("soak: the file's lock did not end: {error}");
+            }
+        }
+    }
+
+    fn show(&self) {
+        let tally = self
+            .tally
+            .lock()
+            .expect("nothing panics while it holds this lock")
+            .clone();
+        let line = format!(
+            "{:>5} s  {} operations  {} faults  {} ambiguous commits  {} kills  {} sessions lost  {} wrong",
+            self.began.elapsed().as_secs(),
+            self.ledger.operations,
+            tally.all(),
+            tally.ambiguous,
+            self.fleet.kills.len(),
+            self.ledger.sessions_lost,
+            self.ledger.wrong.len(),
+        );
+        if std::io::stdout().is_terminal() {
+            print!("\r{line}\x1b[K");
+        } else {
+            println!("{line}");
+        }
+        if let Err(error) = std::io::stdout().flush() {
+            eprintln!("soak: {error}");
+        }
+    }
+
+    /// The faults stop. Then the components must work on, and after their end everything they held must come free.
+    async fn calm_down(&mut self) -> bool {
+        self.disturbed = self.began.elapsed();
+        for proxy in &self.proxies {
+            proxy.calm();
+            // What is half-open would stay so: a fault that has not stopped.
+            proxy.cut();
+        }
+        self.fleet.wake(Instant::now() + Duration::from_secs(3600));
+        tokio::time::sleep(2 * self.interval).await;
+        self.fleet.listen(&mut self.ledger);
+        let before = self.ledger.claims();
+        tokio::time::sleep(2 * self.interval).await;
+        self.fleet.listen(&mut self.ledger);
+        if self.ledger.claims() == before {
+            self.ledger
+                .wrong
+                .push("nothing was claimed after the faults had stopped".to_owned());
+        }
+        self.fleet.end(&mut self.ledger);
+        let limit = Instant::now() + self.bound() + Duration::from_secs(5);
+        loop {
+            let works = bmdb_entity::work::Entity::find().count(&self.raw).await;
+            let sessions = bmdb_entity::session::Entity::find().count(&self.raw).await;
+            if let (Ok(0), Ok(0)) = (works, sessions) {
+                return true;
+            }
+            if Instant::now() > limit {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How long after its holder's end a machine may be held: the interval, two sweeps of the collector, one interval more when it brakes, and a
+    /// statement's limit when it must wait for a transaction on a dead connection.
+    fn bound(&self) -> Duration {
+        self.interval * 2 + self.interval / 4 * 2 + self.interval / 4
+    }
+
+    async fn report(mut self, converged: bool, seed: u64) -> Result<bool, Failure> {
+        let snapshot = Snapshot::of(&self.raw).await;
+        let tally = self
+            .tally
+            .lock()
+            .expect("nothing panics while it holds this lock")
+            .clone();
+        let (take_overs, worst) = self.take_overs(&snapshot);
+        let mut wrong = self.ledger.check(&snapshot);
+        if !converged {
+            wrong.push("the dead still hold works or sessions".to_owned());
+        }
+        // One second for what a busy machine adds.
+        if worst > self.bound() + Duration::from_secs(1) {
+            wrong.push(format!("a take-over took {worst:?}"));
+        }
+        let seconds = self.disturbed.as_secs_f64();
+        println!();
+        println!("backend          {}", if self.sqlite { "SQLite" } else { "PostgreSQL" });
+        println!("time             {seconds:.0} s of faults");
+        println!("operations       {}", self.ledger.operations);
+        println!("history rows     {}", snapshot.history.len());
+        println!(
+            "faults           {} ({:.1} a second)",
+            tally.all(),
+            tally.all() as f64 / seconds
+        );
+        for (kind, times) in &tally.by_kind {
+            println!("  {times:>6}  {kind}");
+        }
+        println!("errors told      {}", self.ledger.errors.values().sum::<u64>());
+        for (kind, times) in &self.ledger.errors {
+            println!("  {times:>6}  {kind}");
+        }
+        let unknown = self.ledger.unknown;
+        println!(
+            "ambiguous        {} commits; {unknown} answers left open, all closed by history",
+            tally.ambiguous
+        );
+        println!("sessions lost    {}", self.ledger.sessions_lost);
+        println!(
+            "late effects     {} refused by their fence",
+            self.ledger.late_effects_refused
+        );
+        println!("kills            {}", self.fleet.kills.len());
+        println!(
+            "take-overs       {take_overs}, the longest {:.2} s of at most {:.2} s",
+            worst.as_secs_f64(),
+            self.bound().as_secs_f64()
+        );
+        println!("violations       {}", wrong.len());
+        for what in wrong.iter().take(20) {
+            println!("  {what}");
+        }
+        println!("seed             {seed}");
+        self.bmdb.close().await;
+        Ok(wrong.is_empty())
+    }
+
+    /// How many works of killed processes were expired, and the longest time from a kill to that.
+    fn take_overs(&mut self, snapshot: &Snapshot) -> (usize, Duration) {
+        let expired: HashMap<_, _> = snapshot
+            .history
+            .iter()
+            .filter(|row| row.event == Event::Expired)
+            .map(|row| (row.work_id, row.at.timestamp_millis()))
+            .collect();
+        let (mut count, mut worst) = (0, Duration::ZERO);
+        for (process, killed) in &self.fleet.kills {
+            for work in self.ledger.held_by(*process) {
+                let at = expired.get(&work).and_then(|at| u128::try_from(*at).ok());
+                // Expired before the kill: it had been frozen, or broken.
+                if let Some(took) = at.and_then(|at| at.checked_sub(*killed)) {
+                    count += 1;
+                    worst = worst.max(Duration::from_millis(u64::try_from(took).unwrap_or(u64::MAX)));
+                }
+            }
+        }
+        (count, worst)
+    }
+}
