@@ -11,6 +11,7 @@ mod faults;
 mod migration;
 mod roles;
 mod runner;
+mod schedules;
 mod session;
 mod sql;
 mod stress;
