@@ -66,7 +66,7 @@ on_each_backend! {
     }
 
     async fn status_writes_nothing(db: TestDatabase) {
-        let empty = TestDatabase::empty(db.backend()).await;
+        let empty = db.empty_beside().await;
         if db.backend() == Backend::Sqlite {
             let error = bmdb_migration::status(empty.url()).await.expect_err("there is no file");
             assert!(matches!(error, Error::Missing { what: "file", .. }), "{error}");
