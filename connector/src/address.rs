@@ -23,21 +23,31 @@ impl Address {
             });
         };
         match scheme {
-            "sqlite" if rest.contains(":memory:") || rest.contains("mode=memory") => Err(ConfigError::InMemory),
             "sqlite" if rest.trim_start_matches('/').split('?').next() == Some("") => Err(ConfigError::Url {
                 reason: "it names no file",
             }),
-            "sqlite" => SqliteConnectOptions::from_str(url)
-                .map(|options| Self::Sqlite(Box::new(options)))
-                .map_err(|_hides_the_url| ConfigError::Url {
-                    reason: "a parameter after the file is not one of SQLite's",
-                }),
+            "sqlite" => Self::sqlite(url),
             "postgres" | "postgresql" => Self::postgres(config),
             // An unknown scheme is short; anything longer may be a password in the wrong place.
             _ => Err(ConfigError::Scheme {
                 scheme: scheme.chars().take(16).collect(),
             }),
         }
+    }
+
+    fn sqlite(url: &str) -> Result<Self, ConfigError> {
+        let options = SqliteConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
+            reason: "a parameter after the file is not one of SQLite's",
+        })?;
+        let file = options.get_filename().to_string_lossy();
+        // Looked at as the driver reads it: the URL may spell it with percent signs.
+        let in_memory = url::form_urlencoded::parse(url.split_once('?').map_or("", |(_, query)| query).as_bytes())
+            .any(|(name, value)| name == "mode" && value == "memory");
+        if in_memory || url.contains(":memory:") || file.contains(":memory:") {
+            return Err(ConfigError::InMemory);
+        }
+        check_readable(&file)?;
+        Ok(Self::Sqlite(Box::new(options)))
     }
 
     fn postgres(config: &Config) -> Result<Self, ConfigError> {
@@ -54,6 +64,17 @@ impl Address {
                 reason: "it names no database",
             });
         }
+        // What follows a `/` in a password that is not encoded would be shown as the database's name.
+        if parsed.path().contains('@') {
+            return Err(ConfigError::Url {
+                reason: "there is an @ after its first /; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
+            });
+        }
+        if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {
+            return Err(ConfigError::Url {
+                reason: "a parameter is not one that the driver knows",
+            });
+        }
         let mut options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
             reason: "a parameter has a value that PostgreSQL does not know, such as sslmode",
         })?;
@@ -65,6 +86,8 @@ impl Address {
         }
         let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
         let host = options.get_host();
+        check_readable(host)?;
+        check_readable(options.get_database().unwrap_or_default())?;
         if !verified && !config.allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
             return Err(ConfigError::Plaintext { host: host.to_owned() });
         }
@@ -75,14 +98,32 @@ impl Address {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Sqlite(options) => format!("sqlite://{}", options.get_filename().display()),
-            Self::Postgres(options) => format!(
-                "postgres://{}:{}/{}",
-                options.get_host(),
-                options.get_port(),
-                options.get_database().unwrap_or_default()
-            ),
+            Self::Postgres(options) => {
+                let database = options.get_database().unwrap_or_default();
+                match options.get_socket() {
+                    Some(socket) => format!("postgres://{}:{}/{database}", socket.display(), options.get_port()),
+                    None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
+                }
+            }
         }
     }
+}
+
+/// Whether the driver knows a parameter. It would log any other with its value, which may be a password.
+fn is_known(parameter: &str) -> bool {
+    const KNOWN: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity \
+                         host hostaddr port dbname user password application_name options";
+    parameter.starts_with("options[") || KNOWN.split(' ').any(|known| known == parameter)
+}
+
+/// Names are shown in errors and logs: they must not be able to forge a line.
+fn check_readable(name: &str) -> Result<(), ConfigError> {
+    if name.chars().any(char::is_control) {
+        return Err(ConfigError::Url {
+            reason: "a name in it holds a control character",
+        });
+    }
+    Ok(())
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -126,12 +167,23 @@ mod tests {
             "sqlite:",
             "sqlite://?mode=rwc",
             "sqlite::memory:",
+            "sqlite://%3Amemory%3A",
+            "sqlite://x?mode=%6Demory",
+            "sqlite://x%0d%0acanary",
             "sqlite://x?mode=canary",
             "mysql://user:canary@localhost/bmdb",
             "cockroachdb://user:canary@localhost/bmdb",
             "postgres://user:canary@localhost",
             "postgres://user:canary@localhost:99999/bmdb",
             "postgres://user:canary@localhost/bmdb?sslmode=canary",
+            // Read as the host `user`, the port 12 and the database `canary@localhost/bmdb`.
+            "postgres://localhost:12/canary@localhost/bmdb",
+            "postgres://user:canary@localhost/bmdb?sslpassword=canary",
+            "postgres://user@localhost/bmdb?pasword=canary",
+            "postgres://user:canary@localhost/bm%0d%0adb",
+            "postgres://user:canary@localhost/bmdb?host=a%0ab&sslmode=verify-full",
+            "postgres://user:canary@localhost/bmdb?host=db.example",
+            "postgres://user:canary@db.example/bmdb?sslmode=verify-full&sslmode=disable",
             "postgres://user:canary@db.example/bmdb",
             "postgres://user:canary@db.example/bmdb?sslmode=require",
             "postgres://user:canary@127.0.0.1.example/bmdb",

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use sea_orm_migration::sea_orm::DatabaseConnection;
-use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection};
 
@@ -43,15 +43,21 @@ impl Target {
         match scheme {
             "sqlite" => {
                 let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
-                if file.contains(":memory:") || query.contains("mode=memory") {
-                    return Err(wrong("a database in memory is gone when the migrator ends"));
-                }
                 if file.trim_start_matches('/').is_empty() {
                     return Err(wrong("it names no file"));
                 }
                 let options = SqliteConnectOptions::from_str(url)
                     .map_err(|_quotes_the_url| wrong("a parameter after the file is not one of SQLite's"))?;
-                let may_create = !query.contains("mode=rw") || query.contains("mode=rwc");
+                // Looked at as the driver reads it: the URL may spell it with percent signs.
+                let mode = |word: &str| {
+                    url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "mode" && value == word)
+                };
+                let path = options.get_filename().to_string_lossy();
+                if mode("memory") || file.contains(":memory:") || path.contains(":memory:") {
+                    return Err(wrong("a database in memory is gone when the migrator ends"));
+                }
+                check_readable(&path)?;
+                let may_create = mode("rwc") || !(mode("rw") || mode("ro"));
                 Ok(Self::Sqlite { options, may_create })
             }
             "postgres" | "postgresql" => {
@@ -63,11 +69,21 @@ impl Target {
                 if parsed.path().trim_start_matches('/').is_empty() {
                     return Err(wrong("it names no database"));
                 }
+                // What follows a `/` in a password that is not encoded would be shown as the database's name.
+                if parsed.path().contains('@') {
+                    return Err(wrong(
+                        "there is an @ after its first /; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
+                    ));
+                }
+                if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {
+                    return Err(wrong("a parameter is not one that the driver knows"));
+                }
                 let options = PgConnectOptions::from_str(url)
                     .map_err(|_quotes_the_url| wrong("a parameter has a value that PostgreSQL does not know"))?;
-                let verified = parsed
-                    .query_pairs()
-                    .any(|(name, value)| name == "sslmode" && value.eq_ignore_ascii_case("verify-full"));
+                check_readable(options.get_host())?;
+                check_readable(options.get_database().unwrap_or_default())?;
+                // The driver's own reading: of several sslmodes the last counts.
+                let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
                 if !verified
                     && !allow_plaintext
                     && options.get_socket().is_none()
@@ -89,12 +105,13 @@ impl Target {
     fn describe(&self) -> String {
         match self {
             Self::Sqlite { options, .. } => format!("sqlite://{}", options.get_filename().display()),
-            Self::Postgres(options) => format!(
-                "postgres://{}:{}/{}",
-                options.get_host(),
-                options.get_port(),
-                options.get_database().unwrap_or_default()
-            ),
+            Self::Postgres(options) => {
+                let database = options.get_database().unwrap_or_default();
+                match options.get_socket() {
+                    Some(socket) => format!("postgres://{}:{}/{database}", socket.display(), options.get_port()),
+                    None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
+                }
+            }
         }
     }
 
@@ -127,6 +144,23 @@ fn without_component_settings(url: &str) -> (String, bool) {
         format!("{base}?{}", drivers.join("&"))
     };
     (url, ours.contains(&"bmdb.allow_plaintext=true"))
+}
+
+/// Whether the driver knows a parameter. It would log any other with its value, which may be a password.
+fn is_known(parameter: &str) -> bool {
+    const KNOWN: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity \
+                         host hostaddr port dbname user password application_name options";
+    parameter.starts_with("options[") || KNOWN.split(' ').any(|known| known == parameter)
+}
+
+/// Names are shown in errors and logs: they must not be able to forge a line.
+fn check_readable(name: &str) -> Result<(), Error> {
+    if name.chars().any(char::is_control) {
+        return Err(Error::Url {
+            reason: "a name in it holds a control character",
+        });
+    }
+    Ok(())
 }
 
 fn is_this_machine(host: &str) -> bool {

@@ -6,6 +6,7 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::cluster::Cluster;
 use crate::postgres;
 
 /// Which kind of database.
@@ -21,6 +22,8 @@ pub enum Backend {
 #[derive(Debug)]
 pub struct TestDatabase {
     url: String,
+    /// The same for tests themselves: not trapped, without settings of components.
+    raw_url: String,
     place: Place,
 }
 
@@ -28,6 +31,7 @@ pub struct TestDatabase {
 enum Place {
     Sqlite(#[expect(dead_code, reason = "held so that the folder lives as long as the database")] TempDir),
     Postgres { name: String },
+    Cluster { cluster: Cluster, name: String },
 }
 
 /// The file of a migrated SQLite database.
@@ -50,11 +54,18 @@ impl TestDatabase {
         }
     }
 
-    /// A new PostgreSQL database whose URL has components send what they would send to CockroachDB.
+    /// A new database, with the whole schema, whose URL has components send what they send to CockroachDB. It is PostgreSQL's, unless
+    /// `BMDB_TEST_COCKROACH_URL` names a cluster.
     ///
     /// # Panics
     /// Panics if there is no server to make it on.
     pub async fn with_cockroach_text() -> Self {
+        if let Some(cluster) = Cluster::named() {
+            let database = on_cluster(cluster).await;
+            let migrated = bmdb_migration::up(&database.url, None).await;
+            migrated.expect("the schema can be made on BMDB_TEST_COCKROACH_URL");
+            return database;
+        }
         let mut database = Self::migrated(Backend::Postgres).await;
         database.url.push_str("?bmdb.dialect=cockroach");
         database
@@ -84,12 +95,23 @@ impl TestDatabase {
         }
     }
 
+    /// A new database without a schema, where this one is.
+    ///
+    /// # Panics
+    /// Panics if there is no server to make it on.
+    pub async fn empty_beside(&self) -> Self {
+        match &self.place {
+            Place::Cluster { cluster, .. } => on_cluster(cluster.clone()).await,
+            _ => Self::empty(self.backend()).await,
+        }
+    }
+
     /// Which kind of database this is.
     #[must_use]
     pub fn backend(&self) -> Backend {
         match self.place {
             Place::Sqlite(_) => Backend::Sqlite,
-            Place::Postgres { .. } => Backend::Postgres,
+            Place::Postgres { .. } | Place::Cluster { .. } => Backend::Postgres,
         }
     }
 
@@ -103,21 +125,21 @@ impl TestDatabase {
     /// that do not count.
     ///
     /// # Panics
-    /// Panics on SQLite, which has no log.
+    /// Panics where there is no log to read: on SQLite and on a cluster.
     #[must_use]
     pub async fn statements(&self) -> Vec<String> {
         let Place::Postgres { name } = &self.place else {
-            panic!("SQLite has no log of statements");
+            panic!("there is no log of statements to read");
         };
         postgres::server().await.statements(name)
     }
 
-    /// A plain SeaORM connection, for looking and for tampering.
+    /// A plain SeaORM connection, for looking and for tampering: the trap for schema changes does not hold it.
     ///
     /// # Panics
     /// Panics if the database does not let us in.
     pub async fn raw(&self) -> DatabaseConnection {
-        let mut options = ConnectOptions::new(self.url.split("?bmdb.").next().unwrap_or_default());
+        let mut options = ConnectOptions::new(&self.raw_url);
         options.max_connections(4).sqlx_logging(false);
         Database::connect(options)
             .await
@@ -127,8 +149,10 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        if let Place::Postgres { name } = &self.place {
-            postgres::drop_database(name.clone());
+        match &self.place {
+            Place::Sqlite(_) => {}
+            Place::Postgres { name } => postgres::drop_database(name.clone()),
+            Place::Cluster { cluster, name } => cluster.drop_database(name),
         }
     }
 }
@@ -139,6 +163,7 @@ fn new_file() -> (TestDatabase, PathBuf) {
     let url = format!("sqlite://{}?mode=rwc", file.display());
     (
         TestDatabase {
+            raw_url: url.clone(),
             url,
             place: Place::Sqlite(folder),
         },
@@ -147,9 +172,20 @@ fn new_file() -> (TestDatabase, PathBuf) {
 }
 
 async fn on_server(name: String) -> TestDatabase {
+    let url = postgres::server().await.url(&name);
     TestDatabase {
-        url: postgres::server().await.url(&name),
+        raw_url: format!("{url}{}", postgres::OFF),
+        url,
         place: Place::Postgres { name },
+    }
+}
+
+async fn on_cluster(cluster: Cluster) -> TestDatabase {
+    let name = cluster.new_database().await;
+    TestDatabase {
+        url: cluster.url(&name),
+        raw_url: cluster.raw_url(&name),
+        place: Place::Cluster { cluster, name },
     }
 }
 

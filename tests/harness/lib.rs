@@ -3,6 +3,7 @@
 //! Every test runs against the real thing. A [`TestDatabase`] is a new PostgreSQL database or a new SQLite file with the whole schema; tests
 //! share nothing and may run side by side. PostgreSQL itself is started once per test process and ends with it.
 
+mod cluster;
 mod database;
 mod history;
 mod on_each_backend;

@@ -4,6 +4,7 @@ mod binaries;
 mod certificates;
 mod sweep;
 mod tls;
+mod trap;
 
 use std::fs;
 use std::net::TcpListener;
@@ -20,10 +21,13 @@ use tokio::sync::{Mutex, OnceCell};
 use binaries::Binaries;
 pub use certificates::Certificates;
 pub use tls::TlsServer;
+pub(crate) use trap::OFF;
 
 /// The folders of servers begin so; the number of the test process follows.
 const PREFIX: &str = "bmdb-tests-postgres-";
 const TEMPLATE: &str = "bmdb_template";
+/// Has no schema of ours, only the trap.
+const EMPTY: &str = "bmdb_empty";
 
 /// Starts the server `$2..` in the folder `$1` and waits until standard input ends: that is when the test process has, be it by SIGKILL.
 const KEEPER: &str = r#"
@@ -56,7 +60,13 @@ pub(crate) async fn server() -> &'static Server {
         .get_or_init(|| async {
             sweep::dead_servers(PREFIX);
             let server = start(None).await;
-            server.statement(&format!("CREATE DATABASE {TEMPLATE}")).await;
+            server
+                .statement(&format!("CREATE DATABASE {EMPTY} TEMPLATE template0"))
+                .await;
+            trap::set(&server.url(EMPTY)).await;
+            server
+                .statement(&format!("CREATE DATABASE {TEMPLATE} TEMPLATE {EMPTY}"))
+                .await;
             let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
             migrated.expect("the schema can be made in a new database");
             server
@@ -74,7 +84,7 @@ impl Server {
     }
 
     pub(crate) async fn empty_database(&self) -> String {
-        self.new_database("template0").await
+        self.new_database(EMPTY).await
     }
 
     async fn new_database(&self, template: &str) -> String {
@@ -82,6 +92,12 @@ impl Server {
         let name = format!("test_{}", self.made.fetch_add(1, Ordering::Relaxed));
         self.statement(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await;
+        if let Some(isolation) = isolation() {
+            self.statement(&format!(
+                "ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'"
+            ))
+            .await;
+        }
         name
     }
 
@@ -117,6 +133,13 @@ impl Server {
     }
 }
 
+/// What `BMDB_TEST_ISOLATION` wants transactions to run at that do not ask for any isolation.
+fn isolation() -> Option<String> {
+    std::env::var("BMDB_TEST_ISOLATION")
+        .ok()
+        .filter(|level| !level.is_empty())
+}
+
 /// Removes a database in a thread of its own: the test's runtime may be ending.
 pub(crate) fn drop_database(name: String) {
     let Some(server) = SERVER.get() else { return };
@@ -130,7 +153,8 @@ pub(crate) fn drop_database(name: String) {
     });
 }
 
-async fn run(url: &str, text: &str) -> Result<(), sqlx::Error> {
+/// Runs one statement on a connection of its own.
+pub(crate) async fn run(url: &str, text: &str) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     connection.execute(AssertSqlSafe(text.to_owned())).await?;
     connection.close().await

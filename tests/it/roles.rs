@@ -26,8 +26,8 @@ on_postgres! {
             "UPDATE work_history SET cause = 'forged'",
             "DELETE FROM work_history",
             "TRUNCATE work_history",
-            "DROP TABLE work_history",
-            "CREATE TABLE mine (id BIGINT PRIMARY KEY)",
+            "DROP TABLE IF EXISTS work_history",
+            "CREATE TABLE IF NOT EXISTS mine (id BIGINT PRIMARY KEY)",
             "DELETE FROM seaql_migrations",
         ] {
             let refused = component.execute_unprepared(forbidden).await.expect_err(forbidden).to_string();

@@ -362,12 +362,3 @@ async fn all_sql_is_what_cockroachdb_takes() {
     })
     .await;
 }
-
-#[test]
-fn cockroachdb_itself_is_not_run() {
-    // Loud on purpose: this suite proves nothing about a real cluster.
-    match std::env::var_os("BMDB_TEST_COCKROACH_URL") {
-        None => eprintln!("CockroachDB: not run (there is none here; its SQL was only linted)"),
-        Some(_) => eprintln!("CockroachDB: not run (running the suite on BMDB_TEST_COCKROACH_URL is not built yet)"),
-    }
-}

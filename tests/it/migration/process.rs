@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use harness::{Backend, TestDatabase, on_each_backend, until};
+use harness::{Backend, on_each_backend, until};
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use tokio::process::Command;
 
@@ -38,7 +38,7 @@ on_each_backend! {
     async fn any_number_of_migrators_may_start_at_once(db: TestDatabase) {
         let complete = dump(&db).await;
         for _ in 0..ROUNDS {
-            let db = TestDatabase::empty(db.backend()).await;
+            let db = db.empty_beside().await;
             let started = (0..MIGRATORS).map(|_| run(migrator(&["up", "-u", db.url()])));
             let ended = futures_util::future::join_all(started).await;
             let mut applied = Vec::new();
@@ -54,7 +54,7 @@ on_each_backend! {
     async fn a_killed_migrator_leaves_what_the_next_can_finish(db: TestDatabase) {
         let complete = dump(&db).await;
         for moment in 0..9 {
-            let db = TestDatabase::empty(db.backend()).await;
+            let db = db.empty_beside().await;
             let mut first = migrator(&["up", "-u", db.url()]).stdout(Stdio::null()).spawn().expect("the binary was built");
             match db.backend() {
                 // All steps are one transaction, which nobody else sees: the process is cut wherever it happens to be.
@@ -77,7 +77,7 @@ on_each_backend! {
     }
 
     async fn the_command_line_speaks_as_sea_orm_cli_does(db: TestDatabase) {
-        let db = TestDatabase::empty(db.backend()).await;
+        let db = db.empty_beside().await;
         // `sea-orm-cli migrate up -n 2 -v -u URL` runs this.
         let mut up = migrator(&["up", "-n", "2", "-v"]);
         up.env("DATABASE_URL", db.url()).env("DATABASE_SCHEMA", "public").env("BMDB_DATABASE_URL", "sqlite:///asked/last");

@@ -66,7 +66,7 @@ on_each_backend! {
     }
 
     async fn status_writes_nothing(db: TestDatabase) {
-        let empty = TestDatabase::empty(db.backend()).await;
+        let empty = db.empty_beside().await;
         if db.backend() == Backend::Sqlite {
             let error = bmdb_migration::status(empty.url()).await.expect_err("there is no file");
             assert!(matches!(error, Error::Missing { what: "file", .. }), "{error}");
@@ -117,7 +117,13 @@ async fn a_wrong_url_is_explained_without_its_password() {
         "postgres://u:canary@/bmdb",
         "postgres://u:canary@db.example/bmdb",
         "postgres://u:canary@db.example/bmdb?sslmode=require",
+        "postgres://u:canary@db.example/bmdb?sslmode=verify-full&sslmode=disable",
         "postgres://u:canary@localhost/bmdb?sslmode=canary",
+        "postgres://u:canary@localhost/bmdb?sslpassword=canary",
+        "postgres://localhost:12/canary@localhost/bmdb",
+        "postgres://u:canary@localhost/bm%0d%0adb",
+        "sqlite://%3Amemory%3A",
+        "sqlite://bmdb.sqlite?mode=%6Demory",
         "sqlite::memory:",
         "sqlite://",
         "sqlite://bmdb.sqlite?password=canary",
