@@ -148,9 +148,14 @@ impl Scene {
     }
 
     async fn prepare(&self, needs: Needs) {
+        // Others are busy in the same database, so it may take a few.
         let claim = async |session: &Session| {
-            let claim = session.claim::<Survey>().on(self.machines[0]).await;
-            claim.expect("nothing fails yet").expect("it is free")
+            loop {
+                match session.claim::<Survey>().on(self.machines[0]).await {
+                    Ok(work) => return work.expect("it is free"),
+                    Err(error) => assert!(matches!(error, Error::Contended { .. }), "{error:?}"),
+                }
+            }
         };
         match needs {
             Needs::Nothing => {}
@@ -321,9 +326,9 @@ fn component(nth: usize) -> String {
 fn config(url: &str, component: String) -> Config {
     Config::new(url, component, "")
         .interval(INTERVAL)
-        .statement_timeout(Duration::from_millis(800))
+        .statement_timeout(Duration::from_millis(1500))
         .acquire_timeout(Duration::from_millis(1500))
-        .retry_budget(Duration::from_secs(4))
+        .retry_budget(Duration::from_secs(6))
         .max_connections(2)
 }
 
