@@ -30,6 +30,7 @@ mod lease;
 mod liveness;
 pub mod machine;
 mod operator;
+mod plain;
 mod process;
 mod release;
 mod runner;
