@@ -7,6 +7,7 @@ mod collect;
 mod crash;
 mod dropped;
 mod eligible;
+mod hostile;
 mod migration;
 mod roles;
 mod runner;
