@@ -6,6 +6,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
 use crate::config::{Config, ConfigError};
+use crate::plain::is_misleading;
 
 /// Where the database is, as the driver takes it.
 pub(crate) enum Address {
@@ -118,9 +119,9 @@ fn is_known(parameter: &str) -> bool {
 
 /// Names are shown in errors and logs: they must not be able to forge a line.
 fn check_readable(name: &str) -> Result<(), ConfigError> {
-    if name.chars().any(char::is_control) {
+    if name.chars().any(is_misleading) {
         return Err(ConfigError::Url {
-            reason: "a name in it holds a control character",
+            reason: "a name in it holds a control character or a mark of direction",
         });
     }
     Ok(())

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::process::known_names;
+use crate::process::{check_name, known_names};
 use crate::tx::Tx;
 
 pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Result<Vec<work_backoff::Model>, Error> {
@@ -22,6 +22,7 @@ pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Res
 
 pub(crate) async fn clear(database: &Database, machine: MachineId, process: &str) -> Result<bool, Error> {
     const CLEAR: &str = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
+    check_name("the name of a process", process)?;
     let known = known_names(database).await?;
     if !known.iter().any(|name| name == process) {
         return Err(Error::UnknownProcess {

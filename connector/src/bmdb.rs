@@ -120,7 +120,7 @@ impl Bmdb {
     /// Lifts the hold on a slot, or with `None` the one on the whole machine. `false`: there was none.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// [`Error::Invalid`] for what names no slot, or when the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future lifts the hold or does not.
@@ -153,7 +153,7 @@ impl Bmdb {
     /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.
     ///
     /// # Errors
-    /// [`Error::UnknownProcess`], or when the database cannot be written.
+    /// [`Error::Invalid`] for what names no process, [`Error::UnknownProcess`], or when the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future forgets the backoff or does not.

@@ -319,7 +319,7 @@ impl Config {
         if !is_plain_text(&self.component, 200) {
             return wrong(
                 "component",
-                &self.component,
+                &self.component.chars().take(100).collect::<String>(),
                 "1 to 200 characters, none of them a control character",
             );
         }

@@ -8,6 +8,7 @@ use sea_orm::{DbErr, RuntimeErr};
 
 use crate::backoff::BackoffError;
 use crate::config::ConfigError;
+use crate::plain::Plain;
 
 /// Why a call to BMDB did not do what it was asked.
 ///
@@ -84,8 +85,9 @@ pub enum Error {
 
     /// The process is registered with another slot: two components that disagree on it would not exclude each other.
     #[error(
-        "process {process} has slot {slot} here, but {registered_by} registered it with slot {registered}; all components must agree, \
-         or the process needs another name"
+        "process {process} has slot {slot} here, but {} registered it with slot {registered}; all components must agree, \
+         or the process needs another name",
+        Plain(registered_by)
     )]
     SlotClash {
         /// The process.
@@ -124,7 +126,11 @@ pub enum Error {
     },
 
     /// Another machine has this provider id already.
-    #[error("provider {provider} has a machine {provider_id} already: it is {machine}")]
+    #[error(
+        "provider {} has a machine {} already: it is {machine}",
+        Plain(provider),
+        Plain(provider_id)
+    )]
     DuplicateProviderId {
         /// The provider.
         provider: String,

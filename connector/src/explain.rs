@@ -10,6 +10,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
 use crate::database::Database;
 use crate::eligible::{Eligible, from_machines};
 use crate::error::Error;
+use crate::plain::Plain;
 use crate::process::Process;
 
 /// Whether a process could claim a machine, and if not, why.
@@ -259,8 +260,8 @@ impl fmt::Display for Explanation {
                 self.slot,
                 holder.claimed_at,
                 holder.fence,
-                holder.component_name,
-                holder.runtime_info,
+                Plain(&holder.component_name),
+                Plain(&holder.runtime_info),
                 holder.session
             )?,
         }
@@ -272,19 +273,19 @@ impl fmt::Display for Explanation {
                     Some(until) => write!(f, "backs off until {until}")?,
                     None => write!(f, "parked")?,
                 }
-                writeln!(f, " after {} failures: {}", backoff.attempts, backoff.cause)?;
+                writeln!(f, " after {} failures: {}", backoff.attempts, Plain(&backoff.cause))?;
             }
         }
         if self.holds.is_empty() {
             writeln!(f, "  [x] no hold")?;
         }
         for hold in &self.holds {
-            write!(f, "  [ ] held by {} ", hold.placed_by)?;
+            write!(f, "  [ ] held by {} ", Plain(&hold.placed_by))?;
             match hold.until {
                 Some(until) => write!(f, "until {until}")?,
                 None => write!(f, "until lifted")?,
             }
-            writeln!(f, ": {}", hold.reason)?;
+            writeln!(f, ": {}", Plain(&hold.reason))?;
         }
         match self.earliest {
             Some(earliest) => writeln!(f, "  earliest: {earliest}"),

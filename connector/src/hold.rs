@@ -133,6 +133,9 @@ pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -
 /// Lifts a hold. `false`: there was none.
 pub(crate) async fn lift(database: &Database, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
     const LIFT: &str = "DELETE FROM work_hold WHERE machine_id = $1 AND slot = $2";
+    if let Some(slot) = slot {
+        check_name("the name of a slot", slot)?;
+    }
     let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
     let scope = database.scope("lift a hold");
     let lifted = scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?));

@@ -32,6 +32,7 @@ mod limit;
 mod liveness;
 pub mod machine;
 mod operator;
+mod plain;
 mod process;
 mod release;
 mod runner;

@@ -3,7 +3,7 @@
 pub use bmdb_entity::Tag;
 
 use bmdb_entity::MachineId;
-use sea_orm::sea_query::{Expr, OnConflict, Query};
+use sea_orm::sea_query::{Expr, OnConflict, Query, Value};
 use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, IdenStatic, Iterable};
 
 use crate::error::Error;
@@ -28,14 +28,17 @@ use crate::tx::Tx;
 /// ```
 ///
 /// # Errors
-/// [`Error::UnknownMachine`]; [`Error::Database`] when a rule of the tag's table refuses the row.
+/// [`Error::Invalid`] for a text with NUL, which only some databases hold; [`Error::UnknownMachine`]; [`Error::Database`] when a rule of the tag's table refuses the row.
 pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     const DOING: &str = "set a tag";
     let (mut columns, mut values) = (Vec::new(), Vec::new());
     for column in T::Column::iter() {
         let value = match row.get(column) {
             _ if Some(column.as_str()) == T::STATED_AT.as_ref().map(IdenStatic::as_str) => tx.dialect().now_expr(),
-            ActiveValue::Set(value) | ActiveValue::Unchanged(value) => column.save_as(Expr::val(value)),
+            ActiveValue::Set(value) | ActiveValue::Unchanged(value) => {
+                check_value(&value)?;
+                column.save_as(Expr::val(value))
+            }
             ActiveValue::NotSet => continue,
         };
         columns.push(column);
@@ -70,6 +73,27 @@ pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
                 _ => Err(error),
             }
         }
+    }
+}
+
+/// PostgreSQL holds no NUL in texts and JSON; SQLite would.
+fn check_value(value: &Value) -> Result<(), Error> {
+    let text = match value {
+        Value::String(Some(text)) if text.contains('\0') => text.as_str(),
+        Value::Json(Some(json)) if has_nul(json) => "JSON",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid("a tag's value", text, "text without NUL"))
+}
+
+/// Whether a text or a name in it holds NUL.
+pub(crate) fn has_nul(json: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object, String};
+    match json {
+        String(text) => text.contains('\0'),
+        Array(items) => items.iter().any(has_nul),
+        Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
     }
 }
 

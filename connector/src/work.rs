@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::lease::Moment;
 use crate::process::Process;
 use crate::session::Session;
+use crate::tag::has_nul;
 use crate::tx::{Tx, TxClosure, check_not_nested};
 
 /// What names one claim in the database.
@@ -267,7 +268,7 @@ impl<P: Process> Work<P> {
     /// Writes how far the work has come, for people and for the console, to the work's row.
     ///
     /// # Errors
-    /// [`Error::WorkLost`] when the row is gone; [`Error::Invalid`] for a value that is not JSON or over 64 kB.
+    /// [`Error::WorkLost`] when the row is gone; [`Error::Invalid`] for a value that is not JSON, over 64 kB, with NUL, or nested more than 127 deep.
     ///
     /// # Cancel safety
     /// Dropping the future may or may not write.
@@ -277,8 +278,14 @@ impl<P: Process> Work<P> {
         let json = serde_json::to_value(value)
             .map_err(|error| Error::invalid("progress", &error.to_string(), "a value that JSON can hold"))?;
         let text = json.to_string();
-        if text.len() > LONGEST || text.contains("\\u0000") {
-            return Err(Error::invalid("progress", &text, "at most 64 kB of JSON without NUL"));
+        // What nests too deep could be written and then not be read by anybody.
+        let readable = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        if text.len() > LONGEST || !readable || has_nul(&json) {
+            return Err(Error::invalid(
+                "progress",
+                &text,
+                "at most 64 kB of JSON without NUL, nested at most 127 deep",
+            ));
         }
         check_not_nested()?;
         let core = self.session().core();

@@ -153,11 +153,15 @@ fn is_known(parameter: &str) -> bool {
     parameter.starts_with("options[") || KNOWN.split(' ').any(|known| known == parameter)
 }
 
-/// Names are shown in errors and logs: they must not be able to forge a line.
+/// Names are shown in errors and logs: they must not be able to forge a line or turn one round.
 fn check_readable(name: &str) -> Result<(), Error> {
-    if name.chars().any(char::is_control) {
+    let is_mark = |character| matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if name
+        .chars()
+        .any(|character| character.is_control() || is_mark(character))
+    {
         return Err(Error::Url {
-            reason: "a name in it holds a control character",
+            reason: "a name in it holds a control character or a mark of direction",
         });
     }
     Ok(())

@@ -8,6 +8,7 @@ mod crash;
 mod dropped;
 mod eligible;
 mod faults;
+mod hostile;
 mod migration;
 mod roles;
 mod runner;
