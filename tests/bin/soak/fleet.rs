@@ -27,6 +27,8 @@ pub(crate) struct Fleet {
     listeners: Vec<JoinHandle<()>>,
     /// Which process was killed when.
     pub(crate) kills: Vec<(usize, u128)>,
+    /// From when until when some process was frozen.
+    pub(crate) freezes: Vec<(u128, u128)>,
 }
 
 impl Fleet {
@@ -41,6 +43,7 @@ impl Fleet {
             sayer,
             listeners: Vec::new(),
             kills: Vec::new(),
+            freezes: Vec::new(),
         };
         for url in urls {
             let (process, child) = fleet.spawn(&url);
@@ -109,6 +112,7 @@ impl Fleet {
         if component.wakes.is_none() {
             ledger.froze(component.process, now());
             signal(&component.child, "STOP");
+            self.freezes.push((now(), now() + time.as_millis()));
             component.wakes = Some(Instant::now() + time);
         }
     }

@@ -365,6 +365,19 @@ impl Soak {
         self.interval * 2 + self.interval / 4 * 2 + self.interval / 4
     }
 
+    /// How much of this time a frozen process may have kept everybody from writing, as a writer of SQLite does; it then also costs the living
+    /// their sessions, for which the collector brakes once more.
+    fn stalled(&self, from: u128, to: u128) -> Duration {
+        if !self.sqlite {
+            return Duration::ZERO;
+        }
+        let overlap =
+            |(start, end): &(u128, u128)| (*end.min(&to)).checked_sub(*start.max(&from)).filter(|time| *time > 0);
+        let stalls = self.fleet.freezes.iter().filter_map(overlap);
+        let stalled = |time| Duration::from_millis(u64::try_from(time).unwrap_or(u64::MAX)) + self.interval;
+        stalls.map(stalled).sum()
+    }
+
     async fn report(mut self, converged: bool, seed: u64) -> Result<bool, Failure> {
         let snapshot = Snapshot::of(&self.raw).await;
         let tally = self
@@ -424,7 +437,7 @@ impl Soak {
         Ok(wrong.is_empty())
     }
 
-    /// How many works of killed processes were expired, and the longest time from a kill to that.
+    /// How many works of killed processes were expired, and the longest time from a kill to that, less what frozen writers of SQLite cost.
     fn take_overs(&mut self, snapshot: &Snapshot) -> (usize, Duration) {
         let expired: HashMap<_, _> = snapshot
             .history
@@ -437,9 +450,10 @@ impl Soak {
             for work in self.ledger.held_by(*process) {
                 let at = expired.get(&work).and_then(|at| u128::try_from(*at).ok());
                 // Expired before the kill: it had been frozen, or broken.
-                if let Some(took) = at.and_then(|at| at.checked_sub(*killed)) {
+                if let Some((at, took)) = at.and_then(|at| Some((at, at.checked_sub(*killed)?))) {
                     count += 1;
-                    worst = worst.max(Duration::from_millis(u64::try_from(took).unwrap_or(u64::MAX)));
+                    let took = Duration::from_millis(u64::try_from(took).unwrap_or(u64::MAX));
+                    worst = worst.max(took.saturating_sub(self.stalled(*killed, at)));
                 }
             }
         }
