@@ -116,7 +116,7 @@ impl Model for Protocol {
         vec![state]
     }
 
-    /// Every action that has a subject; [`step`](Self::step) knows which can happen.
+    /// Every action that has a subject; `step` knows which can happen.
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         actions.push(Action::Tick);
         match self.config.clock {

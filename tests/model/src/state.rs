@@ -1,6 +1,6 @@
 //! One state of the world: what the database holds, what each component knows, and what is on its way between them.
 //!
-//! Times are relative: a lease says how many ticks are left, not when it ends. Fences are ranks: see [`symmetry`](crate::symmetry). Both keep the
+//! Times are relative: a lease says how many ticks are left, not when it ends. Fences are ranks: see the module `symmetry`. Both keep the
 //! number of states finite although time and fences grow without bound.
 
 use crate::property::Violation;
