@@ -29,6 +29,10 @@ impl Address {
             }),
             "sqlite" => Self::sqlite(url),
             "postgres" | "postgresql" => Self::postgres(config),
+            // What stands before the first colon of anything else may be half a password.
+            _ if !rest.starts_with("//") => Err(ConfigError::Url {
+                reason: "its scheme is none of ours",
+            }),
             // An unknown scheme is short; anything longer may be a password in the wrong place.
             _ => Err(ConfigError::Scheme {
                 scheme: scheme.chars().take(16).collect(),
@@ -165,6 +169,7 @@ mod tests {
         for url in [
             "",
             "canary",
+            "canary:canary",
             "sqlite:",
             "sqlite://?mode=rwc",
             "sqlite::memory:",

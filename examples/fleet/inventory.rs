@@ -249,6 +249,8 @@ impl Read for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::Config as Cases;
 
     /// The machines of `text`, and what was wrong after them.
     fn read(name: &str, text: &[u8]) -> (Vec<Row>, Option<String>) {
@@ -370,6 +372,46 @@ mod tests {
                 "{expected}\n{wrong} after {}",
                 rows.len()
             );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(Cases { cases: 256, failure_persistence: None, ..Cases::default() })]
+
+        #[test]
+        fn any_bytes_are_machines_or_an_error_with_its_line(
+            name in prop_oneof!["m", "m\\.csv", "m\\.jsonl", "\\PC{0,8}"],
+            head in prop_oneof![Just(Vec::new()), Just(b"hwid,address\n".to_vec()), Just(b"{\"hwid\":\"a\"}\n".to_vec()), Just(BOM.to_vec())],
+            parts in proptest::collection::vec(
+                prop_oneof!["[a-z0-9,\"{}:\\[\\] \r\n]{0,12}".prop_map(String::into_bytes), proptest::collection::vec(any::<u8>(), 0..12)],
+                0..12,
+            ),
+        ) {
+            let text = [head, parts.concat()].concat();
+            let lines = text.split(|byte| matches!(byte, b'\n' | b'\r')).count() as u64;
+            let source = Box::new(io::Cursor::new(text.clone()));
+            match Inventory::read(name, source, text.len() as u64, "here") {
+                // Of the whole file, or of its header.
+                Err(error) => prop_assert!(error.line.is_none_or(|line| line == 1), "{error}"),
+                Ok(inventory) => {
+                    let (mut last, mut ended) = (0, false);
+                    for row in inventory {
+                        prop_assert!(!ended, "it goes on after an error");
+                        let line = match row {
+                            Ok((line, machine)) => {
+                                prop_assert!(!machine.provider_id.is_empty());
+                                line
+                            }
+                            Err(error) => {
+                                ended = true;
+                                error.line.expect("an error of a record has its line")
+                            }
+                        };
+                        prop_assert!(line > last && line <= lines, "line {line} after {last} of {lines}");
+                        last = line;
+                    }
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Hostile texts in every field that a user can give: each is stored and read back byte for byte, or refused before anything is written, and on
 //! every database alike. None can forge a line of a log.
 
-mod log;
+pub(crate) mod log;
 
 use bmdb::{
     Bmdb, Eligible, Error, Hold, MachineId, Process, Session, Unfinished, agent_started, machine, provided, tag,

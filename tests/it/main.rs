@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod any_input;
 mod bad_input;
+mod canary;
 mod collect;
 mod crash;
 mod dropped;

@@ -10,8 +10,13 @@ use tempfile::TempDir;
 /// The client's name, which is its role.
 pub(crate) const CLIENT: &str = "secured";
 
-/// Who may connect how: the client only over TLS and with its certificate, everybody else as on the plain server.
-const RULES: &str = "hostssl all secured 127.0.0.1/32 cert\nhost all secured all reject\n";
+/// A role that is known by its password.
+pub(crate) const LOCKED: &str = "locked";
+
+/// Who may connect how: the client only over TLS and with its certificate, another role with its password, everybody else as on the plain
+/// server.
+const RULES: &str =
+    "hostssl all secured 127.0.0.1/32 cert\nhost all secured all reject\nhost all locked all scram-sha-256\n";
 
 /// Certificates and keys as PEM files in a folder that goes when this is dropped.
 #[derive(Debug)]

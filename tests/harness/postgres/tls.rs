@@ -1,15 +1,21 @@
-//! A server that speaks TLS and knows its clients by certificate.
+//! A server that speaks TLS and knows its clients by certificate or password.
 
 use super::{Certificates, Server, TEMPLATE, certificates, start};
 
-/// A server of a test's own that speaks TLS and knows its clients by certificate; it ends with the test process.
+/// A server of a test's own that speaks TLS and knows its clients by certificate or password; it ends when it is dropped.
 #[derive(Debug)]
 pub struct TlsServer {
     server: Server,
     certificates: Certificates,
 }
 
+/// The password of the role that has one.
+const PASSWORD: &str = "nightingale-in-the-mine";
+
 impl TlsServer {
+    /// What stands before the `@` to get in with the right password.
+    pub const LOGIN: &str = "locked:nightingale-in-the-mine";
+
     /// Starts it, with a migrated database.
     ///
     /// # Panics
@@ -20,6 +26,10 @@ impl TlsServer {
         server.statement(&format!("CREATE DATABASE {TEMPLATE}")).await;
         server
             .statement(&format!("CREATE ROLE {} SUPERUSER LOGIN", certificates::CLIENT))
+            .await;
+        let locked = certificates::LOCKED;
+        server
+            .statement(&format!("CREATE ROLE {locked} SUPERUSER LOGIN PASSWORD '{PASSWORD}'"))
             .await;
         let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
         migrated.expect("the schema can be made in a new database");
@@ -34,6 +44,12 @@ impl TlsServer {
             certificates::CLIENT,
             self.server.port
         )
+    }
+
+    /// The URL of the migrated database for the role that has a password; [`LOGIN`](Self::LOGIN) opens it.
+    #[must_use]
+    pub fn locked_url(&self, login: &str) -> String {
+        format!("postgres://{login}@127.0.0.1:{}/{TEMPLATE}", self.server.port)
     }
 
     /// The certificates, as PEM files.
