@@ -27,7 +27,11 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Place {
     Sqlite(#[expect(dead_code, reason = "held so that the folder lives as long as the database")] TempDir),
-    Postgres { name: String },
+    Postgres {
+        name: String,
+    },
+    /// It goes with its server.
+    OwnServer,
 }
 
 /// The file of a migrated SQLite database.
@@ -60,6 +64,11 @@ impl TestDatabase {
         database
     }
 
+    pub(crate) fn of_own_server(url: String) -> Self {
+        let place = Place::OwnServer;
+        Self { url, place }
+    }
+
     /// One more like a migrated one.
     ///
     /// # Panics
@@ -89,7 +98,7 @@ impl TestDatabase {
     pub fn backend(&self) -> Backend {
         match self.place {
             Place::Sqlite(_) => Backend::Sqlite,
-            Place::Postgres { .. } => Backend::Postgres,
+            Place::Postgres { .. } | Place::OwnServer => Backend::Postgres,
         }
     }
 
@@ -103,11 +112,11 @@ impl TestDatabase {
     /// that do not count.
     ///
     /// # Panics
-    /// Panics on SQLite, which has no log.
+    /// Panics on SQLite, which has no log, and for a server of a test's own.
     #[must_use]
     pub async fn statements(&self) -> Vec<String> {
         let Place::Postgres { name } = &self.place else {
-            panic!("SQLite has no log of statements");
+            panic!("only the shared server has a log of statements");
         };
         postgres::server().await.statements(name)
     }

@@ -1,6 +1,6 @@
 //! A server that speaks TLS and knows its clients by certificate.
 
-use super::{Certificates, Server, TEMPLATE, certificates, start};
+use super::{Certificates, Server, Setup, TEMPLATE, certificates, make_cluster, start};
 
 /// A server of a test's own that speaks TLS and knows its clients by certificate; it ends with the test process.
 #[derive(Debug)]
@@ -16,13 +16,18 @@ impl TlsServer {
     /// Panics if there are no programs for it (`tests/run` installs them).
     pub async fn start() -> Self {
         let certificates = Certificates::make();
-        let server = start(Some(&certificates)).await;
-        server.statement(&format!("CREATE DATABASE {TEMPLATE}")).await;
+        let server = start(Setup {
+            cluster: Box::new(|binaries, folder| {
+                make_cluster(binaries, folder);
+                certificates.install(&folder.join("data"))
+            }),
+            ..Setup::default()
+        })
+        .await;
+        server.make_template().await;
         server
             .statement(&format!("CREATE ROLE {} SUPERUSER LOGIN", certificates::CLIENT))
             .await;
-        let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
-        migrated.expect("the schema can be made in a new database");
         Self { server, certificates }
     }
 
@@ -32,7 +37,7 @@ impl TlsServer {
         format!(
             "postgres://{}@{host}:{}/{TEMPLATE}",
             certificates::CLIENT,
-            self.server.port
+            self.server.keeper.port()
         )
     }
 
