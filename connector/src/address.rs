@@ -69,10 +69,10 @@ impl Address {
                 reason: "it names no database",
             });
         }
-        // What follows a `/` in a password that is not encoded would be shown as the database's name.
-        if parsed.path().contains('@') {
+        // A password that is not encoded ends at its first `/` or `#`, and its rest would be shown as a host's or database's name.
+        if parsed.path().contains('@') || parsed.fragment().is_some() {
             return Err(ConfigError::Url {
-                reason: "there is an @ after its first /; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
+                reason: "there is an @ after its first /, or a #; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
             });
         }
         if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {
@@ -184,6 +184,8 @@ mod tests {
             "postgres://user:canary@localhost/bmdb?sslmode=canary",
             // Read as the host `user`, the port 12 and the database `canary@localhost/bmdb`.
             "postgres://localhost:12/canary@localhost/bmdb",
+            "postgres://:p@canary/word#@localhost/",
+            "postgres://user:canary@localhost/bmdb#canary",
             "postgres://user:canary@localhost/bmdb?sslpassword=canary",
             "postgres://user@localhost/bmdb?pasword=canary",
             "postgres://user:canary@localhost/bm%0d%0adb",

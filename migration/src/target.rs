@@ -69,10 +69,10 @@ impl Target {
                 if parsed.path().trim_start_matches('/').is_empty() {
                     return Err(wrong("it names no database"));
                 }
-                // What follows a `/` in a password that is not encoded would be shown as the database's name.
-                if parsed.path().contains('@') {
+                // A password that is not encoded ends at its first `/` or `#`, and its rest would be shown as a host's or database's name.
+                if parsed.path().contains('@') || parsed.fragment().is_some() {
                     return Err(wrong(
-                        "there is an @ after its first /; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
+                        "there is an @ after its first /, or a #; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
                     ));
                 }
                 if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {

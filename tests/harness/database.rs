@@ -30,8 +30,15 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Place {
     Sqlite(#[expect(dead_code, reason = "held so that the folder lives as long as the database")] TempDir),
-    Postgres { name: String },
-    Cluster { cluster: Cluster, name: String },
+    Postgres {
+        name: String,
+    },
+    Cluster {
+        cluster: Cluster,
+        name: String,
+    },
+    /// It goes with its server.
+    OwnServer,
 }
 
 /// The file of a migrated SQLite database.
@@ -69,6 +76,14 @@ impl TestDatabase {
         let mut database = Self::migrated(Backend::Postgres).await;
         database.url.push_str("?bmdb.dialect=cockroach");
         database
+    }
+
+    pub(crate) fn of_own_server(url: String) -> Self {
+        Self {
+            raw_url: format!("{url}{}", postgres::OFF),
+            url,
+            place: Place::OwnServer,
+        }
     }
 
     /// One more like a migrated one.
@@ -111,7 +126,7 @@ impl TestDatabase {
     pub fn backend(&self) -> Backend {
         match self.place {
             Place::Sqlite(_) => Backend::Sqlite,
-            Place::Postgres { .. } | Place::Cluster { .. } => Backend::Postgres,
+            Place::Postgres { .. } | Place::Cluster { .. } | Place::OwnServer => Backend::Postgres,
         }
     }
 
@@ -125,7 +140,7 @@ impl TestDatabase {
     /// that do not count.
     ///
     /// # Panics
-    /// Panics where there is no log to read: on SQLite and on a cluster.
+    /// Panics where there is no log to read: on SQLite, on a cluster and on a server of a test's own.
     #[must_use]
     pub async fn statements(&self) -> Vec<String> {
         let Place::Postgres { name } = &self.place else {
@@ -150,7 +165,7 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         match &self.place {
-            Place::Sqlite(_) => {}
+            Place::Sqlite(_) | Place::OwnServer => {}
             Place::Postgres { name } => postgres::drop_database(name.clone()),
             Place::Cluster { cluster, name } => cluster.drop_database(name),
         }

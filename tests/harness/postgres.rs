@@ -2,17 +2,18 @@
 
 mod binaries;
 mod certificates;
+mod clock;
+mod keeper;
+mod own;
 mod sweep;
 mod tls;
 mod trap;
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
@@ -20,6 +21,9 @@ use tokio::sync::{Mutex, OnceCell};
 
 use binaries::Binaries;
 pub use certificates::Certificates;
+pub use clock::Clock;
+use keeper::Keeper;
+pub use own::{OwnServer, Stop, kill};
 pub use tls::TlsServer;
 pub(crate) use trap::OFF;
 
@@ -29,46 +33,47 @@ const TEMPLATE: &str = "bmdb_template";
 /// Has no schema of ours, only the trap.
 const EMPTY: &str = "bmdb_empty";
 
-/// Starts the server `$2..` in the folder `$1` and waits until standard input ends: that is when the test process has, be it by SIGKILL.
-const KEEPER: &str = r#"
-folder=$1; shift
-"$@" >"$folder/log" 2>&1 &
-server=$!
-cat >/dev/null
-kill -QUIT "$server"
-wait
-rm -rf "$folder"
-"#;
-
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
 /// The running server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    port: u16,
-    folder: PathBuf,
+    keeper: Keeper,
     /// A template can be copied only while nobody is connected to it, so databases are made one after the other.
     making: Mutex<()>,
     made: AtomicU32,
-    /// Held for its standard input: the server ends when that closes, which the system does when we end.
-    _keeper: Child,
+}
+
+/// Makes the cluster in the folder `data` of a folder, and answers the settings that it needs.
+type MakesCluster<'a> = Box<dyn Fn(&Binaries, &Path) -> Vec<String> + Send + Sync + 'a>;
+
+/// How a server differs from others.
+struct Setup<'a> {
+    cluster: MakesCluster<'a>,
+    environment: Vec<(&'static str, String)>,
+    /// The size of a disk of its own at `disk` in its folder, in megabytes.
+    disk: Option<u32>,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self {
+            cluster: Box::new(|binaries, folder| {
+                make_cluster(binaries, folder);
+                Vec::new()
+            }),
+            environment: Vec::new(),
+            disk: None,
+        }
+    }
 }
 
 /// The server of this process; the first call starts it.
 pub(crate) async fn server() -> &'static Server {
     SERVER
         .get_or_init(|| async {
-            sweep::dead_servers(PREFIX);
-            let server = start(None).await;
-            server
-                .statement(&format!("CREATE DATABASE {EMPTY} TEMPLATE template0"))
-                .await;
-            trap::set(&server.url(EMPTY)).await;
-            server
-                .statement(&format!("CREATE DATABASE {TEMPLATE} TEMPLATE {EMPTY}"))
-                .await;
-            let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
-            migrated.expect("the schema can be made in a new database");
+            let server = start(Setup::default()).await;
+            server.make_templates().await;
             server
         })
         .await
@@ -76,7 +81,18 @@ pub(crate) async fn server() -> &'static Server {
 
 impl Server {
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://bmdb@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://bmdb@127.0.0.1:{}/{database}", self.keeper.port())
+    }
+
+    /// Makes the databases that others are copies of: an empty and a migrated one.
+    async fn make_templates(&self) {
+        self.statement(&format!("CREATE DATABASE {EMPTY} TEMPLATE template0"))
+            .await;
+        trap::set(&self.url(EMPTY)).await;
+        self.statement(&format!("CREATE DATABASE {TEMPLATE} TEMPLATE {EMPTY}"))
+            .await;
+        let migrated = bmdb_migration::up(&self.url(TEMPLATE), None).await;
+        migrated.expect("the schema can be made in a new database");
     }
 
     pub(crate) async fn migrated_database(&self) -> String {
@@ -103,7 +119,7 @@ impl Server {
 
     /// Every statement that this database's clients have sent since it was told to log them, as the server wrote it down.
     pub(crate) fn statements(&self, database: &str) -> Vec<String> {
-        let log = fs::read(self.folder.join("log")).expect("the server writes a log");
+        let log = fs::read(self.keeper.folder().join("log")).expect("the server writes a log");
         let log = String::from_utf8_lossy(&log);
         let mut statements: Vec<String> = Vec::new();
         let mut is_ours = false;
@@ -160,7 +176,8 @@ pub(crate) async fn run(url: &str, text: &str) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-async fn start(tls: Option<&Certificates>) -> Server {
+async fn start(setup: Setup<'_>) -> Server {
+    sweep::dead_servers(PREFIX);
     let binaries = Binaries::find();
     let mut log = String::new();
     // Somebody else may take the port between our finding it free and the server's binding it.
@@ -168,52 +185,21 @@ async fn start(tls: Option<&Certificates>) -> Server {
         let folder = TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id()));
         let folder = folder.expect("a temporary folder can be made");
         binaries.hand_over(folder.path());
-        make_cluster(&binaries, folder.path());
-        let settings = tls
-            .map(|tls| tls.install(&folder.path().join("data")))
-            .unwrap_or_default();
+        let settings = (setup.cluster)(&binaries, folder.path());
         // From here on the keeper removes it.
-        let folder = folder.keep();
-        let port = free_port();
-        let mut keeper = keep(&binaries, &folder, port, settings);
-        match started(&folder, port).await {
+        let keeper = Keeper::start(&binaries, folder.keep(), free_port(), settings, &setup);
+        match keeper.answers().await {
             Ok(()) => {
                 return Server {
-                    port,
-                    folder,
+                    keeper,
                     making: Mutex::new(()),
                     made: AtomicU32::new(0),
-                    _keeper: keeper,
                 };
             }
             Err(text) => log = text,
         }
-        drop(keeper.stdin.take());
-        keeper.wait().expect("our own child can be waited for");
     }
     panic!("PostgreSQL does not start; its log:\n{log}");
-}
-
-/// Waits until the server in `folder` answers; the error is its log.
-async fn started(folder: &Path, port: u16) -> Result<(), String> {
-    let url = format!("postgres://bmdb@127.0.0.1:{port}/postgres");
-    let asked = Instant::now();
-    loop {
-        if owns(folder, port) && run(&url, "SELECT").await.is_ok() {
-            return Ok(());
-        }
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        if log.contains("database system is shut down") || asked.elapsed() > Duration::from_secs(60) {
-            return Err(log);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Whether the server that answers on `port` is the one in `folder`: the fourth line of its pid file is its port.
-fn owns(folder: &Path, port: u16) -> bool {
-    let file = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
-    file.lines().nth(3) == Some(port.to_string().as_str())
 }
 
 fn make_cluster(binaries: &Binaries, folder: &Path) {
@@ -226,54 +212,19 @@ fn make_cluster(binaries: &Binaries, folder: &Path) {
         "--locale=C",
         "--no-sync",
     ]);
-    let made = initdb.output().expect("initdb can be started");
-    assert!(
-        made.status.success(),
-        "initdb failed: {}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    done("initdb", initdb);
 }
 
-fn keep(binaries: &Binaries, folder: &Path, port: u16, more: Vec<String>) -> Child {
-    let mut settings = vec![
-        "listen_addresses=127.0.0.1".to_owned(),
-        format!("port={port}"),
-        format!("unix_socket_directories={}", folder.display()),
-    ];
-    // Nothing here outlives the process, so nothing need reach the disk; plans must not depend on when a vacuum came by.
-    settings.extend(
-        [
-            "fsync=off",
-            "synchronous_commit=off",
-            "full_page_writes=off",
-            "autovacuum=off",
-        ]
-        .map(str::to_owned),
+/// Runs one of PostgreSQL's programs to its end.
+fn done(name: &str, mut command: Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+    assert!(
+        output.status.success(),
+        "{name} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
     );
-    // `TestDatabase::statements` reads this form.
-    settings.push("log_line_prefix=%d|".to_owned());
-    settings.extend(["max_connections=400", "shared_buffers=64MB", "timezone=UTC"].map(str::to_owned));
-    settings.extend(more);
-    let postgres = binaries.command("postgres");
-    let mut keeper = Command::new("sh");
-    keeper.args(["-c", KEEPER, "keeper"]).arg(folder);
-    keeper.arg(postgres.get_program()).args(postgres.get_args());
-    for (name, value) in postgres.get_envs() {
-        if let Some(value) = value {
-            keeper.env(name, value);
-        }
-    }
-    keeper.arg("-D").arg(folder.join("data"));
-    for setting in settings {
-        keeper.arg("-c").arg(setting);
-    }
-    // A group of its own, so that Ctrl-C at the terminal ends the tests and lets the keeper clean up.
-    keeper
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
-    keeper.spawn().expect("sh can be started")
 }
 
 fn free_port() -> u16 {

@@ -72,7 +72,7 @@ pub struct Proxy {
 }
 
 pub(crate) struct Shared {
-    server: String,
+    server: Mutex<String>,
     decide: Mutex<Decide>,
     rewrite: Mutex<Option<Rewrite>>,
     connections: AtomicU64,
@@ -84,7 +84,7 @@ pub(crate) struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("server", &self.server)
+            .field("server", &lock(&self.server))
             .finish_non_exhaustive()
     }
 }
@@ -98,10 +98,9 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await;
         let listener = listener.expect("this machine has a loopback address");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let (_, place) = url.split_once('@').expect("a test's URL names a user");
-        let (server, _) = place.split_once('/').expect("a test's URL names a database");
+        let server = server_of(url);
         let shared = Arc::new(Shared {
-            server: server.to_owned(),
+            server: Mutex::new(server.to_owned()),
             decide: Mutex::new(Box::new(|_| Fate::Pass)),
             rewrite: Mutex::new(None),
             connections: AtomicU64::new(0),
@@ -155,6 +154,14 @@ impl Proxy {
         *lock(&self.shared.rewrite) = Some(Box::new(rewrite));
     }
 
+    /// Passes new connections on to the server of `url`, as when a name leads to another server after a fail-over.
+    ///
+    /// # Panics
+    /// Panics if `url` is not one of the harness's.
+    pub fn redirect(&self, url: &str) {
+        server_of(url).clone_into(&mut lock(&self.shared.server));
+    }
+
     /// Breaks every connection. New ones are served.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|times| *times += 1);
@@ -167,7 +174,17 @@ impl Proxy {
     }
 }
 
+/// The host and port in a test's URL.
+fn server_of(url: &str) -> &str {
+    let (_, place) = url.split_once('@').expect("a test's URL names a user");
+    place.split_once('/').expect("a test's URL names a database").0
+}
+
 impl Shared {
+    fn server(&self) -> String {
+        lock(&self.server).clone()
+    }
+
     fn fate_of(&self, passing: &Passing<'_>) -> Fate {
         lock(&self.decide)(passing)
     }

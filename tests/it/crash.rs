@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Error, MachineId, Process, Session, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{session_lease, work, work_hold};
-use harness::{TestDatabase, check_history, on_each_backend, on_postgres, until};
+use harness::{Clock, TestDatabase, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,7 +34,18 @@ pub(crate) struct Component {
 
 impl Component {
     pub(crate) fn start(db: &TestDatabase, interval: Duration, task: &[&str]) -> Self {
+        Self::start_in(&[], db, interval, task)
+    }
+
+    /// With more in its environment.
+    pub(crate) fn start_in(
+        environment: &[(&str, String)],
+        db: &TestDatabase,
+        interval: Duration,
+        task: &[&str],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_component"))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .args([db.url(), &interval.as_millis().to_string()])
             .args(task)
             .stdin(Stdio::piped())
@@ -77,7 +88,13 @@ impl Component {
         lines
     }
 
-    fn tell(&mut self, line: &str) {
+    /// Whether it has loaded this library.
+    pub(crate) fn has_loaded(&self, library: &str) -> bool {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id()));
+        maps.is_ok_and(|maps| maps.contains(library))
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
         writeln!(self.told, "{line}").expect("the component reads its input");
     }
 
@@ -95,6 +112,7 @@ impl Drop for Component {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("a component is left: {error}");
         }
+        Clock::forget(self.child.id());
     }
 }
 

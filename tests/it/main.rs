@@ -15,6 +15,7 @@ mod migration;
 mod roles;
 mod runner;
 mod schedules;
+mod server_faults;
 mod session;
 mod sql;
 mod stress;

@@ -44,8 +44,18 @@ impl Binaries {
         Self { folder, user }
     }
 
+    /// Whether we are root.
+    pub(crate) fn as_root(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// A command that runs the program `name`, as the right user and with the libraries that came with it.
     pub(crate) fn command(&self, name: &str) -> Command {
+        self.command_in(&[], name)
+    }
+
+    /// The same with more in the environment of the program, and only of it: what is preloaded must not run as somebody else first.
+    pub(crate) fn command_in(&self, environment: &[(&str, String)], name: &str) -> Command {
         let program = self.folder.join(name);
         let mut command = match self.user {
             Some(user) => {
@@ -53,11 +63,13 @@ impl Binaries {
                 command
                     .arg(format!("--reuid={user}"))
                     .arg(format!("--regid={}", output("id", &["-g", user])));
-                command.arg("--clear-groups").arg(program);
+                command.args(["--clear-groups", "env"]);
                 command
             }
-            None => Command::new(program),
+            None => Command::new("env"),
         };
+        command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(program);
         let libraries = self.folder.join("../lib");
         // Debian's layout has the folder too, but its programs know where it is.
         if self.folder.ends_with("native/bin") && libraries.is_dir() {

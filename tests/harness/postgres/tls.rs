@@ -1,6 +1,6 @@
 //! A server that speaks TLS and knows its clients by certificate or password.
 
-use super::{Certificates, Server, TEMPLATE, certificates, start};
+use super::{Certificates, Server, Setup, TEMPLATE, certificates, make_cluster, start};
 
 /// A server of a test's own that speaks TLS and knows its clients by certificate or password; it ends when it is dropped.
 #[derive(Debug)]
@@ -22,8 +22,15 @@ impl TlsServer {
     /// Panics if there are no programs for it (`tests/run` installs them).
     pub async fn start() -> Self {
         let certificates = Certificates::make();
-        let server = start(Some(&certificates)).await;
-        server.statement(&format!("CREATE DATABASE {TEMPLATE}")).await;
+        let server = start(Setup {
+            cluster: Box::new(|binaries, folder| {
+                make_cluster(binaries, folder);
+                certificates.install(&folder.join("data"))
+            }),
+            ..Setup::default()
+        })
+        .await;
+        server.make_templates().await;
         server
             .statement(&format!("CREATE ROLE {} SUPERUSER LOGIN", certificates::CLIENT))
             .await;
@@ -31,8 +38,6 @@ impl TlsServer {
         server
             .statement(&format!("CREATE ROLE {locked} SUPERUSER LOGIN PASSWORD '{PASSWORD}'"))
             .await;
-        let migrated = bmdb_migration::up(&server.url(TEMPLATE), None).await;
-        migrated.expect("the schema can be made in a new database");
         Self { server, certificates }
     }
 
@@ -42,14 +47,14 @@ impl TlsServer {
         format!(
             "postgres://{}@{host}:{}/{TEMPLATE}",
             certificates::CLIENT,
-            self.server.port
+            self.server.keeper.port()
         )
     }
 
     /// The URL of the migrated database for the role that has a password; [`LOGIN`](Self::LOGIN) opens it.
     #[must_use]
     pub fn locked_url(&self, login: &str) -> String {
-        format!("postgres://{login}@127.0.0.1:{}/{TEMPLATE}", self.server.port)
+        format!("postgres://{login}@127.0.0.1:{}/{TEMPLATE}", self.server.keeper.port())
     }
 
     /// The certificates, as PEM files.

@@ -34,7 +34,7 @@ async fn talk(shared: &Shared, number: u64, mut client: TcpStream) -> io::Result
         client.write_all(b"N").await?;
         hello = untagged(&mut client).await?;
     }
-    let server = TcpStream::connect(&shared.server).await?;
+    let server = TcpStream::connect(shared.server()).await?;
     server.set_nodelay(true)?;
     let (client_says, client) = client.into_split();
     let (server_says, mut server) = server.into_split();

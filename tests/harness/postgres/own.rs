@@ -1,0 +1,220 @@
+//! A server of a test's own, for what cannot be done to one that others use: stop it, crash it, fill its disk, move its clock, lose it.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
+
+use super::{Clock, Server, Setup, TEMPLATE, done, make_cluster, start};
+use crate::{TestDatabase, until};
+
+/// How long a server may take to stop, start or take over.
+const LONG: Duration = Duration::from_secs(60);
+/// A new database takes 9 MB of it.
+const SMALL_DISK: u32 = 24;
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Connections are ended, everything is written out.
+    Fast,
+    /// Everything is dropped; the next start recovers.
+    Immediate,
+    /// SIGKILL of the process that the others belong to; the next start recovers.
+    Kill,
+}
+
+/// A PostgreSQL server of a test's own, with a migrated database; it ends with the test process, or when it is dropped.
+#[derive(Debug)]
+pub struct OwnServer {
+    server: Server,
+    database: &'static str,
+}
+
+impl OwnServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// Panics if there are no programs for it (`tests/run` installs them).
+    pub async fn start() -> Self {
+        Self::migrated(start(Setup::of_own()).await).await
+    }
+
+    /// Starts one that reads its wall clock from `clock`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn with_clock(clock: &Clock) -> Self {
+        let server = start(Setup {
+            environment: clock.environment(),
+            ..Setup::of_own()
+        });
+        Self::migrated(server.await).await
+    }
+
+    /// Starts one whose database, but not its log of writes, is on a disk of its own with some 14 MB to spare.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start); and if this system lets us mount nothing, not even in a namespace of our own.
+    pub async fn on_small_disk() -> Self {
+        let own = start(Setup {
+            disk: Some(SMALL_DISK),
+            ..Setup::of_own()
+        });
+        let mut own = Self::migrated(own.await).await;
+        let disk = own.server.keeper.folder().join("disk");
+        own.database = "small";
+        for statement in [
+            format!("CREATE TABLESPACE small LOCATION '{}'", disk.display()),
+            format!("CREATE DATABASE small TEMPLATE {TEMPLATE} TABLESPACE small"),
+        ] {
+            own.server.statement(&statement).await;
+        }
+        own
+    }
+
+    async fn migrated(server: Server) -> Self {
+        server.make_templates().await;
+        let database = TEMPLATE;
+        Self { server, database }
+    }
+
+    /// Starts a server that follows this one, asynchronously, and can be read.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn standby(&self) -> Self {
+        let port = self.server.keeper.port().to_string();
+        let server = start(Setup {
+            cluster: Box::new(move |binaries, folder| {
+                let mut copy = binaries.command("pg_basebackup");
+                copy.arg("-D").arg(folder.join("data"));
+                copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "bmdb"]);
+                copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+                done("pg_basebackup", copy);
+                own_settings()
+            }),
+            ..Setup::default()
+        });
+        Self {
+            server: server.await,
+            database: self.database,
+        }
+    }
+
+    /// Its migrated database.
+    #[must_use]
+    pub fn database(&self) -> TestDatabase {
+        TestDatabase::of_own_server(self.server.url(self.database))
+    }
+
+    /// Stops it and waits until its last process has ended.
+    ///
+    /// # Panics
+    /// Panics if it does not end.
+    pub async fn stop(&self, how: Stop) {
+        let postmaster = self.server.keeper.postmaster().expect("it runs");
+        let all: Vec<u32> = children_of(postmaster).into_iter().chain([postmaster]).collect();
+        let signal = match how {
+            Stop::Fast => "INT",
+            Stop::Immediate => "QUIT",
+            Stop::Kill => "KILL",
+        };
+        kill(signal, postmaster);
+        let ended = async || {
+            all.iter()
+                .all(|process| state_of(*process).is_none_or(|(state, _)| state == 'Z'))
+        };
+        until("the server has ended", LONG, ended).await;
+    }
+
+    /// Starts it again on the same port and waits until it answers.
+    ///
+    /// # Panics
+    /// Panics with its log if it does not.
+    pub async fn start_again(&self) {
+        self.server.keeper.again();
+        let answers = self.server.keeper.answers().await;
+        answers.unwrap_or_else(|log| panic!("PostgreSQL does not start again; its log:\n{log}"));
+    }
+
+    /// Has a standby receive nothing more of what its server writes.
+    ///
+    /// # Panics
+    /// Panics if it goes on all the same.
+    pub async fn cut_replication(&self) {
+        self.server.statement("ALTER SYSTEM SET primary_conninfo = ''").await;
+        self.server.statement("SELECT pg_reload_conf()").await;
+        let receives = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+        until("it receives nothing", LONG, async || !self.says(receives).await).await;
+    }
+
+    /// Makes a standby a server of its own.
+    ///
+    /// # Panics
+    /// Panics if it stays what it is.
+    pub async fn promote(&self) {
+        self.server.statement("SELECT pg_promote(false)").await;
+        until("it takes writes", LONG, async || {
+            !self.says("SELECT pg_is_in_recovery()").await
+        })
+        .await;
+    }
+
+    async fn says(&self, question: &str) -> bool {
+        let asked = async {
+            let mut connection = PgConnection::connect(&self.server.url("postgres")).await?;
+            let answer = sqlx::query_scalar(AssertSqlSafe(question.to_owned()));
+            let answer: bool = answer.fetch_one(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(answer)
+        };
+        asked.await.unwrap_or_else(|error| panic!("`{question}`: {error}"))
+    }
+}
+
+impl Setup<'_> {
+    fn of_own() -> Self {
+        Self {
+            cluster: Box::new(|binaries, folder| {
+                make_cluster(binaries, folder);
+                own_settings()
+            }),
+            ..Self::default()
+        }
+    }
+}
+
+/// A crash must keep what was committed. (It need not reach the disk: the system lives on.)
+fn own_settings() -> Vec<String> {
+    vec!["synchronous_commit=on".to_owned()]
+}
+
+/// Sends a signal to one process of a server.
+///
+/// # Panics
+/// Panics if there is no such process, or we may not.
+pub fn kill(signal: &str, process: u32) {
+    let sent = Command::new("sh")
+        .args(["-c", "kill -\"$0\" \"$1\"", signal, &process.to_string()])
+        .status();
+    assert!(sent.expect("sh can be started").success(), "{signal} was not sent");
+}
+
+/// A process's state and parent; none if there is no such process.
+fn state_of(process: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name comes before, in parentheses, and may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("this is Linux").flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|process| state_of(*process).is_some_and(|(_, of)| of == parent))
+        .collect()
+}
