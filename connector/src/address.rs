@@ -46,9 +46,16 @@ impl Address {
         })?;
         let file = options.get_filename().to_string_lossy();
         // Looked at as the driver reads it: the URL may spell it with percent signs.
-        let in_memory = url::form_urlencoded::parse(url.split_once('?').map_or("", |(_, query)| query).as_bytes())
-            .any(|(name, value)| name == "mode" && value == "memory");
-        if in_memory || url.contains(":memory:") || file.contains(":memory:") {
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let has = |wanted: &str, a: &str| {
+            url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == wanted && value == a)
+        };
+        if has("mode", "ro") || has("immutable", "true") {
+            return Err(ConfigError::Url {
+                reason: "mode=ro and immutable=true let nobody write, and a component writes",
+            });
+        }
+        if has("mode", "memory") || url.contains(":memory:") || file.contains(":memory:") {
             return Err(ConfigError::InMemory);
         }
         check_readable(&file)?;
@@ -175,6 +182,8 @@ mod tests {
             "sqlite::memory:",
             "sqlite://%3Amemory%3A",
             "sqlite://x?mode=%6Demory",
+            "sqlite://x?mode=ro",
+            "sqlite://x?immutable=true",
             "sqlite://x%0d%0acanary",
             "sqlite://x?mode=canary",
             "mysql://user:canary@localhost/bmdb",

@@ -18,6 +18,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
+use crate::file::OpenFile;
 use crate::health::{self, Health};
 use crate::limit::Limit;
 use crate::process::Registered;
@@ -97,6 +98,7 @@ impl Database {
             // A commit that is not answered is settled, for which there must be trust left.
             commit_limit: self.limit.at_most(self.config.interval / 2),
             health: &self.health,
+            file: self.file.as_ref(),
             trust: None,
         }
     }
@@ -153,9 +155,12 @@ impl Database {
             .expect("BUG: nothing panics while it holds this lock")
     }
 
-    /// Whether the file that we opened still is the one at its path. A SQLite file that was replaced lets two components each write their own.
-    pub(crate) fn is_still_there(&self) -> bool {
-        self.file.as_ref().is_none_or(OpenFile::is_still_there)
+    /// SQLite's file, if it still is the one at its path.
+    ///
+    /// # Errors
+    /// [`Error::FileReplaced`] if it is not.
+    pub(crate) fn check_file(&self) -> Result<(), Error> {
+        self.file.as_ref().map_or(Ok(()), OpenFile::check)
     }
 
     /// Closes every connection.
@@ -381,33 +386,4 @@ async fn open_sqlite(
 /// A component's connections must not all be renewed at once.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(0.9 + 0.2 * fastrand::f64())
-}
-
-/// Which file a path led to when it was opened.
-struct OpenFile {
-    path: std::path::PathBuf,
-    identity: (u64, u64),
-}
-
-impl OpenFile {
-    fn at(path: std::path::PathBuf) -> Option<Self> {
-        let identity = identity_of(&path)?;
-        Some(Self { path, identity })
-    }
-
-    fn is_still_there(&self) -> bool {
-        identity_of(&self.path) == Some(self.identity)
-    }
-}
-
-#[cfg(unix)]
-fn identity_of(path: &std::path::Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-#[cfg(not(unix))]
-fn identity_of(path: &std::path::Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|_metadata| (0, 0))
 }

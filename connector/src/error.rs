@@ -31,6 +31,13 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// SQLite's file was removed or replaced while it was open. What is at its path now, if anything, is another database: connect to it anew.
+    #[error("the database's file {} was removed or replaced while it was open: connect again", Plain(&file.display().to_string()))]
+    FileReplaced {
+        /// The path.
+        file: std::path::PathBuf,
+    },
+
     /// The server is of a kind or version that BMDB does not work on.
     #[error("the database {database} is {found}; expected {expected}")]
     UnsupportedServer {

@@ -24,6 +24,7 @@ mod eligible;
 mod end;
 mod error;
 mod explain;
+mod file;
 mod health;
 mod history;
 mod hold;

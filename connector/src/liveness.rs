@@ -59,7 +59,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
                 tracing::warn!(session = %core.id, failures, ?limit, "heartbeat was not answered in time");
             }
         }
-        if !core.database.is_still_there() {
+        if core.database.check_file().is_err() {
             return core.lose("the database's file was removed or replaced");
         }
     }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
+use crate::file::OpenFile;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
@@ -223,6 +224,7 @@ pub(crate) struct Scope<'a> {
     /// For how long its COMMIT may run.
     pub(crate) commit_limit: Limit,
     pub(crate) health: &'a Arc<Health>,
+    pub(crate) file: Option<&'a OpenFile>,
     /// The session whose trust bounds it.
     pub(crate) trust: Option<(SessionId, &'a Lease)>,
 }
@@ -308,7 +310,10 @@ impl Scope<'_> {
         T: Send,
         E: From<Error> + Send,
     {
-        if let Err(error) = self.check_trust() {
+        if let Err(error) = self
+            .check_trust()
+            .and_then(|()| self.file.map_or(Ok(()), OpenFile::check))
+        {
             return Attempt::Failed(Failure::NotCommitted(error.into()));
         }
         let tx = match self.begin().await {

@@ -10,6 +10,7 @@ mod on_each_backend;
 mod postgres;
 mod processes;
 mod proxy;
+mod small_disk;
 mod until;
 
 pub use database::{Backend, TestDatabase};
@@ -19,4 +20,5 @@ pub use on_each_backend::bounded;
 pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, kill};
 pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 pub use proxy::{Fate, Fault, Passing, Proxy};
+pub use small_disk::SmallDisk;
 pub use until::until;

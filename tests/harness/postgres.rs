@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
 
 use binaries::Binaries;
+pub(crate) use binaries::we_are_root;
 pub use certificates::Certificates;
 pub use clock::Clock;
 use keeper::Keeper;

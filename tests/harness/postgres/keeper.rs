@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::binaries::we_are_root;
 use super::{Binaries, Setup, run};
 
 /// Starts the server `$3..` in the folder `$1`, and again with each line of standard input, once the one before has ended. When standard input
@@ -62,14 +63,14 @@ impl Keeper {
         if setup.disk.is_some() {
             // The disk is mounted where nobody else sees it, so that it goes with the last process there.
             keeper.args(["--mount", "--propagation=private"]);
-            if !binaries.as_root() {
+            if !we_are_root() {
                 keeper.args(["--user", "--map-root-user"]);
             }
             keeper.arg("sh");
         }
         keeper.args(["-c", KEEPER, "keeper"]).arg(&folder);
         keeper.arg(setup.disk.map(|size| size.to_string()).unwrap_or_default());
-        if setup.disk.is_some() && !binaries.as_root() {
+        if setup.disk.is_some() && !we_are_root() {
             // There we look like root, whom PostgreSQL refuses.
             keeper.args(["unshare", "--user", "--map-user=1000", "--map-group=1000"]);
         }
