@@ -7,7 +7,7 @@ use bmdb_entity::{work, work_backoff};
 use harness::{on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait};
 
-use crate::world::{AgentRecovery, AgentStart, LONG, Survey, events, provide, session, tamper, works};
+use crate::world::{AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, provide, session, tamper, works};
 
 on_each_backend! {
     async fn a_claimed_machine_is_finished_with_its_facts(db: TestDatabase) {
@@ -135,6 +135,23 @@ on_each_backend! {
         assert_eq!(session.held().len(), 1);
         work.finish(async |tx| agent_started::set(tx, machine, *b"key").await).await.unwrap();
         assert_eq!(events(&db.raw().await, machine).await, ["started", "finished"]);
+    }
+
+    async fn a_forgotten_guard_is_kept_and_listed_until_its_session_closes(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let id = work.id();
+        std::mem::forget(work);
+        let raw = db.raw().await;
+        let trusted = session.trusted_until();
+        until("a heartbeat has passed", LONG, async || session.trusted_until() > trusted + INTERVAL / 10).await;
+        assert_eq!(works(&raw).await, 1, "nobody can tell that its guard is gone");
+        let held: Vec<_> = session.held().into_iter().map(|held| (held.machine, held.work)).collect();
+        assert_eq!(held, [(machine, id)]);
+        session.close().await.unwrap();
+        assert_eq!(works(&raw).await, 0);
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
     }
 
     async fn many_machines_are_claimed_in_one_transaction(db: TestDatabase) {

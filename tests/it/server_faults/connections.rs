@@ -1,10 +1,10 @@
 //! Connections that die all at once, and connections that are all in use.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, Error, Tx, agent_started, machine};
-use harness::{OwnServer, bounded, kill, on_postgres};
+use bmdb::{Bmdb, Config, Error, Tx, agent_started, machine};
+use harness::{Fate, OwnServer, Proxy, bounded, kill, on_postgres};
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::sync::{Notify, Semaphore};
 
@@ -51,6 +51,32 @@ async fn a_body_whose_server_process_is_killed_takes_effect_once() {
 }
 
 on_postgres! {
+    async fn slow_statements_and_a_slow_network_cost_no_session(db: TestDatabase) {
+        const SHORT: Duration = Duration::from_secs(2);
+        let network = Proxy::to(db.url()).await;
+        let config = Config::new(network.url(), "test", "").interval(SHORT);
+        let bmdb = Bmdb::connect(config).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        network.decide(|_| Fate::Delay(Duration::from_millis(200)));
+        let work = claim(&session).await;
+        // Longer than the interval, and never silent for long.
+        let began = Instant::now();
+        let slowly = async |tx: &Tx| {
+            for _ in 0..5 {
+                tx.execute_unprepared("SELECT pg_sleep(0.4)").await?;
+            }
+            agent_started::set(tx, machine, *b"key").await
+        };
+        work.finish(slowly).await.unwrap();
+        assert!(began.elapsed() > SHORT, "{:?}", began.elapsed());
+        assert!(!session.lost().is_cancelled());
+        let raw = db.raw().await;
+        assert_eq!(events(&raw, machine).await, ["started", "finished"]);
+        session.close().await.unwrap();
+        assert_eq!(harness::check_history(&raw).await, Vec::<String>::new());
+    }
+
     async fn a_full_pool_is_told_in_time_and_stops_neither_claims_nor_heartbeats(db: TestDatabase) {
         const BUDGET: Duration = Duration::from_millis(800);
         let tight = config(&db).max_connections(2).acquire_timeout(BUDGET / 2).retry_budget(BUDGET).statement_timeout(BUDGET / 2);
