@@ -17,7 +17,7 @@ pub use database::{Backend, TestDatabase};
 pub use history::{Snapshot, Told, check_history};
 #[doc(hidden)]
 pub use on_each_backend::bounded;
-pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, kill};
+pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, kill};
 pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 pub use proxy::{Fate, Fault, Passing, Proxy};
 pub use small_disk::SmallDisk;

@@ -24,7 +24,7 @@ pub(crate) use binaries::we_are_root;
 pub use certificates::Certificates;
 pub use clock::Clock;
 use keeper::Keeper;
-pub use own::{OwnServer, Stop, kill};
+pub use own::{OwnServer, Stop, cpu_time, kill};
 pub use tls::TlsServer;
 pub(crate) use trap::OFF;
 

@@ -41,6 +41,43 @@ impl OwnServer {
         Self::migrated(start(Setup::of_own()).await).await
     }
 
+    /// Starts one that is set up as an operator would for a machine of this size, with `durable` commits or with commits that do not wait for the
+    /// disk (`synchronous_commit`).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn for_measurements(durable: bool) -> Self {
+        let server = start(Setup {
+            cluster: Box::new(move |binaries, folder| {
+                make_cluster(binaries, folder);
+                let commit = format!("synchronous_commit={}", if durable { "on" } else { "off" });
+                let settings = [
+                    "fsync=on",
+                    "full_page_writes=on",
+                    "autovacuum=on",
+                    "shared_buffers=2GB",
+                    "max_wal_size=8GB",
+                    "checkpoint_timeout=1h",
+                    &commit,
+                ];
+                settings.map(str::to_owned).into()
+            }),
+            ..Setup::default()
+        });
+        Self::migrated(server.await).await
+    }
+
+    /// The time that its processes have computed for, those that have ended included.
+    ///
+    /// # Panics
+    /// Panics if it does not run.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let postmaster = self.server.keeper.postmaster().expect("it runs");
+        let all = children_of(postmaster).into_iter().chain([postmaster]);
+        all.filter_map(cpu_time).sum()
+    }
+
     /// Starts one that reads its wall clock from `clock`.
     ///
     /// # Panics
@@ -209,6 +246,22 @@ fn state_of(process: u32) -> Option<(char, u32)> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// The time that a process has computed for, and those of its children that have ended; none if there is no such process.
+#[must_use]
+pub fn cpu_time(process: u32) -> Option<Duration> {
+    /// USER_HZ, which every architecture that Rust's standard library runs on has at 100.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    // utime, stime, cutime, cstime are fields 14 to 17 (proc_pid_stat(5)); the state after the name is the third.
+    let ticks = rest
+        .split(' ')
+        .skip(11)
+        .take(4)
+        .map(|field| field.parse::<u32>().unwrap_or(0));
+    Some(TICK * ticks.sum())
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

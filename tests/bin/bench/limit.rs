@@ -1,0 +1,211 @@
+//! The limit: the rows that a claim and a finish write, each in one statement or the smallest transaction, for a machine that the client knows.
+//!
+//! No search, no checks, the same driver. Nothing that writes these rows in two transactions can be faster for long.
+
+use std::time::Instant;
+
+use bmdb::MachineId;
+use sea_orm::sqlx::{self, Connection, PgConnection, SqliteConnection};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::Failure;
+use crate::contender::Cycle;
+use crate::fleet::Fleet;
+
+const SESSION: &str = "
+    WITH s AS (INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
+               VALUES ($1, 'limit', '', now(), 3600000) RETURNING session_id)
+    INSERT INTO session_lease (session_id, deadline) SELECT session_id, now() + INTERVAL '1 hour' FROM s";
+const CLAIM: &str = "
+    WITH m AS (UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING machine_id, fence),
+    w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at)
+          SELECT machine_id, 'agent', 'agent-start', $2, $3, fence, now() FROM m)
+    INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
+    SELECT machine_id, fence, 'started', $2, 'agent-start', 'agent', $3, 'limit', '', now(), NULL FROM m";
+const FINISH: &str = "
+    WITH w AS (DELETE FROM work WHERE machine_id = $1 AND slot = 'agent' RETURNING machine_id, fence),
+    t AS (INSERT INTO machine_agent_started (machine_id, at, public_key) VALUES ($1, now(), '\\x01')
+          ON CONFLICT (machine_id) DO UPDATE SET at = excluded.at, public_key = excluded.public_key)
+    INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
+    SELECT machine_id, fence, 'finished', $2, 'agent-start', 'agent', $3, 'limit', '', now(), NULL FROM w";
+
+/// Its works go with its session.
+const LEAVE: [&str; 2] = [
+    "DELETE FROM work WHERE session_id = $1",
+    "DELETE FROM session WHERE session_id = $1",
+];
+
+pub(crate) enum Limit {
+    Postgres {
+        session: Uuid,
+        connections: Vec<Mutex<PgConnection>>,
+    },
+    Sqlite {
+        session: Uuid,
+        connection: Mutex<SqliteConnection>,
+    },
+}
+
+impl Limit {
+    pub(crate) async fn connect(url: &str, workers: usize) -> Result<Self, Failure> {
+        let session = Uuid::new_v4();
+        if url.starts_with("sqlite") {
+            let mut connection = SqliteConnection::connect(url).await?;
+            for statement in [
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = NORMAL",
+                "PRAGMA foreign_keys = ON",
+            ] {
+                sqlx::query(statement).execute(&mut connection).await?;
+            }
+            sqlx::query(
+                "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
+                 VALUES ($1, 'limit', '', strftime('%Y-%m-%d %H:%M:%f', 'now'), 3600000)",
+            )
+            .bind(session)
+            .execute(&mut connection)
+            .await?;
+            let connection = Mutex::new(connection);
+            return Ok(Self::Sqlite { session, connection });
+        }
+        let mut connections = Vec::new();
+        for _ in 0..workers {
+            connections.push(Mutex::new(PgConnection::connect(url).await?));
+        }
+        sqlx::query(SESSION)
+            .bind(session)
+            .execute(&mut *connections[0].lock().await)
+            .await?;
+        Ok(Self::Postgres { session, connections })
+    }
+
+    pub(crate) async fn cycle(&self, worker: usize, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
+        let Some(machine) = fleet.deal() else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let work = Uuid::new_v4();
+        let claim = match self {
+            Self::Postgres { session, connections } => {
+                let mut connection = connections[worker].lock().await;
+                let statement = |text| sqlx::query(text).bind(machine.0).bind(work).bind(session);
+                statement(CLAIM).execute(&mut *connection).await?;
+                let claim = began.elapsed();
+                fleet.finishing(machine);
+                statement(FINISH).execute(&mut *connection).await?;
+                claim
+            }
+            Self::Sqlite { session, connection } => {
+                let mut connection = connection.lock().await;
+                let began = Instant::now();
+                claim_on_sqlite(&mut connection, machine, work, *session).await?;
+                let claim = began.elapsed();
+                fleet.finishing(machine);
+                finish_on_sqlite(&mut connection, machine, work, *session).await?;
+                claim
+            }
+        };
+        fleet.finished(machine);
+        Ok(Some(Cycle {
+            machines: 1,
+            claim,
+            retries: 0,
+        }))
+    }
+
+    pub(crate) async fn leave(self) -> Result<(), Failure> {
+        match self {
+            Self::Postgres { session, connections } => {
+                for statement in LEAVE {
+                    let statement = sqlx::query(statement).bind(session);
+                    statement.execute(&mut *connections[0].lock().await).await?;
+                }
+                for connection in connections {
+                    connection.into_inner().close().await?;
+                }
+            }
+            Self::Sqlite { session, connection } => {
+                let mut connection = connection.into_inner();
+                for statement in LEAVE {
+                    sqlx::query(statement).bind(session).execute(&mut connection).await?;
+                }
+                connection.close().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn claim_on_sqlite(
+    connection: &mut SqliteConnection,
+    machine: MachineId,
+    work: Uuid,
+    session: Uuid,
+) -> Result<(), Failure> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let fence: i64 = sqlx::query_scalar("UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING fence")
+        .bind(machine.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    sqlx::query(
+        "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at)
+         VALUES ($1, 'agent', 'agent-start', $2, $3, $4, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
+    )
+    .bind(machine.0)
+    .bind(work)
+    .bind(session)
+    .bind(fence)
+    .execute(&mut *tx)
+    .await?;
+    record_on_sqlite(&mut tx, machine, work, session, fence, "started").await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn finish_on_sqlite(
+    connection: &mut SqliteConnection,
+    machine: MachineId,
+    work: Uuid,
+    session: Uuid,
+) -> Result<(), Failure> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let fence: i64 = sqlx::query_scalar("DELETE FROM work WHERE machine_id = $1 AND slot = 'agent' RETURNING fence")
+        .bind(machine.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    sqlx::query(
+        "INSERT INTO machine_agent_started (machine_id, at, public_key)
+         VALUES ($1, strftime('%Y-%m-%d %H:%M:%f', 'now'), x'01')
+         ON CONFLICT (machine_id) DO UPDATE SET at = excluded.at, public_key = excluded.public_key",
+    )
+    .bind(machine.0)
+    .execute(&mut *tx)
+    .await?;
+    record_on_sqlite(&mut tx, machine, work, session, fence, "finished").await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn record_on_sqlite(
+    connection: &mut SqliteConnection,
+    machine: MachineId,
+    work: Uuid,
+    session: Uuid,
+    fence: i64,
+    event: &str,
+) -> Result<(), Failure> {
+    sqlx::query(
+        "INSERT INTO work_history
+         (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
+         VALUES ($1, $2, $3, $4, 'agent-start', 'agent', $5, 'limit', '', strftime('%Y-%m-%d %H:%M:%f', 'now'), NULL)",
+    )
+    .bind(machine.0)
+    .bind(fence)
+    .bind(event)
+    .bind(work)
+    .bind(session)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! How fast machines are claimed and finished, side by side with what could at best be reached and with what the original does.
+//!
+//! `cargo run --release -p bmdb-tests --bin bench`. Every contender runs on the same server, the same fleet and in the same run, taking turns;
+//! what counts are the ratios. Every run checks that no machine is held twice and that no finished work is done again.
+
+mod contender;
+mod fleet;
+mod limit;
+mod ours;
+mod plot;
+mod report;
+mod run;
+mod steps;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use harness::{Backend, OwnServer, Proxy, TestDatabase};
+
+use contender::Kind;
+use fleet::{Fleet, Size};
+use report::{Line, Report};
+use run::Run;
+
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Cli {
+    /// Where: `postgres`, which starts a server of its own, or `sqlite`.
+    #[arg(long, default_value = "postgres")]
+    database: String,
+    /// Numbers of machines and the share of them that is eligible, such as 1000:0.1.
+    #[arg(long, value_delimiter = ',', default_value = "1000:0.1,100000:0.01,1000000:0.01")]
+    fleets: Vec<Size>,
+    /// How many workers claim at once.
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64")]
+    workers: Vec<usize>,
+    /// Who takes part; all if none is named.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    contenders: Vec<Kind>,
+    /// How often each contender has its turn.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// For how many seconds each turn lasts.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Whether a commit waits for the disk (synchronous_commit).
+    #[arg(long)]
+    durable: bool,
+    /// Milliseconds that the network adds to each round trip.
+    #[arg(long, default_value_t = 0)]
+    rtt: u64,
+    /// A folder for results.csv and the plots.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    match bench(&Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn bench(cli: &Cli) -> Result<bool, Failure> {
+    let on_sqlite = match cli.database.as_str() {
+        "postgres" => false,
+        "sqlite" => true,
+        other => return Err(format!("--database is postgres or sqlite, not {other}").into()),
+    };
+    let contenders: Vec<Kind> = Kind::all()
+        .filter(|kind| cli.contenders.is_empty() || cli.contenders.contains(kind))
+        .filter(|kind| !on_sqlite || kind.runs_on_sqlite())
+        .collect();
+    let mut report = Report::default();
+    for size in &cli.fleets {
+        let server;
+        let (database, meter) = if on_sqlite {
+            (TestDatabase::migrated(Backend::Sqlite).await, None)
+        } else {
+            server = OwnServer::for_measurements(cli.durable).await;
+            (server.database(), Some(&server))
+        };
+        let network = match cli.rtt {
+            0 => None,
+            milliseconds => Some(delayed(&database, milliseconds).await),
+        };
+        let url = network
+            .as_ref()
+            .map_or(database.url(), |network| network.url())
+            .to_owned();
+        eprintln!("{size}: filling the database");
+        let fleet = Fleet::fill(&database, *size).await?;
+        for workers in &cli.workers {
+            for turn in 1..=cli.turns {
+                for kind in &contenders {
+                    let run = Run {
+                        kind: *kind,
+                        url: &url,
+                        workers: *workers,
+                        lasts: Duration::from_secs_f64(cli.seconds),
+                        meter,
+                    };
+                    let outcome = run.measure(&fleet).await?;
+                    let line = Line::new(*size, *workers, *kind, turn, outcome);
+                    eprintln!("{line}");
+                    report.add(line);
+                }
+            }
+        }
+    }
+    println!("{report}");
+    if let Some(folder) = &cli.out {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join("results.csv"), report.csv())?;
+        plot::write_all(&report, folder)?;
+    }
+    Ok(report.is_clean())
+}
+
+/// A network that takes its time.
+async fn delayed(database: &TestDatabase, milliseconds: u64) -> Proxy {
+    let network = Proxy::to(database.url()).await;
+    network.decide(move |_| harness::Fate::Delay(Duration::from_millis(milliseconds)));
+    network
+}

@@ -1,0 +1,197 @@
+//! What was measured, as lines, as a table of medians and ratios, and as CSV.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::contender::Kind;
+use crate::fleet::Size;
+use crate::run::Outcome;
+
+/// One turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) size: Size,
+    pub(crate) workers: usize,
+    pub(crate) kind: Kind,
+    turn: usize,
+    outcome: Outcome,
+}
+
+impl Line {
+    pub(crate) fn new(size: Size, workers: usize, kind: Kind, turn: usize, outcome: Outcome) -> Self {
+        Self {
+            size,
+            workers,
+            kind,
+            turn,
+            outcome,
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.outcome.cycles as f64 / self.outcome.took.as_secs_f64()
+    }
+
+    fn per_cycle(&self, amount: f64) -> f64 {
+        amount / (self.outcome.cycles.max(1) as f64)
+    }
+
+    /// The claim's latency in milliseconds that a share of the claims did not exceed.
+    fn claim_ms(&self, share: f64) -> f64 {
+        let claims = &self.outcome.claims;
+        let nth = ((claims.len() as f64 * share) as usize).min(claims.len().saturating_sub(1));
+        claims.get(nth).map_or(f64::NAN, |claim| claim.as_secs_f64() * 1e3)
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu_us = |time: Duration| self.per_cycle(time.as_secs_f64() * 1e6);
+        write!(
+            f,
+            "{:>9} machines  {:>3} workers  {:<20} turn {}  {:>9.1} cycles/s  claim p50 {:>8.2} ms  p99 {:>9.2} ms  server {:>7.0} us  client {:>6.0} us  WAL {:>6.0} B  retries {:.2}",
+            self.size.machines,
+            self.workers,
+            self.kind.name(),
+            self.turn,
+            self.rate(),
+            self.claim_ms(0.5),
+            self.claim_ms(0.99),
+            cpu_us(self.outcome.server_cpu),
+            cpu_us(self.outcome.client_cpu),
+            self.per_cycle(self.outcome.wal as f64),
+            self.per_cycle(self.outcome.retries as f64),
+        )?;
+        if self.outcome.held_twice + self.outcome.done_again > 0 {
+            let Outcome {
+                held_twice, done_again, ..
+            } = self.outcome;
+            write!(f, "  WRONG: {held_twice} held twice, {done_again} done again")?;
+        }
+        Ok(())
+    }
+}
+
+/// All turns.
+#[derive(Default)]
+pub(crate) struct Report(Vec<Line>);
+
+/// The medians of one contender's turns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Medians {
+    pub(crate) rate: f64,
+    pub(crate) claim_p50: f64,
+    pub(crate) claim_p99: f64,
+    pub(crate) server_us: f64,
+    pub(crate) client_us: f64,
+    pub(crate) wal: f64,
+    pub(crate) retries: f64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, line: Line) {
+        self.0.push(line);
+    }
+
+    /// Whether no machine was held twice and nothing was done again.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.0
+            .iter()
+            .all(|line| line.outcome.held_twice + line.outcome.done_again == 0)
+    }
+
+    /// Fleet, workers and contender, with the medians of the turns.
+    pub(crate) fn medians(&self) -> Vec<(Size, usize, Kind, Medians)> {
+        let mut groups: BTreeMap<(u32, usize, usize), Vec<&Line>> = BTreeMap::new();
+        for line in &self.0 {
+            let kind = Kind::all().position(|kind| kind == line.kind).unwrap_or_default();
+            groups
+                .entry((line.size.machines, line.workers, kind))
+                .or_default()
+                .push(line);
+        }
+        let of_group = |lines: Vec<&Line>| {
+            let of = |value: &dyn Fn(&Line) -> f64| median(lines.iter().map(|line| value(line)).collect());
+            let medians = Medians {
+                rate: of(&Line::rate),
+                claim_p50: of(&|line| line.claim_ms(0.5)),
+                claim_p99: of(&|line| line.claim_ms(0.99)),
+                server_us: of(&|line| line.per_cycle(line.outcome.server_cpu.as_secs_f64() * 1e6)),
+                client_us: of(&|line| line.per_cycle(line.outcome.client_cpu.as_secs_f64() * 1e6)),
+                wal: of(&|line| line.per_cycle(line.outcome.wal as f64)),
+                retries: of(&|line| line.per_cycle(line.outcome.retries as f64)),
+            };
+            (lines[0].size, lines[0].workers, lines[0].kind, medians)
+        };
+        groups.into_values().map(of_group).collect()
+    }
+
+    pub(crate) fn csv(&self) -> String {
+        let mut text =
+            "machines,share,workers,contender,turn,cycles_per_s,claim_p50_ms,claim_p99_ms,server_us,client_us,\
+                        wal_bytes,retries,held_twice,done_again\n"
+                .to_owned();
+        for line in &self.0 {
+            let outcome = &line.outcome;
+            text.push_str(&format!(
+                "{},{},{},{},{},{:.1},{:.3},{:.3},{:.0},{:.0},{:.0},{:.3},{},{}\n",
+                line.size.machines,
+                line.size.share,
+                line.workers,
+                line.kind.name().replace(',', ""),
+                line.turn,
+                line.rate(),
+                line.claim_ms(0.5),
+                line.claim_ms(0.99),
+                line.per_cycle(outcome.server_cpu.as_secs_f64() * 1e6),
+                line.per_cycle(outcome.client_cpu.as_secs_f64() * 1e6),
+                line.per_cycle(outcome.wal as f64),
+                line.per_cycle(outcome.retries as f64),
+                outcome.held_twice,
+                outcome.done_again,
+            ));
+        }
+        text
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A table in Markdown, with each contender's rate in parts of the limit's and as a multiple of the original's way.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| machines | workers | contender | cycles/s | of limit | over steps | claim p50 ms | p99 ms | server us | client us | WAL B | retries |"
+        )?;
+        writeln!(f, "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        let all = self.medians();
+        for (size, workers, kind, medians) in &all {
+            let rate_of = |wanted: Kind| {
+                let same =
+                    |line: &&(Size, usize, Kind, Medians)| line.0 == *size && line.1 == *workers && line.2 == wanted;
+                all.iter().find(same).map_or(f64::NAN, |line| line.3.rate)
+            };
+            writeln!(
+                f,
+                "| {} | {workers} | {} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
+                size.machines,
+                kind.name(),
+                medians.rate,
+                medians.rate / rate_of(Kind::Limit),
+                medians.rate / rate_of(Kind::Steps),
+                medians.claim_p50,
+                medians.claim_p99,
+                medians.server_us,
+                medians.client_us,
+                medians.wal,
+                medians.retries,
+            )?;
+        }
+        Ok(())
+    }
+}
