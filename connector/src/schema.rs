@@ -28,6 +28,8 @@ pub const MIGRATIONS: &[&str] = &[
     "m20261122_000016_create_machine_os_installation_request",
     "m20261122_000017_create_machine_os_installation_report",
     "m20261122_000018_tune_fillfactor",
+    "m20261123_000019_create_work_candidate",
+    "m20261123_000020_create_work_retrieval",
 ];
 
 /// In the name of a step that removes what older components need.

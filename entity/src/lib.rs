@@ -8,6 +8,7 @@
 //! | [`work_history`] | one event in the life of a work; append-only |
 //! | [`work_backoff`] | until when one process leaves one machine alone |
 //! | [`work_hold`] | until when nobody touches a machine or one of its slots |
+//! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and whose turn it is to search for more |
 //! | [`process`] | a process that some component has registered |
 //! | `machine_*` | a tag: a fact about one machine, at most one row per machine |
 //!
@@ -30,8 +31,10 @@ pub mod session;
 pub mod session_lease;
 pub mod work;
 pub mod work_backoff;
+pub mod work_candidate;
 pub mod work_history;
 pub mod work_hold;
+pub mod work_retrieval;
 
 pub use id::{Fence, MachineId, SessionId, WorkId};
 pub use tag::{Generation, MachineRow, Tag};

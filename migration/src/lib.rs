@@ -45,6 +45,8 @@ mod m20261122_000015_create_machine_hardware_report;
 mod m20261122_000016_create_machine_os_installation_request;
 mod m20261122_000017_create_machine_os_installation_report;
 mod m20261122_000018_tune_fillfactor;
+mod m20261123_000019_create_work_candidate;
+mod m20261123_000020_create_work_retrieval;
 
 pub use destroy::Destroy;
 pub use error::Error;
@@ -78,6 +80,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000016_create_machine_os_installation_request::Migration),
             Box::new(m20261122_000017_create_machine_os_installation_report::Migration),
             Box::new(m20261122_000018_tune_fillfactor::Migration),
+            Box::new(m20261123_000019_create_work_candidate::Migration),
+            Box::new(m20261123_000020_create_work_retrieval::Migration),
         ]
     }
 }
