@@ -1,30 +1,27 @@
-//! Taking a machine: retrieval finds candidates, the claim takes one by its key.
+//! Taking a machine: from hints, from a search of the fleet when there are none, until something is taken or nothing is there.
 
-use std::collections::HashMap;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bmdb_entity::work_history::Event;
-use bmdb_entity::{Fence, MachineId, WorkId, machine};
-use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, SelectStatement, Value};
+use bmdb_entity::{Fence, MachineId, WorkId, machine, work, work_backoff};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, JoinType, SelectStatement};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, FromQueryResult, IdenStatic, Iterable, ModelTrait, Order, QueryResult,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult,
 };
 
+use crate::candidate::{self, Source, Told};
+use crate::dialect::Dialect;
 use crate::eligible::{Eligible, from_machines};
 use crate::error::Error;
-use crate::history;
 use crate::process::{self, Process};
 use crate::session::{Core, Session};
 use crate::tx::{Failure, Tx, answer_of, check_not_nested, pause_after};
 use crate::work::{Claimed, Key, Release, Work};
+use crate::{single, stepwise};
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
-
-/// How many candidates one retrieval reads beyond those that are asked for: spares for races that others win.
-const SPARES: u64 = 8;
 
 /// The most that [`ClaimMany`] takes at once: every machine is some bound values in one statement.
 const MOST: u32 = 1000;
@@ -93,23 +90,43 @@ impl<P: Process> Claim<P> {
 
     async fn run(self, count: u64) -> Result<Vec<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
-        let eligible = Eligible::<P>::of_process();
+        let mut source = match self.machine {
+            Some(machine) => Source::Machine(machine),
+            None if self.filter.is_empty() && Eligible::<P>::of_process().order.is_empty() => Source::Hints,
+            None => Source::Alone,
+        };
         let (started, mut rounds) = (Instant::now(), 0);
+        // The search that had begun when this claim first looked: what the one after it does not find is not there.
+        let mut begun = None;
         loop {
             core.check_open()?;
-            let candidates = match self.machine {
-                Some(machine) => vec![machine],
-                None => self.retrieve(&core, &eligible, count + SPARES).await?,
+            let Attempt { taken, told } = self.attempt(&core, source, begun, count).await?;
+            if !taken.is_empty() {
+                if matches!(source, Source::Hints) && told.searches.is_some_and(|searches| searches.old) {
+                    refresh::<P>(&core);
+                }
+                return Ok(self.guards(taken));
+            }
+            begun = begun.or(told.searches.map(|searches| searches.now()));
+            let searched = told
+                .searches
+                .zip(begun)
+                .is_some_and(|(searches, begun)| searches.has_ended_since(begun));
+            let next = match (source, told.turn) {
+                (_, Some(turn)) => Source::Fleet(turn),
+                // Others were faster.
+                (Source::Fleet(_), _) if told.eligible => Source::Hints,
+                (_, _) if told.eligible => source,
+                (Source::Hints, _) if told.searches.is_none() => {
+                    process::add_searches::<P>(&core.database).await?;
+                    source
+                }
+                // There may be more hints, or somebody is searching.
+                (Source::Hints, _) if !searched || told.candidates >= source.window(count) => source,
+                _ => return Ok(Vec::new()),
             };
-            if candidates.is_empty() {
-                return Ok(Vec::new());
-            }
-            match self.take(&core, &eligible, &candidates, count).await? {
-                Taken::Some(works) => return Ok(works),
-                // Of a stale retrieval nothing was left, or the machine asked for is not eligible.
-                Taken::Nothing if self.machine.is_some() => return Ok(Vec::new()),
-                Taken::Nothing | Taken::LostRace => {}
-            }
+            let at_once = told.turn.is_some() || told.candidates >= source.window(count);
+            source = next;
             rounds += 1;
             let elapsed = started.elapsed();
             if elapsed > core.database.config.retry_budget {
@@ -120,177 +137,144 @@ impl<P: Process> Claim<P> {
                     source: None,
                 });
             }
-            tokio::time::sleep(pause_after(rounds)).await;
+            if !at_once {
+                tokio::time::sleep(pause_after(rounds)).await;
+            }
         }
     }
 
-    /// Phase 1: an autocommit read that may be stale. It begins at a random machine in key order and wraps around, so that components do not
-    /// meet at the head; with an order of the process's own, it takes the first in that order.
-    async fn retrieve(&self, core: &Core, eligible: &Eligible<P>, limit: u64) -> Result<Vec<MachineId>, Error> {
-        let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
-        let dialect = core.database.dialect;
-        let base = || {
-            let mut select = from_machines::<P>();
-            select
-                .column((machine::Entity, machine::Column::MachineId))
-                .cond_where(eligible.claimable(dialect))
-                .cond_where(self.filter.clone())
-                .limit(limit);
-            in_order(&mut select, eligible, None);
-            select
-        };
-        let start = MachineId::random();
-        let parts = if eligible.order.is_empty() {
-            vec![
-                base().and_where(machine_id().gte(start)).to_owned(),
-                base().and_where(machine_id().lt(start)).to_owned(),
-            ]
-        } else {
-            vec![base()]
-        };
-        let mut found = Vec::new();
-        for part in parts {
-            if found.len() as u64 >= limit {
-                break;
-            }
-            let rows = core
-                .database
-                .read_statement("find eligible machines", dialect.backend().build(&part))
-                .await?;
-            for row in rows {
-                found.push(
-                    row.try_get_by_index(0)
-                        .map_err(Error::database("find eligible machines"))?,
-                );
-            }
-        }
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(found)
-    }
-
-    /// Phase 2: one transaction that takes up to `count` of the candidates, each only if it is still eligible and nobody has claimed it since it
-    /// was looked at.
-    async fn take(
+    /// One attempt. If its outcome is unknown and cannot be found out, what it may have taken is let go of whenever it turns up.
+    async fn attempt(
         &self,
         core: &Arc<Core>,
-        eligible: &Eligible<P>,
-        candidates: &[MachineId],
+        source: Source,
+        begun: Option<i64>,
         count: u64,
-    ) -> Result<Taken<P>, Error> {
-        let look = self.look(core, eligible, candidates, count);
-        // Made before the first attempt and kept: an attempt whose outcome is unknown can be asked for by them.
-        let ids: HashMap<MachineId, WorkId> = candidates.iter().map(|machine| (*machine, WorkId::random())).collect();
-        let scope = core.library("claim a machine");
-        let whole = async |tx: &Tx| {
-            core.lock_row(tx).await?;
-            let mut seen = tx
-                .query_all(&look)
-                .await?
-                .iter()
-                .map(Seen::<P>::read)
-                .collect::<Result<Vec<_>, _>>()?;
-            if seen.is_empty() {
-                return Ok(None);
-            }
-            // In key order, so that two claims of many machines do not wait for each other in a circle.
-            seen.sort_by_key(|seen| seen.machine);
-            let mut claimed = Vec::with_capacity(seen.len());
-            for seen in seen {
-                if let Some(fence) = raise_fence(tx, seen.machine, seen.fence).await? {
-                    let work = ids[&seen.machine];
-                    let key = Key {
-                        machine: seen.machine,
-                        slot: P::SLOT,
-                        process: P::NAME,
-                        work,
-                        fence,
-                    };
-                    claimed.push((key, seen.item));
-                }
-            }
-            if !claimed.is_empty() {
-                let keys: Vec<Key> = claimed.iter().map(|(key, _)| *key).collect();
-                insert_works(tx, core, &keys).await?;
-                history::record(tx, &core.author(), &keys, Event::Started, None).await?;
-            }
-            Ok::<_, Error>(Some(claimed))
+    ) -> Result<Attempt<P>, Error> {
+        // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
+        let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
+        let attempted = match core.database.dialect {
+            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, &works).await,
+            Dialect::Postgres | Dialect::Cockroach => single::attempt(core, self, source, begun, &works).await,
         };
-        let (claimed, source) = match scope.run(whole).await {
-            Ok(None) => return Ok(Taken::Nothing),
-            Ok(Some(claimed)) if claimed.is_empty() => return Ok(Taken::LostRace),
-            Ok(Some(claimed)) => return Ok(Taken::Some(self.guards(claimed))),
+        let unknown = match attempted {
+            Ok(attempt) => return Ok(attempt),
             Err(Failure::NotCommitted(error)) => return Err(error),
-            Err(Failure::Unknown { value, source }) => (value.unwrap_or_default(), source),
+            Err(Failure::Unknown { source, .. }) => source,
         };
-        // Everything was claimed in one transaction, so one machine tells for all.
-        let Some((first, _)) = claimed.first() else {
-            return Ok(Taken::LostRace);
-        };
-        match settle(core, first.machine, first.work).await {
-            Ok(Some(_fence)) => Ok(Taken::Some(self.guards(claimed))),
-            Ok(None) => Ok(Taken::LostRace),
-            Err(_unreachable) => {
-                for (key, _) in claimed {
-                    let Key {
-                        machine,
-                        slot,
-                        process,
-                        work,
-                        ..
-                    } = key;
-                    let _unheard = core.releases.send(Release::Claim {
-                        machine,
-                        slot,
-                        process,
-                        work,
-                    });
-                }
-                Err(Error::CommitUnknown {
-                    doing: scope.doing,
-                    source,
-                })
-            }
+        let claimed = claimed::<P>(core, &works).await;
+        // The statement may still be on its way, and arrive when we have looked.
+        if !matches!(&claimed, Ok(taken) if !taken.is_empty()) {
+            let _unheard = core.releases.send(Release::Doubt {
+                slot: P::SLOT,
+                process: P::NAME,
+                works,
+            });
+        }
+        match claimed {
+            Ok(taken) => Ok(Attempt {
+                taken,
+                ..Attempt::lost_race()
+            }),
+            Err(_unreachable) => Err(Error::CommitUnknown {
+                doing: "claim a machine",
+                source: unknown,
+            }),
         }
     }
 
-    /// Reads the candidates again, by key, with the same predicate: their items and fences.
-    fn look(&self, core: &Core, eligible: &Eligible<P>, candidates: &[MachineId], count: u64) -> SelectStatement {
-        let mut select = from_machines::<P>();
-        select
-            .expr_as(Expr::col((machine::Entity, machine::Column::MachineId)), "bmdb_machine")
-            .expr_as(Expr::col((machine::Entity, machine::Column::Fence)), "bmdb_fence");
-        for column in columns_of::<P::Item>() {
-            let entity = <P::Item as ModelTrait>::Entity::default();
-            let alias = format!("{ITEM}{}", column.as_str());
-            select.expr_as(column.select_as(Expr::col((entity, column))), alias);
-        }
-        select
-            .and_where(Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied()))
-            .cond_where(eligible.claimable(core.database.dialect))
-            .cond_where(self.filter.clone())
-            .limit(count);
-        in_order(&mut select, eligible, candidates.first());
-        select
+    pub(crate) fn filter_condition(&self) -> &Condition {
+        &self.filter
     }
 
-    fn guards(&self, claimed: Vec<(Key, P::Item)>) -> Vec<Work<P>> {
-        let guard = |(key, item): (Key, P::Item)| {
+    fn guards(&self, taken: Vec<Taken<P>>) -> Vec<Work<P>> {
+        let guard = |taken: Taken<P>| {
+            let key = taken.key();
             tracing::debug!(machine = %key.machine, process = key.process, fence = %key.fence, "machine claimed");
             Work {
-                item,
-                claimed: Claimed::new(self.session.clone(), key, P::MAX_RUN),
+                claimed: Claimed::new(self.session.clone(), key, taken.seen.failures, P::MAX_RUN),
+                item: taken.seen.item,
             }
         };
-        claimed.into_iter().map(guard).collect()
+        taken.into_iter().map(guard).collect()
     }
 }
 
-enum Taken<P: Process> {
-    Some(Vec<Work<P>>),
-    /// No candidate is eligible any more.
-    Nothing,
-    /// Others were faster.
-    LostRace,
+/// What came of one attempt.
+pub(crate) struct Attempt<P: Process> {
+    pub(crate) taken: Vec<Taken<P>>,
+    pub(crate) told: Told,
+}
+
+impl<P: Process> Attempt<P> {
+    /// Something was eligible, and others were faster.
+    pub(crate) fn lost_race() -> Self {
+        Self {
+            taken: Vec::new(),
+            told: Told {
+                candidates: 0,
+                eligible: true,
+                turn: None,
+                searches: None,
+            },
+        }
+    }
+}
+
+/// A machine that was taken.
+pub(crate) struct Taken<P: Process> {
+    pub(crate) work: WorkId,
+    pub(crate) seen: Seen<P>,
+}
+
+impl<P: Process> Taken<P> {
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            machine: self.seen.machine,
+            slot: P::SLOT,
+            process: P::NAME,
+            work: self.work,
+            fence: self.seen.fence,
+        }
+    }
+}
+
+/// The machines that an attempt of unknown outcome has taken, as far as it has arrived.
+async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<P>>, Error> {
+    let scope = core.library("settle a claim");
+    let mut look = Seen::<P>::look();
+    look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
+        .join(
+            JoinType::InnerJoin,
+            work::Entity,
+            Expr::col((work::Entity, work::Column::MachineId)).equals((machine::Entity, machine::Column::MachineId)),
+        )
+        .and_where(Expr::col((work::Entity, work::Column::WorkId)).is_in(works.iter().copied()));
+    let ask = async |tx: &Tx| {
+        let rows = tx.query_all(&look).await?;
+        let taken = rows.iter().map(|row| {
+            Ok(Taken {
+                work: row.try_get("", "bmdb_work")?,
+                seen: Seen::read(row)?,
+            })
+        });
+        taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)
+    };
+    match scope.run(ask).await {
+        // What was read is true whether or not the transaction that read it committed.
+        Ok(taken) | Err(Failure::Unknown { value: taken, .. }) => Ok(taken),
+        Err(Failure::NotCommitted(error)) => Err(error),
+    }
+}
+
+/// Searches behind the claim's back.
+fn refresh<P: Process>(core: &Arc<Core>) {
+    let database = Arc::clone(&core.database);
+    core.tasks.spawn(async move {
+        if let Err(error) = candidate::refresh::<P>(&database).await {
+            tracing::debug!(process = P::NAME, %error, "hints were not refreshed");
+        }
+    });
 }
 
 impl<P: Process> IntoFuture for Claim<P> {
@@ -337,18 +321,6 @@ impl<P: Process> IntoFuture for ClaimMany<P> {
     }
 }
 
-/// The process's own order, and then key order, around the circle if there is a start.
-fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Eligible<P>, start: Option<&MachineId>) {
-    let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
-    for (by, order) in &eligible.order {
-        select.order_by_expr(by.clone(), order.clone());
-    }
-    if let Some(start) = start {
-        select.order_by_expr(machine_id().lt(*start), Order::Asc);
-    }
-    select.order_by_expr(machine_id(), Order::Asc);
-}
-
 /// Before the item's columns in an answer, so that they do not meet the machine's.
 const ITEM: &str = "bmdb_item_";
 
@@ -356,68 +328,70 @@ fn columns_of<M: ModelTrait>() -> impl Iterator<Item = <M::Entity as sea_orm::En
     <M::Entity as sea_orm::EntityTrait>::Column::iter()
 }
 
-struct Seen<P: Process> {
-    machine: MachineId,
-    fence: Fence,
-    item: P::Item,
+/// How the process has failed on the machine before, in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failures {
+    pub(crate) attempts: i64,
+    pub(crate) last_interval_seconds: i64,
+}
+
+/// A machine as a claim has seen it.
+pub(crate) struct Seen<P: Process> {
+    pub(crate) machine: MachineId,
+    pub(crate) fence: Fence,
+    pub(crate) failures: Option<Failures>,
+    pub(crate) item: P::Item,
 }
 
 impl<P: Process> Seen<P> {
-    fn read(row: &QueryResult) -> Result<Self, sea_orm::DbErr> {
+    /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
+    pub(crate) fn look() -> SelectStatement {
+        use work_backoff::Column;
+        let machine_id = (machine::Entity, machine::Column::MachineId);
+        let backoff = |column: Column| Expr::col((BACKOFF, column));
+        let mut select = from_machines::<P>();
+        select
+            .expr_as(Expr::col(machine_id), "bmdb_machine")
+            .expr_as(Expr::col((machine::Entity, machine::Column::Fence)), "bmdb_fence")
+            .expr_as(backoff(Column::Attempts), "bmdb_attempts")
+            .expr_as(backoff(Column::LastIntervalSeconds), "bmdb_interval")
+            .join_as(
+                JoinType::LeftJoin,
+                work_backoff::Entity,
+                BACKOFF,
+                backoff(Column::MachineId)
+                    .equals(machine_id)
+                    .and(backoff(Column::Process).eq(P::NAME)),
+            );
+        for column in columns_of::<P::Item>() {
+            let entity = <P::Item as ModelTrait>::Entity::default();
+            let alias = format!("{ITEM}{}", column.as_str());
+            select.expr_as(column.select_as(Expr::col((entity, column))), alias);
+        }
+        select
+    }
+
+    pub(crate) fn columns() -> Vec<String> {
+        let own = ["bmdb_machine", "bmdb_attempts", "bmdb_interval"].map(str::to_owned);
+        let items = columns_of::<P::Item>().map(|column| format!("{ITEM}{}", column.as_str()));
+        own.into_iter().chain(items).collect()
+    }
+
+    pub(crate) fn read(row: &QueryResult) -> Result<Self, DbErr> {
+        let attempts: Option<i64> = row.try_get("", "bmdb_attempts")?;
+        let interval: Option<i64> = row.try_get("", "bmdb_interval")?;
         Ok(Self {
             machine: row.try_get("", "bmdb_machine")?,
             fence: row.try_get("", "bmdb_fence")?,
+            failures: attempts
+                .zip(interval)
+                .map(|(attempts, last_interval_seconds)| Failures {
+                    attempts,
+                    last_interval_seconds,
+                }),
             item: P::Item::from_query_result(row, ITEM)?,
         })
     }
 }
 
-/// The compare-and-set that makes the claim exclusive at every isolation level. `None`: someone has claimed the machine since we looked, and
-/// may even have finished by now.
-async fn raise_fence(tx: &Tx, machine: MachineId, seen: Fence) -> Result<Option<Fence>, sea_orm::DbErr> {
-    const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 AND fence = $2";
-    let raised = tx.execute_text(RAISE, [machine.into(), seen.into()]).await?;
-    Ok((raised == 1).then_some(Fence(seen.0 + 1)))
-}
-
-async fn insert_works(tx: &Tx, core: &Core, keys: &[Key]) -> Result<(), sea_orm::DbErr> {
-    let mut text =
-        "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ".to_owned();
-    let mut values: Vec<Value> = vec![core.id.into()];
-    for (nth, key) in keys.iter().enumerate() {
-        let first = values.len() + 1;
-        let comma = if nth == 0 { "" } else { ", " };
-        let [slot, process, work, fence] = [first + 1, first + 2, first + 3, first + 4];
-        text.push_str(&format!(
-            "{comma}(${first}, ${slot}, ${process}, ${work}, $1, ${fence}, {{now}})"
-        ));
-        values.extend([
-            key.machine.into(),
-            key.slot.into(),
-            key.process.into(),
-            key.work.into(),
-            key.fence.into(),
-        ]);
-    }
-    tx.execute_text(&text, values).await.map(drop)
-}
-
-/// Decides a claim of unknown outcome by a write that collides with the claim's own: it waits for a commit that is still on its way. The fence,
-/// if the machine was claimed and still is.
-pub(crate) async fn settle(core: &Core, machine: MachineId, work: WorkId) -> Result<Option<Fence>, Error> {
-    const TOUCH: &str = "UPDATE machine SET fence = fence WHERE machine_id = $1";
-    let scope = core.library("settle a claim");
-    let ask = async |tx: &Tx| {
-        tx.execute_text(TOUCH, [machine.into()]).await?;
-        let rows = tx
-            .query_text("SELECT fence FROM work WHERE work_id = $1", [work.into()])
-            .await?;
-        let fence: Option<Fence> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
-        Ok::<_, Error>(fence)
-    };
-    match scope.run(ask).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(fence) | Err(Failure::Unknown { value: fence, .. }) => Ok(fence),
-        Err(Failure::NotCommitted(error)) => Err(error),
-    }
-}
+const BACKOFF: &str = "bmdb_backoff";

@@ -74,7 +74,7 @@ pub enum ConfigError {
 /// |---|---|---|
 /// | `interval` | 10 s | how long one heartbeat keeps a session alive: 100 ms to 1 h |
 /// | `margin` | interval / 5 | how much earlier than the database the process stops believing: below half the interval |
-/// | `max_connections` | 10 | connections for transaction bodies; the library has 4 more, and 2 for heartbeats |
+/// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, and 2 for heartbeats |
 /// | `acquire_timeout` | 5 s | how long a call waits for a free connection |
 /// | `statement_timeout` | 10 s | how long one statement may run |
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
@@ -191,7 +191,7 @@ impl Config {
         self
     }
 
-    /// How many connections the bodies of transactions may use at once. (SQLite has one writer, whatever this says.)
+    /// How many connections the bodies of transactions may use at once; and as many more may be used by claims and ends. (SQLite has one writer, whatever this says.)
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb_entity::SessionId;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::sqlx::{ConnectOptions, Connection};
+use sea_orm::sqlx::{ConnectOptions, Connection, PgPool};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, SqlxPostgresConnector,
     SqlxSqliteConnector, Statement, Value,
@@ -22,6 +22,7 @@ use crate::file::OpenFile;
 use crate::health::{self, Health};
 use crate::limit::Limit;
 use crate::process::Registered;
+use crate::singles::Singles;
 use crate::tx::Scope;
 
 /// One database, as all parts of this library share it.
@@ -38,6 +39,8 @@ pub(crate) struct Database {
     pub(crate) reads: DatabaseConnection,
     /// Heartbeats only, so that no work can starve them.
     pub(crate) heartbeats: DatabaseConnection,
+    /// What is one statement is sent this way on servers.
+    pub(crate) singles: Option<OneByOne>,
     /// Transactions that no session owns.
     pub(crate) tasks: TaskTracker,
     /// Processes that this component has registered.
@@ -65,6 +68,7 @@ impl Database {
             library: pools.library,
             reads: pools.reads,
             heartbeats: pools.heartbeats,
+            singles: pools.singles,
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
             own_sessions: Mutex::default(),
@@ -90,6 +94,7 @@ impl Database {
         Scope {
             doing,
             pool: &self.library,
+            singles: self.singles.as_ref().map(|singles| &singles.work),
             dialect: self.dialect,
             tasks: &self.tasks,
             budget: self.config.retry_budget,
@@ -167,6 +172,10 @@ impl Database {
     pub(crate) async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(OneByOne { work, heartbeats }) = &self.singles {
+            work.close().await;
+            heartbeats.close().await;
+        }
         for pool in [&self.heartbeats, &self.reads, &self.library, &self.bodies] {
             if let Err(error) = pool.close_by_ref().await {
                 tracing::debug!(%error, "a pool did not close cleanly");
@@ -207,6 +216,15 @@ struct Pools {
     library: DatabaseConnection,
     reads: DatabaseConnection,
     heartbeats: DatabaseConnection,
+    singles: Option<OneByOne>,
+}
+
+/// Statements that are transactions of their own.
+pub(crate) struct OneByOne {
+    /// Claims and ends.
+    pub(crate) work: Singles,
+    /// On the connections for heartbeats.
+    pub(crate) heartbeats: Singles,
 }
 
 const LIBRARY_CONNECTIONS: u32 = 4;
@@ -263,7 +281,7 @@ async fn open_postgres(
     };
     let pool = |options: PgConnectOptions, connections: u32| {
         let (health, releasing) = (Arc::clone(health), Arc::clone(health));
-        let pool = PgPoolOptions::new()
+        PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(0)
             .acquire_timeout(config.acquire_timeout)
@@ -299,21 +317,25 @@ async fn open_postgres(
                         .is_ok_and(|look| look.is_ok()))
                 })
             })
-            .connect_lazy_with(options);
-        SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
+            .connect_lazy_with(options)
     };
     // A transaction whose client is gone keeps its rows until then. Ours pause for no longer than a round trip, and may have locked what a
     // heartbeat needs; a body may think for longer, and locks nothing of that.
     let beat = config.interval / 3;
-    let library = pool(with(own, config.statement_timeout, beat), LIBRARY_CONNECTIONS);
+    let of_library = || with(own, config.statement_timeout, beat);
+    let of_bodies = with("serializable", config.statement_timeout, config.interval);
+    let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library(), LIBRARY_CONNECTIONS));
+    let heartbeats = pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS);
+    let singles = |pool: PgPool| Singles::new(pool, config.acquire_timeout, Arc::clone(health));
     let pools = Pools {
-        bodies: pool(
-            with("serializable", config.statement_timeout, config.interval),
-            config.max_connections,
-        ),
+        bodies: SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_bodies, config.max_connections)),
         reads: library.clone(),
         library,
-        heartbeats: pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS),
+        singles: Some(OneByOne {
+            work: singles(pool(of_library(), config.max_connections)),
+            heartbeats: singles(heartbeats.clone()),
+        }),
+        heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),
     };
     let limit = Limit::beyond(config.statement_timeout, dialect).plus(config.acquire_timeout);
     let isolation = limit
@@ -379,6 +401,7 @@ async fn open_sqlite(
         library: writer,
         reads: pool(options.clone().pragma("query_only", "ON"), SQLITE_READERS),
         heartbeats: pool(options.busy_timeout(config.interval / 3), 1),
+        singles: None,
     };
     Ok((Dialect::Sqlite, pools, OpenFile::at(file)))
 }

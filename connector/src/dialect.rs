@@ -35,7 +35,7 @@ impl Dialect {
         Statement::from_sql_and_values(self.backend(), self.fill(text), values)
     }
 
-    fn fill(self, text: &str) -> String {
+    pub(crate) fn fill(self, text: &str) -> String {
         let mut sql = String::with_capacity(text.len() + 64);
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {

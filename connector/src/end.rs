@@ -4,29 +4,38 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bmdb_entity::work_history::Event;
-use bmdb_entity::{Fence, work_backoff};
-use sea_orm::sea_query::Value;
-use sea_orm::{DbErr, EntityTrait};
+use bmdb_entity::{Fence, WorkId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::backoff::Backoff;
+use crate::claim::Failures;
+use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::history;
 use crate::lease::Moment;
+use crate::leave;
 use crate::process::{Process, check_text};
 use crate::session::Core;
 use crate::tx::{Failure, Tx, TxClosure, answer_of, check_not_nested};
 use crate::unfinished::Unfinished;
-use crate::work::{Key, Release, Work};
+use crate::work::{Key, Work};
 
 /// What an end leaves behind besides history.
-enum Trace {
+pub(crate) enum Trace {
+    /// No backoff.
     Finished,
-    Failed { cause: String, backoff: Backoff },
+    /// A backoff that follows from the failures before.
+    Failed {
+        cause: String,
+        backoff: Backoff,
+        /// As they were when the machine was claimed.
+        failures: Option<Failures>,
+    },
+    /// A hint: nothing has changed for the process.
     Canceled,
 }
 
 impl Trace {
-    fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         match self {
             Self::Finished => Event::Finished,
             Self::Failed { .. } => Event::Failed,
@@ -36,8 +45,9 @@ impl Trace {
 }
 
 impl<P: Process> Work<P> {
-    /// Ends the work with success: one SERIALIZABLE transaction lets go of the machine, runs `body` (the commit phase: the facts that the work
-    /// established), deletes the process's backoff and writes history. If the work was lost, nothing of the body is in the database.
+    /// Ends the work with success: one SERIALIZABLE transaction lets go of the machine, deletes the process's backoff, writes history and runs
+    /// `body` (the commit phase: the facts that the work established). If the work was lost, nothing of the body is in the database. Without
+    /// anything to write, [`done`](Self::done) needs no transaction.
     ///
     /// The body may run many times. What it returns is what its last run returned.
     ///
@@ -73,13 +83,14 @@ impl<P: Process> Work<P> {
         loop {
             let is_lost = AtomicBool::new(false);
             let whole = async |tx: &Tx| {
-                if !take(tx, &key).await.map_err(Error::from)? {
+                if !leave::within(tx, &core, &key, &Trace::Finished)
+                    .await
+                    .map_err(Error::from)?
+                {
                     is_lost.store(true, Ordering::Relaxed);
                     return Err(key.lost().into());
                 }
-                let value = body.clone()(tx).await?;
-                leave(tx, &core, &key, &Trace::Finished).await.map_err(Error::from)?;
-                Ok(value)
+                body.clone()(tx).await
             };
             let (value, source) = match scope.run(whole).await {
                 Ok(value) => {
@@ -113,6 +124,17 @@ impl<P: Process> Work<P> {
         }
     }
 
+    /// Ends the work with success and nothing to write: [`finish`](Self::finish) with an empty commit phase, in one round trip.
+    ///
+    /// # Errors
+    /// [`Unfinished`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the end.
+    pub async fn done(self) -> Result<(), Unfinished<P>> {
+        self.end(Trace::Finished).await
+    }
+
     /// Ends the work with a failure: the process backs off from the machine, by its rule, and history keeps the cause.
     ///
     /// # Errors
@@ -125,9 +147,11 @@ impl<P: Process> Work<P> {
         if let Err(error) = check_text("a cause", &cause, LONGEST_CAUSE) {
             return Err(Unfinished::NotCommitted { work: self, error });
         }
+        let failures = self.claimed.held.failures;
         self.end(Trace::Failed {
             cause,
             backoff: P::BACKOFF,
+            failures,
         })
         .await
     }
@@ -228,43 +252,49 @@ pub fn fit_cause(text: &str) -> String {
     cause
 }
 
-/// Lets go of what a dropped guard or an unanswered claim left.
-pub(crate) async fn release(core: &Core, release: &Release) -> Result<(), Error> {
-    let key = match *release {
-        Release::Work(key) => key,
-        Release::Claim {
-            machine,
-            slot,
-            process,
-            work,
-        } => match crate::claim::settle(core, machine, work).await? {
-            Some(fence) => Key {
-                machine,
-                slot,
-                process,
-                work,
-                fence,
-            },
-            None => return Ok(()),
-        },
-    };
+/// Lets go of what a dropped guard left.
+pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
     // No row: the work has ended some other way, which is all that was wanted.
-    end(core, &key, &Trace::Canceled).await.map(drop)
+    end(core, key, &Trace::Canceled).await.map(drop)
+}
+
+/// What a claim of unknown outcome has taken, as far as it has arrived.
+pub(crate) async fn claimed(
+    core: &Core,
+    slot: &'static str,
+    process: &'static str,
+    works: &[WorkId],
+) -> Result<Vec<Key>, Error> {
+    const DOING: &str = "settle a claim";
+    use bmdb_entity::work::{Column, Entity};
+    let rows = Entity::find()
+        .filter(Column::WorkId.is_in(works.iter().copied()))
+        .all(&*core.database)
+        .await
+        .map_err(Error::database(DOING))?;
+    let key = |row: bmdb_entity::work::Model| Key {
+        machine: row.machine_id,
+        slot,
+        process,
+        work: row.work_id,
+        fence: row.fence,
+    };
+    Ok(rows.into_iter().map(key).collect())
 }
 
 /// One end without a body. `false`: there was no such work. Safe to repeat: an end that took effect leaves no row.
 async fn end(core: &Core, key: &Key, trace: &Trace) -> Result<bool, Error> {
     let scope = core.library("end a work");
     loop {
-        let whole = async |tx: &Tx| {
-            let taken = take(tx, key).await?;
-            if taken {
-                leave(tx, core, key, trace).await?;
+        let ended = match core.database.dialect {
+            Dialect::Sqlite => {
+                let whole = async |tx: &Tx| leave::within(tx, core, key, trace).await.map_err(Error::from);
+                scope.run(whole).await.map_err(Failure::without_value)
             }
-            Ok::<_, Error>(taken)
+            Dialect::Postgres | Dialect::Cockroach => leave::at_once(&scope, core, key, trace).await,
         };
-        let source = match scope.run(whole).await {
-            Ok(taken) => return Ok(taken),
+        let source = match ended {
+            Ok(ended) => return Ok(ended),
             Err(Failure::NotCommitted(error)) => return Err(error),
             Err(Failure::Unknown { source, .. }) => source,
         };
@@ -280,64 +310,6 @@ async fn end(core: &Core, key: &Key, trace: &Trace) -> Result<bool, Error> {
             }
         }
     }
-}
-
-/// Deletes the work's row. `false`: the work is not ours any more.
-async fn take(tx: &Tx, key: &Key) -> Result<bool, DbErr> {
-    const TAKE: &str = "DELETE FROM work WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
-    let values: [Value; 4] = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
-    Ok(tx.execute_text(TAKE, values).await? == 1)
-}
-
-async fn leave(tx: &Tx, core: &Core, key: &Key, trace: &Trace) -> Result<(), DbErr> {
-    let cause = match trace {
-        Trace::Finished => {
-            let forget = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
-            tx.execute_text(forget, [key.machine.into(), key.process.into()])
-                .await?;
-            None
-        }
-        Trace::Failed { cause, backoff } => {
-            back_off(tx, key, cause, backoff).await?;
-            Some(cause.as_str())
-        }
-        Trace::Canceled => None,
-    };
-    history::record(tx, &core.author(), &[*key], trace.event(), cause).await
-}
-
-/// Reads how the process has failed on the machine so far and writes what follows. Nobody else writes this row while the work is held.
-async fn back_off(tx: &Tx, key: &Key, cause: &str, backoff: &Backoff) -> Result<(), DbErr> {
-    const WRITE: &str = "
-        INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds)
-        VALUES ($1, $2, {after $3}, $4, $5, $6)
-        ON CONFLICT (machine_id, process) DO UPDATE
-        SET until = excluded.until, cause = excluded.cause, attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds";
-    const PARK: &str = "UPDATE work_backoff SET until = NULL WHERE machine_id = $1 AND process = $2";
-    let last = work_backoff::Entity::find_by_id((key.machine, key.process.to_owned()))
-        .one(tx)
-        .await?;
-    let attempts = last.as_ref().map_or(0, |last| last.attempts) + 1;
-    let interval = backoff.interval_after(last.map(|last| last.last_interval_seconds));
-    let wait = backoff.wait_ms(interval, fastrand::f64());
-    let machine_process = || [key.machine.into(), key.process.into()];
-    let [machine, process] = machine_process();
-    tx.execute_text(
-        WRITE,
-        [
-            machine,
-            process,
-            wait.into(),
-            cause.into(),
-            attempts.into(),
-            interval.into(),
-        ],
-    )
-    .await?;
-    if backoff.parks_after(attempts) {
-        tx.execute_text(PARK, machine_process()).await?;
-    }
-    Ok(())
 }
 
 /// What became of a work whose end has an unknown outcome.

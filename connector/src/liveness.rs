@@ -98,9 +98,12 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
                 )
                 SELECT w.work_id, w.stop_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
-            let rows = database
+            let singles = database.singles.as_ref().expect("BUG: a server has single statements");
+            // A component that does nothing keeps no connections that it does not need.
+            singles.work.give_back_old();
+            let rows = singles
                 .heartbeats
-                .query_all_raw(database.dialect.statement(renewal, values))
+                .query(&database.dialect.statement(renewal, values))
                 .await?;
             if rows.is_empty() {
                 return Ok(None);

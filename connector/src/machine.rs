@@ -1,5 +1,6 @@
 //! Machines: how they come into the database.
 
+pub use crate::candidate::hint;
 pub use bmdb_entity::machine::*;
 
 use std::collections::{HashMap, HashSet};

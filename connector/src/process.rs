@@ -134,6 +134,7 @@ async fn write_row<P: Process>(database: &Database) -> Result<(String, String), 
             component.clone().into(),
         ];
         tx.execute_text(REGISTER, values).await?;
+        tx.execute_text(ADD_SEARCHES, [P::NAME.into()]).await?;
         let rows = tx
             .query_text(
                 "SELECT slot, registered_by FROM process WHERE name = $1",
@@ -146,6 +147,26 @@ async fn write_row<P: Process>(database: &Database) -> Result<(String, String), 
         Ok::<_, Error>((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
     });
     row.await.map_err(|failure| failure.into_error("register a process"))
+}
+
+/// None has begun: a search before all others is due.
+const ADD_SEARCHES: &str = "
+    INSERT INTO work_retrieval (process, begun, ended, began_at, until) VALUES ($1, 0, 0, {now}, {now})
+    ON CONFLICT (process) DO NOTHING";
+
+/// Writes the row of the searches for `P` again, which somebody has deleted.
+pub(crate) async fn add_searches<P: Process>(database: &Database) -> Result<(), Error> {
+    let scope = database.scope("register a process");
+    let add = async |tx: &crate::Tx| {
+        tx.execute_text(ADD_SEARCHES, [P::NAME.into()])
+            .await
+            .map_err(Error::from)
+    };
+    scope
+        .run(add)
+        .await
+        .map(drop)
+        .map_err(|failure| failure.into_error(scope.doing))
 }
 
 /// Whether `text` can be stored on every backend: no NUL, and not longer than `longest` bytes.

@@ -22,6 +22,7 @@ use crate::file::OpenFile;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
+use crate::singles::Singles;
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
 ///
@@ -212,6 +213,8 @@ pub(crate) struct Scope<'a> {
     /// What it is for, for errors and logs.
     pub(crate) doing: &'static str,
     pub(crate) pool: &'a DatabaseConnection,
+    /// Where its single statements go. `None`: it has none.
+    pub(crate) singles: Option<&'a Singles>,
     pub(crate) dialect: Dialect,
     /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK run: the future of a caller may be dropped, they may not.
     pub(crate) tasks: &'a TaskTracker,
@@ -235,6 +238,16 @@ pub(crate) enum Failure<T, E> {
     NotCommitted(E),
     /// COMMIT was sent and not answered. The body's value is kept for the case that it did take effect.
     Unknown { value: T, source: Option<DbErr> },
+}
+
+impl<T, E> Failure<T, E> {
+    /// For transactions whose value says nothing when their outcome is not known.
+    pub(crate) fn without_value(self) -> Failure<(), E> {
+        match self {
+            Self::NotCommitted(error) => Failure::NotCommitted(error),
+            Self::Unknown { source, .. } => Failure::Unknown { value: (), source },
+        }
+    }
 }
 
 impl<T, E: From<Error>> Failure<T, E> {
@@ -412,14 +425,14 @@ impl Scope<'_> {
     }
 
     /// Waits until the trust that bounds this transaction is over; for ever if none does.
-    async fn trust_over(&self) {
+    pub(crate) async fn trust_over(&self) {
         match self.trust {
             Some((_, lease)) => lease.over().await,
             None => std::future::pending().await,
         }
     }
 
-    fn check_trust(&self) -> Result<(), Error> {
+    pub(crate) fn check_trust(&self) -> Result<(), Error> {
         match self.trust {
             Some((session, lease)) if lease.remaining(Moment::now()).is_zero() => {
                 Err(Error::SessionExpired { session })

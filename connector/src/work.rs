@@ -10,6 +10,7 @@ use bmdb_entity::{Fence, MachineId, WorkId};
 use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::Failures;
 use crate::error::Error;
 use crate::lease::Moment;
 use crate::process::Process;
@@ -40,22 +41,12 @@ impl Key {
 /// What a dropped guard, or a claim whose outcome stayed unknown, leaves to the session's task.
 pub(crate) enum Release {
     Work(Key),
-    /// Perhaps claimed: nobody was told.
-    Claim {
-        machine: MachineId,
+    /// Perhaps claimed, now or later: nobody was told.
+    Doubt {
         slot: &'static str,
         process: &'static str,
-        work: WorkId,
+        works: Vec<WorkId>,
     },
-}
-
-impl Release {
-    pub(crate) fn machine(&self) -> MachineId {
-        match self {
-            Self::Work(key) => key.machine,
-            Self::Claim { machine, .. } => *machine,
-        }
-    }
 }
 
 /// Why a work should stop.
@@ -79,6 +70,8 @@ pub(crate) struct Held {
     reason: Mutex<Option<StopReason>>,
     run_until: Option<Moment>,
     claimed: Moment,
+    /// As they were when the machine was claimed.
+    pub(crate) failures: Option<Failures>,
 }
 
 impl Held {
@@ -138,7 +131,7 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
-    pub(crate) fn new(session: Session, key: Key, max_run: Option<Duration>) -> Self {
+    pub(crate) fn new(session: Session, key: Key, failures: Option<Failures>, max_run: Option<Duration>) -> Self {
         let core = session.core();
         let now = Moment::now();
         let held = Arc::new(Held {
@@ -147,6 +140,7 @@ impl Claimed {
             reason: Mutex::default(),
             run_until: max_run.map(|limit| now.plus(limit)),
             claimed: now,
+            failures,
         });
         core.held().insert(key.work, Arc::clone(&held));
         core.changed.notify_waiters();

@@ -191,12 +191,13 @@ on_postgres! {
 
     async fn a_claim_that_waits_for_a_row_is_drained_too(db: TestDatabase) {
         let session = session(&db).await;
-        provide(&session, 1).await;
+        let machine = provide(&session, 1).await[0];
         session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let raw = db.raw().await;
         let lock = raw.begin().await.unwrap();
         lock.execute_unprepared("SELECT machine_id FROM machine FOR UPDATE").await.unwrap();
-        let mut claims = tokio::task::JoinSet::from_iter([session.claim::<AgentStart>().into_future()]);
+        // Of any machine, it would not wait but look for another.
+        let mut claims = tokio::task::JoinSet::from_iter([session.claim::<AgentStart>().on(machine).into_future()]);
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                        OR NOT granted AND locktype = 'transactionid'";
         until("the claim waits", LONG, async || {

@@ -1,0 +1,270 @@
+//! Candidates: machines that may be eligible. A claim takes from hints that others left; when there are none, one component at a time searches the
+//! fleet and leaves hints for all. A hint promises nothing: every claim verifies.
+
+use bmdb_entity::{MachineId, machine};
+use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, Value};
+use sea_orm::{Condition, DbErr, Order, QueryResult};
+
+use crate::database::Database;
+use crate::eligible::{Eligible, from_machines};
+use crate::error::Error;
+use crate::process::Process;
+use crate::tx::Tx;
+
+/// How many candidates a claim looks at in each part, beside those that it wants to take.
+const SPARES: u64 = 8;
+
+/// How many machines a search finds in each part.
+const HARVEST: u64 = 500;
+
+/// What a claim chooses from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// What others have found.
+    Hints,
+    /// The whole fleet, in the search of this number; what is found and not taken is left as hints.
+    Fleet(i64),
+    /// The whole fleet, for this claim alone: it has a filter or an order of its own.
+    Alone,
+    /// One machine.
+    Machine(MachineId),
+}
+
+impl Source {
+    /// How many candidates a claim of `count` machines looks at in each part: before and after its random start.
+    pub(crate) fn window(self, count: u64) -> u64 {
+        match self {
+            Self::Fleet(_) => std::cmp::max(HARVEST, count),
+            Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
+        }
+    }
+}
+
+/// The searches for a process, as an attempt to claim found them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Searches {
+    begun: i64,
+    ended: i64,
+    /// The last one began a while ago.
+    pub(crate) old: bool,
+}
+
+impl Searches {
+    /// Its columns in `work_retrieval`, as text for [`Dialect::statement`](crate::Dialect). Old is half a minute: a machine that became eligible
+    /// since the last search waits no longer than that while others are there to be taken.
+    pub(crate) const COLUMNS: &str = "work_retrieval.begun AS bmdb_begun, work_retrieval.ended AS bmdb_ended, \
+        work_retrieval.began_at < {after -30000} OR work_retrieval.began_at > {now} AS bmdb_old";
+
+    /// `None`: the process has no row.
+    pub(crate) fn read(row: &QueryResult) -> Result<Option<Self>, DbErr> {
+        let Some(begun) = row.try_get("", "bmdb_begun")? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            begun,
+            ended: row.try_get("", "bmdb_ended")?,
+            old: row.try_get("", "bmdb_old")?,
+        }))
+    }
+
+    /// The search that has begun by now, if none was begun since.
+    pub(crate) fn now(&self) -> i64 {
+        self.begun
+    }
+
+    /// Whether a search that began after that one has ended.
+    pub(crate) fn has_ended_since(&self, begun: i64) -> bool {
+        self.ended > begun
+    }
+}
+
+/// What an attempt to claim tells beside what it took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Candidates, at most the window (twice, for searches).
+    pub(crate) candidates: u64,
+    /// Some of them were eligible.
+    pub(crate) eligible: bool,
+    /// The search that it is now this claim's turn to make.
+    pub(crate) turn: Option<i64>,
+    pub(crate) searches: Option<Searches>,
+}
+
+/// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
+/// looked. After ten seconds whoever began is taken for dead; and nobody who was given ten seconds has more left, unless the clock went back.
+pub(crate) const TAKE_TURN: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
+    WHERE process = $1 AND (until <= {now} OR until > {after 10000}) AND ended <= COALESCE(CAST($2 AS BIGINT), begun)";
+
+pub(crate) const END_TURN: &str =
+    "UPDATE work_retrieval SET ended = begun, until = {now} WHERE process = $1 AND begun = $2";
+
+/// The process's own order, and then key order, around the circle if there is a start.
+pub(crate) fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Eligible<P>, start: Option<&MachineId>) {
+    let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
+    for (by, order) in &eligible.order {
+        select.order_by_expr(by.clone(), order.clone());
+    }
+    if let Some(start) = start {
+        select.order_by_expr(machine_id().lt(*start), Order::Asc);
+    }
+    select.order_by_expr(machine_id(), Order::Asc);
+}
+
+/// A search of the fleet, in parts that find up to `limit` machines each. It begins at a random machine in key order and wraps around, so that
+/// components do not meet at the head; with an order of the process's own, it takes the first in that order.
+pub(crate) fn search<P: Process>(
+    eligible: &Eligible<P>,
+    filter: &Condition,
+    dialect: crate::Dialect,
+    limit: u64,
+) -> Vec<SelectStatement> {
+    let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
+    let base = || {
+        let mut select = from_machines::<P>();
+        select
+            .column((machine::Entity, machine::Column::MachineId))
+            .cond_where(eligible.claimable(dialect))
+            .cond_where(filter.clone())
+            .limit(limit);
+        in_order(&mut select, eligible, None);
+        select
+    };
+    if !eligible.order.is_empty() {
+        return vec![base()];
+    }
+    let start = MachineId::random();
+    vec![
+        base().and_where(machine_id().gte(start)).to_owned(),
+        base().and_where(machine_id().lt(start)).to_owned(),
+    ]
+}
+
+/// Searches the fleet in statements of their own, outside transactions.
+pub(crate) async fn search_now<P: Process>(
+    database: &Database,
+    eligible: &Eligible<P>,
+    filter: &Condition,
+    limit: u64,
+) -> Result<Vec<MachineId>, Error> {
+    const DOING: &str = "find eligible machines";
+    let mut found = Vec::new();
+    for part in search(eligible, filter, database.dialect, limit) {
+        if found.len() as u64 >= limit {
+            break;
+        }
+        let statement = database.dialect.backend().build(&part);
+        for row in database.read_statement(DOING, statement).await? {
+            found.push(row.try_get_by_index(0).map_err(Error::database(DOING))?);
+        }
+    }
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+/// Searches once more if the last search is old and nobody is at it.
+pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error> {
+    let scope = database.scope("refresh hints");
+    let begin = async |tx: &Tx| {
+        const OLD: &str = " AND (began_at < {after -30000} OR began_at > {now})";
+        if tx
+            .execute_text(
+                &format!("{TAKE_TURN}{OLD}"),
+                [P::NAME.into(), Option::<i64>::None.into()],
+            )
+            .await?
+            == 0
+        {
+            return Ok(None);
+        }
+        let rows = tx
+            .query_text("SELECT begun FROM work_retrieval WHERE process = $1", [P::NAME.into()])
+            .await?;
+        let turn: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok::<_, Error>(turn)
+    };
+    let Some(turn) = scope
+        .run(begin)
+        .await
+        .map_err(|failure| failure.into_error(scope.doing))?
+    else {
+        return Ok(());
+    };
+    let found = search_now(database, &Eligible::<P>::of_process(), &Condition::all(), HARVEST).await?;
+    let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
+    scope.run(end).await.map_err(|failure| failure.into_error(scope.doing))
+}
+
+/// Leaves what a search has found as hints, and the turn to others.
+pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<(), DbErr> {
+    leave_hints(tx, P::NAME, found).await?;
+    tx.execute_text(END_TURN, [P::NAME.into(), turn.into()]).await.map(drop)
+}
+
+/// Says that a machine may be eligible for `P` now, so that the next claim looks at it: for a body that writes what makes it so. Without, it is found
+/// all the same, within half a minute of claims that take others.
+///
+/// ```no_run
+/// # use bmdb::{Eligible, Error, MachineId, Process, Tx, os_installation_request, tag};
+/// # struct Install;
+/// # impl Process for Install {
+/// #     const NAME: &'static str = "install";
+/// #     type Item = bmdb::machine::Model;
+/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines.has::<os_installation_request::Entity>() }
+/// # }
+/// async fn request(tx: &Tx, request: os_installation_request::ActiveModel, machine: MachineId) -> Result<(), Error> {
+///     tag::set::<os_installation_request::Entity>(tx, request).await?;
+///     bmdb::machine::hint::<Install>(tx, machine).await
+/// }
+/// ```
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn hint<P: Process>(tx: &Tx, machine: MachineId) -> Result<(), Error> {
+    leave_hints(tx, P::NAME, &[machine])
+        .await
+        .map_err(Error::database("leave a hint"))
+}
+
+pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<(), DbErr> {
+    if machines.is_empty() {
+        return Ok(());
+    }
+    let mut text = "INSERT INTO work_candidate (process, machine_id, found_at) VALUES ".to_owned();
+    let mut values: Vec<Value> = vec![process.into()];
+    for machine in machines {
+        let comma = if values.len() == 1 { "" } else { ", " };
+        values.push((*machine).into());
+        text.push_str(&format!("{comma}($1, ${}, {{now}})", values.len()));
+    }
+    text.push_str(" ON CONFLICT (process, machine_id) DO NOTHING");
+    tx.execute_text(&text, values).await.map(drop)
+}
+
+/// Some hints, from a random start.
+pub(crate) async fn hints<P: Process>(tx: &Tx, window: u64) -> Result<Vec<MachineId>, DbErr> {
+    const FROM: &str =
+        "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id >= $2 ORDER BY machine_id LIMIT $3";
+    const BEFORE: &str =
+        "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id < $2 ORDER BY machine_id LIMIT $3";
+    let start = MachineId::random();
+    let mut found = Vec::new();
+    for text in [FROM, BEFORE] {
+        let left = window - found.len() as u64;
+        if left > 0 {
+            let rows = tx.query_text(text, [P::NAME.into(), start.into(), left.into()]).await?;
+            for row in rows {
+                found.push(row.try_get_by_index(0)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes hints: of machines that were taken, or that are not eligible.
+pub(crate) async fn forget_hints<P: Process>(tx: &Tx, machines: &[MachineId]) -> Result<(), DbErr> {
+    for machine in machines {
+        const FORGET: &str = "DELETE FROM work_candidate WHERE process = $1 AND machine_id = $2";
+        tx.execute_text(FORGET, [P::NAME.into(), (*machine).into()]).await?;
+    }
+    Ok(())
+}

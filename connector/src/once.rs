@@ -1,0 +1,107 @@
+//! A transaction of one statement: no BEGIN, no COMMIT, one round trip.
+
+use std::time::Instant;
+
+use sea_orm::sqlx::{self, postgres::PgDatabaseError, postgres::PgSeverity};
+use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
+
+use crate::error::{Error, Fault};
+use crate::file::OpenFile;
+use crate::tx::{Failure, Scope, check_not_nested, pause_after};
+
+/// What an error says of the statement's effect.
+enum Effect {
+    /// It had none.
+    None,
+    /// The connection broke, and nobody knows.
+    Unknown,
+}
+
+impl Scope<'_> {
+    /// Runs one statement that is a transaction of its own until it takes effect, fails for good, or time is up.
+    ///
+    /// # Cancel safety
+    /// None: call it in a task of the session's, which is not dropped with its caller.
+    pub(crate) async fn once(&self, statement: &Statement) -> Result<Vec<QueryResult>, Failure<(), Error>> {
+        check_not_nested().map_err(Failure::NotCommitted)?;
+        let singles = self.singles.expect("BUG: single statements are for servers");
+        let started = Instant::now();
+        let mut attempts = 0_u32;
+        loop {
+            attempts += 1;
+            self.check_trust()
+                .and_then(|()| self.file.map_or(Ok(()), OpenFile::check))
+                .map_err(Failure::NotCommitted)?;
+            let limit = self.limit.plus(self.acquire_timeout);
+            let answer = tokio::select! {
+                biased;
+                answer = singles.query(statement) => answer,
+                // It goes on, but nobody may act on its answer any more.
+                () = self.trust_over() => return Err(Failure::Unknown { value: (), source: None }),
+                () = limit.passed() => return Err(Failure::Unknown { value: (), source: None }),
+            };
+            let error = match answer {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            match effect_of(&error) {
+                Effect::Unknown => {
+                    return Err(Failure::Unknown {
+                        value: (),
+                        source: Some(error),
+                    });
+                }
+                Effect::None if !self.health.is_transient(&error) => {
+                    return Err(Failure::NotCommitted(Error::database(self.doing)(error)));
+                }
+                Effect::None => {}
+            }
+            let pause = pause_after(attempts);
+            let elapsed = started.elapsed();
+            tracing::debug!(doing = self.doing, attempts, %error, "statement runs again");
+            if elapsed + pause > self.budget {
+                return Err(Failure::NotCommitted(Error::Contended {
+                    doing: self.doing,
+                    attempts,
+                    elapsed,
+                    source: Some(error),
+                }));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// An ERROR of the server's is the answer to a statement that it has rolled back, unless it says itself that it does not know (40003). A FATAL one
+/// may come after the commit.
+fn effect_of(error: &DbErr) -> Effect {
+    let runtime = match error {
+        // No connection: nothing was sent.
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Effect::None,
+        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        _ => return Effect::Unknown,
+    };
+    let RuntimeErr::SqlxError(error) = runtime else {
+        return Effect::Unknown;
+    };
+    let sqlx::Error::Database(error) = error.as_ref() else {
+        return Effect::Unknown;
+    };
+    match error.try_downcast_ref::<PgDatabaseError>() {
+        Some(error) if error.severity() == PgSeverity::Error && error.code() != "40003" => Effect::None,
+        _ => Effect::Unknown,
+    }
+}
+
+/// Whether a foreign key was what refused the statement.
+pub(crate) fn is_dangling(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. } if matches!(
+        source.sql_err(),
+        Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))
+    ))
+}
+
+/// Whether a key was what refused the statement.
+pub(crate) fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint) && !is_dangling(error)
+}

@@ -1,0 +1,128 @@
+//! Connections for statements that are transactions of their own, on servers.
+//!
+//! A pool looks at every connection that is given back to it, which costs a round trip each time (sqlx 0.9: `PoolConnection::return_to_pool`), as
+//! much as the statement itself. Here a connection is given back after a failure, or when it has been out for a while; between statements it waits
+//! for the next one.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use sea_orm::sea_query::Values;
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::{self, AssertSqlSafe, PgPool, Postgres};
+use sea_orm::{ConnAcquireErr, DbErr, QueryResult, RuntimeErr, Statement};
+use sea_query_sqlx::SqlxValues;
+use tokio::sync::Semaphore;
+
+use crate::health::Health;
+
+/// After so long without use a connection may be dead and nobody has noticed; the pool looks.
+const LONGEST_IDLE: Duration = Duration::from_secs(30);
+/// After so long the pool sees a connection again, and may renew it.
+const LONGEST_OUT: Duration = Duration::from_secs(60);
+
+/// A connection that is out of the pool and not in use.
+struct Spare {
+    connection: PoolConnection<Postgres>,
+    taken: Instant,
+    used: Instant,
+}
+
+pub(crate) struct Singles {
+    pool: PgPool,
+    /// The last one used is the next one used.
+    spares: Mutex<Vec<Spare>>,
+    /// One for each connection of the pool, so that who gets one never waits for a spare.
+    permits: Semaphore,
+    acquire_timeout: Duration,
+    health: Arc<Health>,
+}
+
+impl Singles {
+    pub(crate) fn new(pool: PgPool, acquire_timeout: Duration, health: Arc<Health>) -> Self {
+        let permits = usize::try_from(pool.options().get_max_connections()).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            pool,
+            spares: Mutex::default(),
+            permits: Semaphore::new(permits),
+            acquire_timeout,
+            health,
+        }
+    }
+
+    /// Runs one statement outside transactions, in one round trip if its connection knows it already.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the statement to the server, and its connection to the pool, which looks at it.
+    pub(crate) async fn query(&self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire()).await;
+        let _permit = permit
+            .map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?
+            .map_err(|_closed| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
+        let mut spare = match self.fresh_spare() {
+            Some(spare) => spare,
+            None => Spare {
+                connection: self
+                    .pool
+                    .acquire()
+                    .await
+                    .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?,
+                taken: Instant::now(),
+                used: Instant::now(),
+            },
+        };
+        let values = statement.values.clone().unwrap_or(Values(Vec::new()));
+        let rows = sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+            .fetch_all(&mut *spare.connection)
+            .await
+            .map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))?;
+        spare.used = Instant::now();
+        self.keep(spare);
+        Ok(rows.into_iter().map(QueryResult::from).collect())
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Spare>> {
+        self.spares
+            .lock()
+            .expect("BUG: nothing panics while it holds this lock")
+    }
+
+    fn keep(&self, spare: Spare) {
+        let mut spares = self.spares();
+        if !self.pool.is_closed() {
+            spares.push(spare);
+        }
+    }
+
+    fn fresh_spare(&self) -> Option<Spare> {
+        self.give_back_old();
+        self.spares().pop()
+    }
+
+    /// Gives back what has been out for long or is not needed.
+    pub(crate) fn give_back_old(&self) {
+        let is_old = |spare: &mut Spare| {
+            let out = spare.taken.elapsed();
+            out > LONGEST_OUT || spare.used.elapsed() > LONGEST_IDLE || self.health.is_stale(out)
+        };
+        let old: Vec<Spare> = self.spares().extract_if(.., is_old).collect();
+        // Each connection's own drop gives it to the pool.
+        drop(old);
+    }
+
+    /// Gives back every connection, and lends no more.
+    pub(crate) async fn close(&self) {
+        let closed = self.pool.close();
+        self.spares().clear();
+        closed.await;
+    }
+}
+
+impl Drop for Singles {
+    fn drop(&mut self) {
+        // Giving back needs a runtime, and there may be none any more. The pool ends with this anyway.
+        for spare in self.spares.get_mut().map(std::mem::take).unwrap_or_default() {
+            drop(spare.connection.detach());
+        }
+    }
+}

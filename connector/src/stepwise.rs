@@ -1,0 +1,145 @@
+//! An attempt to claim as a transaction of several statements: SQLite's way, where a round trip costs little and one writer at a time excludes all
+//! others.
+
+use bmdb_entity::work_history::Event;
+use bmdb_entity::{Fence, MachineId, WorkId, machine};
+use sea_orm::sea_query::{Expr, ExprTrait, Value};
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::candidate::{self, Searches, Source, TAKE_TURN, Told};
+use crate::claim::{Attempt, Claim, Seen, Taken};
+use crate::eligible::Eligible;
+use crate::error::Error;
+use crate::history;
+use crate::process::Process;
+use crate::session::Core;
+use crate::tx::{Failure, Tx};
+use crate::work::Key;
+
+/// One attempt to take a machine for each of `works`.
+pub(crate) async fn attempt<P: Process>(
+    core: &Core,
+    claim: &Claim<P>,
+    source: Source,
+    begun: Option<i64>,
+    works: &[WorkId],
+) -> Result<Attempt<P>, Failure<(), Error>> {
+    let eligible = Eligible::of_process();
+    let window = source.window(works.len() as u64);
+    // Before the transaction: a search takes its time, and nobody else could write in it.
+    let found = match source {
+        Source::Hints => Ok(Vec::new()),
+        Source::Machine(machine) => Ok(vec![machine]),
+        Source::Fleet(_) | Source::Alone => {
+            candidate::search_now(&core.database, &eligible, claim.filter_condition(), window).await
+        }
+    };
+    let found = found.map_err(Failure::NotCommitted)?;
+    let whole = async |tx: &Tx| {
+        core.lock_row(tx).await?;
+        let candidates = match source {
+            Source::Hints => candidate::hints::<P>(tx, window).await?,
+            _ => found.clone(),
+        };
+        let taken = take(tx, core, claim, &eligible, &candidates, works).await?;
+        let gone: Vec<MachineId> = match source {
+            Source::Hints if taken.is_empty() => candidates.clone(),
+            _ => taken.iter().map(|taken| taken.seen.machine).collect(),
+        };
+        let mut told = Told {
+            candidates: candidates.len() as u64,
+            eligible: !taken.is_empty(),
+            turn: None,
+            searches: searches::<P>(tx).await?,
+        };
+        match source {
+            Source::Hints => {
+                candidate::forget_hints::<P>(tx, &gone).await?;
+                if taken.is_empty() && told.candidates < window {
+                    told.turn = take_turn::<P>(tx, begun, told.searches).await?;
+                }
+            }
+            Source::Fleet(turn) => {
+                let left: Vec<MachineId> = candidates
+                    .iter()
+                    .filter(|machine| !gone.contains(machine))
+                    .copied()
+                    .collect();
+                candidate::end_turn::<P>(tx, turn, &left).await?;
+            }
+            Source::Alone | Source::Machine(_) => candidate::forget_hints::<P>(tx, &gone).await?,
+        }
+        Ok::<_, Error>(Attempt { taken, told })
+    };
+    core.library("claim a machine")
+        .run(whole)
+        .await
+        .map_err(Failure::without_value)
+}
+
+async fn take<P: Process>(
+    tx: &Tx,
+    core: &Core,
+    claim: &Claim<P>,
+    eligible: &Eligible<P>,
+    candidates: &[MachineId],
+    works: &[WorkId],
+) -> Result<Vec<Taken<P>>, DbErr> {
+    let Some(first) = candidates.first() else {
+        return Ok(Vec::new());
+    };
+    let mut look = Seen::<P>::look();
+    look.and_where(Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied()))
+        .cond_where(eligible.claimable(tx.dialect()))
+        .cond_where(claim.filter_condition().clone())
+        .limit(works.len() as u64);
+    candidate::in_order(&mut look, eligible, Some(first));
+    let mut taken = Vec::with_capacity(works.len());
+    for (row, work) in tx.query_all(&look).await?.iter().zip(works) {
+        let mut seen = Seen::<P>::read(row)?;
+        // Nobody else writes meanwhile, so nothing is to be compared.
+        const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
+        tx.execute_text(RAISE, [seen.machine.into()]).await?;
+        seen.fence = Fence(seen.fence.0 + 1);
+        taken.push(Taken { work: *work, seen });
+    }
+    if !taken.is_empty() {
+        let keys: Vec<Key> = taken.iter().map(Taken::key).collect();
+        insert_works(tx, core, &keys).await?;
+        history::record(tx, &core.author(), &keys, Event::Started, None).await?;
+    }
+    Ok(taken)
+}
+
+async fn insert_works(tx: &Tx, core: &Core, keys: &[Key]) -> Result<(), DbErr> {
+    let mut text =
+        "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ".to_owned();
+    let mut values: Vec<Value> = vec![core.id.into()];
+    for (nth, key) in keys.iter().enumerate() {
+        let first = values.len() + 1;
+        let comma = if nth == 0 { "" } else { ", " };
+        let [slot, process, work, fence] = [first + 1, first + 2, first + 3, first + 4];
+        text.push_str(&format!(
+            "{comma}(${first}, ${slot}, ${process}, ${work}, $1, ${fence}, {{now}})"
+        ));
+        values.extend([
+            key.machine.into(),
+            key.slot.into(),
+            key.process.into(),
+            key.work.into(),
+            key.fence.into(),
+        ]);
+    }
+    tx.execute_text(&text, values).await.map(drop)
+}
+
+async fn searches<P: Process>(tx: &Tx) -> Result<Option<Searches>, DbErr> {
+    let text = format!("SELECT {} FROM work_retrieval WHERE process = $1", Searches::COLUMNS);
+    let rows = tx.query_text(&text, [P::NAME.into()]).await?;
+    Ok(rows.first().map(Searches::read).transpose()?.flatten())
+}
+
+async fn take_turn<P: Process>(tx: &Tx, begun: Option<i64>, searches: Option<Searches>) -> Result<Option<i64>, DbErr> {
+    let took = tx.execute_text(TAKE_TURN, [P::NAME.into(), begun.into()]).await? == 1;
+    Ok(searches.filter(|_| took).map(|searches| searches.now() + 1))
+}
