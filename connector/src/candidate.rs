@@ -83,6 +83,8 @@ impl Searches {
 pub(crate) struct Told {
     /// Candidates, at most the window (twice, for searches).
     pub(crate) candidates: u64,
+    /// The work that was to end first was ours and has ended; or there was none.
+    pub(crate) ended: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
     /// The search that it is now this claim's turn to make.

@@ -5,26 +5,27 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bmdb_entity::{Fence, MachineId, WorkId, machine, work, work_backoff};
-use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, JoinType, SelectStatement};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult,
-};
+use bmdb_entity::{MachineId, WorkId};
+use sea_orm::Condition;
+use sea_orm::sea_query::IntoCondition;
 
 use crate::candidate::{self, Source, Told};
 use crate::dialect::Dialect;
-use crate::eligible::{Eligible, from_machines};
+use crate::doubt::Doubts;
+use crate::eligible::Eligible;
 use crate::error::Error;
+use crate::leave::After;
 use crate::process::{self, Process};
+use crate::seen::Taken;
 use crate::session::{Core, Session};
-use crate::tx::{Failure, Tx, answer_of, check_not_nested, pause_after};
-use crate::work::{Claimed, Key, Release, Work};
+use crate::tx::{Failure, answer_of, check_not_nested, pause_after};
+use crate::work::{Claimed, Work};
 use crate::{single, stepwise};
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The most that [`ClaimMany`] takes at once: every machine is some bound values in one statement.
-const MOST: u32 = 1000;
+pub(crate) const MOST: u32 = 1000;
 
 /// A claim of one machine; await it.
 ///
@@ -66,7 +67,7 @@ impl<P: Process> Claim<P> {
         self
     }
 
-    fn up_to(self, count: u64) -> Answer<Vec<Work<P>>> {
+    fn up_to(self, count: u64) -> Answer<Result<Vec<Work<P>>, Error>> {
         Box::pin(async move {
             let core = Arc::clone(self.session.core());
             check_not_nested()?;
@@ -77,7 +78,7 @@ impl<P: Process> Claim<P> {
             let task = core.tasks.spawn({
                 let core = Arc::clone(&core);
                 async move {
-                    let works = self.run(count).await?;
+                    let works = self.run(count, None, Doubts::none(&core)).await?;
                     // Told to drain meanwhile: the guards are dropped, and let go of.
                     core.check_open()?;
                     drop(claiming);
@@ -88,19 +89,67 @@ impl<P: Process> Claim<P> {
         })
     }
 
-    async fn run(self, count: u64) -> Result<Vec<Work<P>>, Error> {
+    /// Whether this claim can be made in one statement with an end of a work of this session.
+    pub(crate) async fn can_follow(&self, core: &Core) -> bool {
+        core.id == self.session.id()
+            && matches!(self.source(), Source::Hints)
+            && core.database.dialect != Dialect::Cockroach
+            && core.check_open().is_ok()
+            && process::register::<P>(&core.database).await.is_ok()
+    }
+
+    /// The first attempt, after an end.
+    pub(crate) async fn attempt_after(
+        &self,
+        core: &Core,
+        after: &After<'_>,
+        works: &[WorkId],
+    ) -> Result<Attempt<P>, Failure<(), Error>> {
+        self.attempt_once(core, Source::Hints, None, works, Some(after)).await
+    }
+
+    /// The rest of a claim of one machine after its first attempt. To be called in a task of the session's.
+    pub(crate) async fn go_on(self, first: Option<Attempt<P>>, doubts: Doubts<P>) -> Result<Option<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
-        let mut source = match self.machine {
+        let claiming = core.claiming();
+        let mut works = self.run(1, first, doubts).await?;
+        core.check_open()?;
+        drop(claiming);
+        Ok(works.pop())
+    }
+
+    fn source(&self) -> Source {
+        match self.machine {
             Some(machine) => Source::Machine(machine),
             None if self.filter.is_empty() && Eligible::<P>::of_process().order.is_empty() => Source::Hints,
             None => Source::Alone,
-        };
+        }
+    }
+
+    async fn run(
+        self,
+        count: u64,
+        mut first: Option<Attempt<P>>,
+        mut doubts: Doubts<P>,
+    ) -> Result<Vec<Work<P>>, Error> {
+        let core = Arc::clone(self.session.core());
+        let mut source = self.source();
         let (started, mut rounds) = (Instant::now(), 0);
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
         let mut begun = None;
         loop {
-            core.check_open()?;
-            let Attempt { taken, told } = self.attempt(&core, source, begun, count).await?;
+            let arrived = doubts.arrived().await?;
+            if !arrived.is_empty() {
+                return Ok(self.guards(arrived));
+            }
+            let attempt = match first.take() {
+                Some(attempt) => attempt,
+                None => {
+                    core.check_open()?;
+                    self.attempt(&core, source, begun, count, &mut doubts).await?
+                }
+            };
+            let Attempt { taken, told } = attempt;
             if !taken.is_empty() {
                 if matches!(source, Source::Hints) && told.searches.is_some_and(|searches| searches.old) {
                     refresh::<P>(&core);
@@ -123,7 +172,8 @@ impl<P: Process> Claim<P> {
                 }
                 // There may be more hints, or somebody is searching.
                 (Source::Hints, _) if !searched || told.candidates >= source.window(count) => source,
-                _ => return Ok(Vec::new()),
+                // What was not there may have been taken by an attempt of ours.
+                _ => return Ok(self.guards(doubts.arrived().await?)),
             };
             let at_once = told.turn.is_some() || told.candidates >= source.window(count);
             source = next;
@@ -143,43 +193,37 @@ impl<P: Process> Claim<P> {
         }
     }
 
-    /// One attempt. If its outcome is unknown and cannot be found out, what it may have taken is let go of whenever it turns up.
     async fn attempt(
         &self,
         core: &Arc<Core>,
         source: Source,
         begun: Option<i64>,
         count: u64,
+        doubts: &mut Doubts<P>,
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        let attempted = match core.database.dialect {
-            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, &works).await,
-            Dialect::Postgres | Dialect::Cockroach => single::attempt(core, self, source, begun, &works).await,
-        };
-        let unknown = match attempted {
-            Ok(attempt) => return Ok(attempt),
-            Err(Failure::NotCommitted(error)) => return Err(error),
-            Err(Failure::Unknown { source, .. }) => source,
-        };
-        let claimed = claimed::<P>(core, &works).await;
-        // The statement may still be on its way, and arrive when we have looked.
-        if !matches!(&claimed, Ok(taken) if !taken.is_empty()) {
-            let _unheard = core.releases.send(Release::Doubt {
-                slot: P::SLOT,
-                process: P::NAME,
-                works,
-            });
+        match self.attempt_once(core, source, begun, &works, None).await {
+            Ok(attempt) => Ok(attempt),
+            Err(Failure::NotCommitted(error)) => Err(error),
+            Err(Failure::Unknown { source, .. }) => {
+                doubts.add(works, source);
+                Ok(Attempt::lost_race())
+            }
         }
-        match claimed {
-            Ok(taken) => Ok(Attempt {
-                taken,
-                ..Attempt::lost_race()
-            }),
-            Err(_unreachable) => Err(Error::CommitUnknown {
-                doing: "claim a machine",
-                source: unknown,
-            }),
+    }
+
+    async fn attempt_once(
+        &self,
+        core: &Core,
+        source: Source,
+        begun: Option<i64>,
+        works: &[WorkId],
+        after: Option<&After<'_>>,
+    ) -> Result<Attempt<P>, Failure<(), Error>> {
+        match core.database.dialect {
+            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after).await,
+            Dialect::Postgres | Dialect::Cockroach => single::attempt(core, self, source, begun, works, after).await,
         }
     }
 
@@ -213,6 +257,7 @@ impl<P: Process> Attempt<P> {
             taken: Vec::new(),
             told: Told {
                 candidates: 0,
+                ended: true,
                 eligible: true,
                 turn: None,
                 searches: None,
@@ -221,49 +266,14 @@ impl<P: Process> Attempt<P> {
     }
 }
 
-/// A machine that was taken.
-pub(crate) struct Taken<P: Process> {
-    pub(crate) work: WorkId,
-    pub(crate) seen: Seen<P>,
-}
-
-impl<P: Process> Taken<P> {
-    pub(crate) fn key(&self) -> Key {
-        Key {
-            machine: self.seen.machine,
-            slot: P::SLOT,
-            process: P::NAME,
-            work: self.work,
-            fence: self.seen.fence,
+impl<P: Process> Attempt<P> {
+    /// The work that was to end first was not ours, so nothing was tried.
+    pub(crate) fn not_ended() -> Self {
+        let Attempt { taken, told } = Self::lost_race();
+        Self {
+            taken,
+            told: Told { ended: false, ..told },
         }
-    }
-}
-
-/// The machines that an attempt of unknown outcome has taken, as far as it has arrived.
-async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<P>>, Error> {
-    let scope = core.library("settle a claim");
-    let mut look = Seen::<P>::look();
-    look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
-        .join(
-            JoinType::InnerJoin,
-            work::Entity,
-            Expr::col((work::Entity, work::Column::MachineId)).equals((machine::Entity, machine::Column::MachineId)),
-        )
-        .and_where(Expr::col((work::Entity, work::Column::WorkId)).is_in(works.iter().copied()));
-    let ask = async |tx: &Tx| {
-        let rows = tx.query_all(&look).await?;
-        let taken = rows.iter().map(|row| {
-            Ok(Taken {
-                work: row.try_get("", "bmdb_work")?,
-                seen: Seen::read(row)?,
-            })
-        });
-        taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)
-    };
-    match scope.run(ask).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(taken) | Err(Failure::Unknown { value: taken, .. }) => Ok(taken),
-        Err(Failure::NotCommitted(error)) => Err(error),
     }
 }
 
@@ -279,14 +289,15 @@ fn refresh<P: Process>(core: &Arc<Core>) {
 
 impl<P: Process> IntoFuture for Claim<P> {
     type Output = Result<Option<Work<P>>, Error>;
-    type IntoFuture = Answer<Option<Work<P>>>;
+    type IntoFuture = Answer<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { Ok(self.up_to(1).await?.pop()) })
     }
 }
 
-/// A claim of up to so many machines in one transaction; await it. An empty answer: nothing is eligible now. Else as [`Claim`].
+/// A claim of up to so many machines in one transaction; await it. An empty answer: nothing is eligible now. They can be fewer than are eligible, when
+/// fewer are hinted at; the next claim finds the others. Else as [`Claim`].
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct ClaimMany<P: Process> {
     claim: Claim<P>,
@@ -310,7 +321,7 @@ impl<P: Process> ClaimMany<P> {
 
 impl<P: Process> IntoFuture for ClaimMany<P> {
     type Output = Result<Vec<Work<P>>, Error>;
-    type IntoFuture = Answer<Vec<Work<P>>>;
+    type IntoFuture = Answer<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         if !(1..=MOST).contains(&self.count) {
@@ -320,78 +331,3 @@ impl<P: Process> IntoFuture for ClaimMany<P> {
         self.claim.up_to(u64::from(self.count))
     }
 }
-
-/// Before the item's columns in an answer, so that they do not meet the machine's.
-const ITEM: &str = "bmdb_item_";
-
-fn columns_of<M: ModelTrait>() -> impl Iterator<Item = <M::Entity as sea_orm::EntityTrait>::Column> {
-    <M::Entity as sea_orm::EntityTrait>::Column::iter()
-}
-
-/// How the process has failed on the machine before, in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failures {
-    pub(crate) attempts: i64,
-    pub(crate) last_interval_seconds: i64,
-}
-
-/// A machine as a claim has seen it.
-pub(crate) struct Seen<P: Process> {
-    pub(crate) machine: MachineId,
-    pub(crate) fence: Fence,
-    pub(crate) failures: Option<Failures>,
-    pub(crate) item: P::Item,
-}
-
-impl<P: Process> Seen<P> {
-    /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
-    pub(crate) fn look() -> SelectStatement {
-        use work_backoff::Column;
-        let machine_id = (machine::Entity, machine::Column::MachineId);
-        let backoff = |column: Column| Expr::col((BACKOFF, column));
-        let mut select = from_machines::<P>();
-        select
-            .expr_as(Expr::col(machine_id), "bmdb_machine")
-            .expr_as(Expr::col((machine::Entity, machine::Column::Fence)), "bmdb_fence")
-            .expr_as(backoff(Column::Attempts), "bmdb_attempts")
-            .expr_as(backoff(Column::LastIntervalSeconds), "bmdb_interval")
-            .join_as(
-                JoinType::LeftJoin,
-                work_backoff::Entity,
-                BACKOFF,
-                backoff(Column::MachineId)
-                    .equals(machine_id)
-                    .and(backoff(Column::Process).eq(P::NAME)),
-            );
-        for column in columns_of::<P::Item>() {
-            let entity = <P::Item as ModelTrait>::Entity::default();
-            let alias = format!("{ITEM}{}", column.as_str());
-            select.expr_as(column.select_as(Expr::col((entity, column))), alias);
-        }
-        select
-    }
-
-    pub(crate) fn columns() -> Vec<String> {
-        let own = ["bmdb_machine", "bmdb_attempts", "bmdb_interval"].map(str::to_owned);
-        let items = columns_of::<P::Item>().map(|column| format!("{ITEM}{}", column.as_str()));
-        own.into_iter().chain(items).collect()
-    }
-
-    pub(crate) fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        let attempts: Option<i64> = row.try_get("", "bmdb_attempts")?;
-        let interval: Option<i64> = row.try_get("", "bmdb_interval")?;
-        Ok(Self {
-            machine: row.try_get("", "bmdb_machine")?,
-            fence: row.try_get("", "bmdb_fence")?,
-            failures: attempts
-                .zip(interval)
-                .map(|(attempts, last_interval_seconds)| Failures {
-                    attempts,
-                    last_interval_seconds,
-                }),
-            item: P::Item::from_query_result(row, ITEM)?,
-        })
-    }
-}
-
-const BACKOFF: &str = "bmdb_backoff";

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::dialect::Dialect;
 
 /// What is wrong with a configuration. Never holds the URL: it may carry a password.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The URL is not one.

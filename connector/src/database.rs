@@ -85,7 +85,7 @@ impl Database {
     pub(crate) fn unreachable(&self, source: DbErr) -> Error {
         Error::Unreachable {
             database: self.name.clone(),
-            source: source.into(),
+            source: Arc::new(source),
         }
     }
 
@@ -247,7 +247,7 @@ async fn open_postgres(
         .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
     let unreachable = |source: sea_orm::sqlx::Error| Error::Unreachable {
         database: name.to_owned(),
-        source: source.into(),
+        source: Arc::new(source),
     };
     let opened = tokio::time::timeout(config.acquire_timeout, quiet.clone().connect()).await;
     let mut first = opened
@@ -348,7 +348,7 @@ async fn open_postgres(
         .and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
         .map_err(|source| Error::Unreachable {
             database: name.to_owned(),
-            source: source.into(),
+            source: Arc::new(source),
         })?;
     if isolation.as_deref() != Some("serializable") {
         return Err(Error::UnsupportedServer {
@@ -391,7 +391,7 @@ async fn open_sqlite(
         if Fault::of(&error) != Fault::Conflict || started.elapsed() > config.acquire_timeout {
             return Err(Error::Unreachable {
                 database: name.to_owned(),
-                source: error.into(),
+                source: Arc::new(error),
             });
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,48 +1,20 @@
-//! The three ends of work: finish, fail, cancel. Each deletes the work's row by its whole key and demands to have deleted one.
+//! The protocol of an end: it deletes the work's row by its whole key and demands to have deleted one; and what becomes of it when it is not answered.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bmdb_entity::WorkId;
 use bmdb_entity::work_history::Event;
-use bmdb_entity::{Fence, WorkId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
-use crate::backoff::Backoff;
-use crate::claim::Failures;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::lease::Moment;
-use crate::leave;
-use crate::process::{Process, check_text};
+use crate::leave::{self, Leaving, Trace};
+use crate::process::Process;
 use crate::session::Core;
-use crate::tx::{Failure, Tx, TxClosure, answer_of, check_not_nested};
+use crate::tx::{Failure, Tx, TxClosure};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
-
-/// What an end leaves behind besides history.
-pub(crate) enum Trace {
-    /// No backoff.
-    Finished,
-    /// A backoff that follows from the failures before.
-    Failed {
-        cause: String,
-        backoff: Backoff,
-        /// As they were when the machine was claimed.
-        failures: Option<Failures>,
-    },
-    /// A hint: nothing has changed for the process.
-    Canceled,
-}
-
-impl Trace {
-    pub(crate) fn event(&self) -> Event {
-        match self {
-            Self::Finished => Event::Finished,
-            Self::Failed { .. } => Event::Failed,
-            Self::Canceled => Event::Canceled,
-        }
-    }
-}
 
 impl<P: Process> Work<P> {
     /// Ends the work with success: one SERIALIZABLE transaction lets go of the machine, deletes the process's backoff, writes history and runs
@@ -77,16 +49,14 @@ impl<P: Process> Work<P> {
         T: Send,
         E: From<Error> + Send,
     {
-        let key = self.key();
+        let (key, leaving) = (self.key(), self.leaving());
         let core = self.session().core().clone();
         let scope = core.bodies("finish a work");
         loop {
             let is_lost = AtomicBool::new(false);
             let whole = async |tx: &Tx| {
-                if !leave::within(tx, &core, &key, &Trace::Finished)
-                    .await
-                    .map_err(Error::from)?
-                {
+                let ended = leave::within(tx, &core, &[leaving], &Trace::Finished).await;
+                if ended.map_err(Error::from)?.is_empty() {
                     is_lost.store(true, Ordering::Relaxed);
                     return Err(key.lost().into());
                 }
@@ -124,82 +94,8 @@ impl<P: Process> Work<P> {
         }
     }
 
-    /// Ends the work with success and nothing to write: [`finish`](Self::finish) with an empty commit phase, in one round trip.
-    ///
-    /// # Errors
-    /// [`Unfinished`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the end.
-    pub async fn done(self) -> Result<(), Unfinished<P>> {
-        self.end(Trace::Finished).await
-    }
-
-    /// Ends the work with a failure: the process backs off from the machine, by its rule, and history keeps the cause.
-    ///
-    /// # Errors
-    /// [`Unfinished`]; [`Error::Invalid`] for a cause over 4 kB or with NUL (see [`fit_cause`]).
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the end.
-    pub async fn fail(self, cause: impl fmt::Display) -> Result<(), Unfinished<P>> {
-        let cause = cause.to_string();
-        if let Err(error) = check_text("a cause", &cause, LONGEST_CAUSE) {
-            return Err(Unfinished::NotCommitted { work: self, error });
-        }
-        let failures = self.claimed.held.failures;
-        self.end(Trace::Failed {
-            cause,
-            backoff: P::BACKOFF,
-            failures,
-        })
-        .await
-    }
-
-    /// Ends the work without a verdict: the machine is free again at once, and history says `canceled`.
-    ///
-    /// # Errors
-    /// [`Unfinished`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the end.
-    pub async fn cancel(self) -> Result<(), Unfinished<P>> {
-        self.end(Trace::Canceled).await
-    }
-
-    /// Runs an end without a body in a task of the session's; the guard travels with it.
-    async fn end(mut self, trace: Trace) -> Result<(), Unfinished<P>> {
-        if let Err(error) = check_not_nested() {
-            return Err(Unfinished::NotCommitted { work: self, error });
-        }
-        let core = self.session().core().clone();
-        let (machine, fence) = (self.machine(), self.fence());
-        let ending = core.tasks.spawn({
-            let core = core.clone();
-            async move {
-                let key = self.key();
-                match end(&core, &key, &trace).await {
-                    Ok(true) => {
-                        self.claimed.disarm();
-                        Ok(())
-                    }
-                    Ok(false) => match self.over(&core, trace.event()).await {
-                        // An earlier attempt of unknown outcome did what was asked.
-                        Unfinished::Over(Error::AlreadyFinished { .. }) => Ok(()),
-                        other => Err(other),
-                    },
-                    Err(error @ Error::CommitUnknown { .. }) => Err(Unfinished::Unknown { work: self, error }),
-                    Err(error) => Err(self.not_committed(error)),
-                }
-            }
-        });
-        answer_of(ending)
-            .await
-            .unwrap_or_else(|| Err(Unfinished::Over(unanswered(machine, fence))))
-    }
-
     /// There was no row to delete: says whether an earlier attempt ended the work as asked.
-    async fn over<E>(mut self, core: &Core, asked: Event) -> Unfinished<P, E> {
+    pub(crate) async fn over<E>(mut self, core: &Core, asked: Event) -> Unfinished<P, E> {
         self.claimed.disarm();
         let key = self.key();
         let error = match settle(core, &key).await {
@@ -213,7 +109,7 @@ impl<P: Process> Work<P> {
         Unfinished::Over(error)
     }
 
-    fn not_committed<E>(mut self, error: E) -> Unfinished<P, E> {
+    pub(crate) fn not_committed<E>(mut self, error: E) -> Unfinished<P, E> {
         let core = self.session().core();
         if core.lease.remaining(Moment::now()).is_zero() {
             let error = core.expired();
@@ -224,38 +120,14 @@ impl<P: Process> Work<P> {
     }
 }
 
-/// The runtime is shutting down around us; the session's deadline is what ends the work now.
-fn unanswered(machine: bmdb_entity::MachineId, fence: Fence) -> Error {
-    tracing::warn!(%machine, %fence, "an end was not answered: the runtime is shutting down");
-    Error::CommitUnknown {
-        doing: "end a work",
-        source: None,
-    }
-}
-
-/// The longest cause, in bytes.
-const LONGEST_CAUSE: usize = 4096;
-
-/// Cuts a text so that [`Work::fail`] takes it as a cause: 4 kB at most, NUL shown as `␀`.
-#[must_use]
-pub fn fit_cause(text: &str) -> String {
-    let mut cause = text.replace('\0', "␀");
-    if cause.len() > LONGEST_CAUSE {
-        let ellipsis = "…";
-        let mut end = LONGEST_CAUSE - ellipsis.len();
-        while !cause.is_char_boundary(end) {
-            end -= 1;
-        }
-        cause.truncate(end);
-        cause.push_str(ellipsis);
-    }
-    cause
-}
-
 /// Lets go of what a dropped guard left.
 pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
+    let leaving = Leaving {
+        key: *key,
+        failures: None,
+    };
     // No row: the work has ended some other way, which is all that was wanted.
-    end(core, key, &Trace::Canceled).await.map(drop)
+    end(core, &[leaving], &Trace::Canceled).await.rest.map_or(Ok(()), Err)
 }
 
 /// What a claim of unknown outcome has taken, as far as it has arrived.
@@ -282,34 +154,62 @@ pub(crate) async fn claimed(
     Ok(rows.into_iter().map(key).collect())
 }
 
-/// One end without a body. `false`: there was no such work. Safe to repeat: an end that took effect leaves no row.
-async fn end(core: &Core, key: &Key, trace: &Trace) -> Result<bool, Error> {
+/// What came of ends without a body.
+pub(crate) struct Ends {
+    /// Ended as asked, now or by an earlier attempt.
+    pub(crate) ended: Vec<WorkId>,
+    /// Why the others did not. `None`: they were not there to be ended.
+    pub(crate) rest: Option<Error>,
+}
+
+/// Ends without a body. Safe to repeat: an end that took effect leaves no row.
+pub(crate) async fn end(core: &Core, leaving: &[Leaving], trace: &Trace) -> Ends {
     let scope = core.library("end a work");
-    loop {
-        let ended = match core.database.dialect {
-            Dialect::Sqlite => {
-                let whole = async |tx: &Tx| leave::within(tx, core, key, trace).await.map_err(Error::from);
-                scope.run(whole).await.map_err(Failure::without_value)
-            }
-            Dialect::Postgres | Dialect::Cockroach => leave::at_once(&scope, core, key, trace).await,
+    let (mut left, mut ended) = (leaving.to_vec(), Vec::with_capacity(leaving.len()));
+    let mut at_once = core.database.dialect != Dialect::Sqlite;
+    let rest = loop {
+        let attempt = if at_once {
+            leave::at_once(&scope, core, &left, trace).await
+        } else {
+            let whole = async |tx: &Tx| leave::within(tx, core, &left, trace).await.map_err(Error::from);
+            scope.run(whole).await.map_err(Failure::without_value)
         };
-        let source = match ended {
-            Ok(ended) => return Ok(ended),
-            Err(Failure::NotCommitted(error)) => return Err(error),
+        let source = match attempt {
+            Ok(gone) => {
+                left.retain(|leaving| !gone.contains(&leaving.key.work));
+                ended.extend(gone);
+                // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
+                if left.is_empty() || !at_once || !trace.is_failure() {
+                    break None;
+                }
+                at_once = false;
+                continue;
+            }
+            Err(Failure::NotCommitted(error)) => break Some(error),
             Err(Failure::Unknown { source, .. }) => source,
         };
-        match settle(core, key).await {
-            Ok(Settled::Held) => {}
-            Ok(Settled::Ended(event)) => return Ok(event == trace.event()),
-            Ok(Settled::Gone) => return Ok(false),
-            Err(_unreachable) => {
-                return Err(Error::CommitUnknown {
-                    doing: scope.doing,
-                    source,
-                });
+        let mut held = Vec::new();
+        let mut unreachable = false;
+        for leaving in left {
+            match settle(core, &leaving.key).await {
+                Ok(Settled::Held) => held.push(leaving),
+                Ok(Settled::Ended(event)) if event == trace.event() => ended.push(leaving.key.work),
+                Ok(Settled::Ended(_) | Settled::Gone) => {}
+                Err(_unreachable) => unreachable = true,
             }
         }
-    }
+        if unreachable {
+            break Some(Error::CommitUnknown {
+                doing: scope.doing,
+                source,
+            });
+        }
+        if held.is_empty() {
+            break None;
+        }
+        left = held;
+    };
+    Ends { ended, rest }
 }
 
 /// What became of a work whose end has an unknown outcome.
@@ -344,19 +244,5 @@ async fn settle(core: &Core, key: &Key) -> Result<Settled, Error> {
         // What was read is true whether or not the transaction that read it committed.
         Ok(settled) | Err(Failure::Unknown { value: settled, .. }) => Ok(settled),
         Err(Failure::NotCommitted(error)) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_made_to_fit() {
-        assert_eq!(fit_cause("no\0answer"), "no␀answer");
-        assert_eq!(fit_cause("short"), "short");
-        let long = fit_cause(&"ä".repeat(4000));
-        assert!(long.len() <= LONGEST_CAUSE && long.ends_with("ä…"));
-        assert!(check_text("a cause", &fit_cause(&"\0".repeat(5000)), LONGEST_CAUSE).is_ok());
     }
 }

@@ -14,7 +14,7 @@ use crate::plain::Plain;
 ///
 /// `Display` says what was wrong and what to do; the database's own words are in [`source`](std::error::Error::source). Neither ever holds a
 /// password.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The configuration is wrong; nothing was connected.
@@ -28,7 +28,7 @@ pub enum Error {
         database: String,
         /// What the driver said.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// SQLite's file was removed or replaced while it was open. What is at its path now, if anything, is another database: connect to it anew.

@@ -1,63 +1,114 @@
-//! What an end of work writes: the work's row goes, and a backoff, a hint, and history are left.
+//! What ends of work write: the works' rows go, and backoffs, hints, and history are left.
 
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};
 
-use bmdb_entity::work_backoff;
+use bmdb_entity::work_history::Event;
+use bmdb_entity::{WorkId, work_backoff};
 
 use crate::backoff::Backoff;
 use crate::candidate;
-use crate::claim::Failures;
 use crate::dialect::Dialect;
-use crate::end::Trace;
 use crate::error::Error;
 use crate::history;
+use crate::seen::Failures;
 use crate::session::Core;
 use crate::text::Text;
 use crate::tx::{Failure, Scope, Tx};
 use crate::work::Key;
 
-/// Ends a work within a transaction. `false`: the work is not ours any more, and nothing was written.
-pub(crate) async fn within(tx: &Tx, core: &Core, key: &Key, trace: &Trace) -> Result<bool, DbErr> {
-    if tx.dialect() == Dialect::Sqlite {
-        return in_steps(tx, core, key, trace).await;
-    }
-    let trace = &match trace {
-        Trace::Failed { cause, backoff, .. } => Trace::Failed {
-            cause: cause.clone(),
-            backoff: *backoff,
-            failures: failures(tx, key).await?,
-        },
-        Trace::Finished => Trace::Finished,
-        Trace::Canceled => Trace::Canceled,
-    };
-    Ok(!tx.query_all_raw(statement(core, key, trace)).await?.is_empty())
+/// What an end leaves behind besides history.
+#[derive(Clone)]
+pub(crate) enum Trace {
+    /// No backoff.
+    Finished,
+    /// A backoff that follows from the failures before.
+    Failed { cause: String, backoff: Backoff },
+    /// A hint: nothing has changed for the process.
+    Canceled,
 }
 
-/// Ends a work in one statement that is a transaction of its own. `false`: the work is not ours any more, and nothing was written.
+impl Trace {
+    pub(crate) fn event(&self) -> Event {
+        match self {
+            Self::Finished => Event::Finished,
+            Self::Failed { .. } => Event::Failed,
+            Self::Canceled => Event::Canceled,
+        }
+    }
+
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+
+    fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Failed { cause, .. } => Some(cause),
+            Self::Finished | Self::Canceled => None,
+        }
+    }
+}
+
+/// A work that is to end.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving {
+    pub(crate) key: Key,
+    /// As they were when the machine was claimed.
+    pub(crate) failures: Option<Failures>,
+}
+
+/// The end of a work that comes before a claim, in the same statement or transaction.
+pub(crate) struct After<'a> {
+    pub(crate) leaving: Leaving,
+    pub(crate) trace: &'a Trace,
+}
+
+/// Ends works within a transaction. Answers those that were ours; of the others nothing was written.
+pub(crate) async fn within(tx: &Tx, core: &Core, leaving: &[Leaving], trace: &Trace) -> Result<Vec<WorkId>, DbErr> {
+    let mut ended = Vec::with_capacity(leaving.len());
+    if tx.dialect() == Dialect::Sqlite {
+        for leaving in leaving {
+            if in_steps(tx, core, &leaving.key, trace).await? {
+                ended.push(leaving.key.work);
+            }
+        }
+        return Ok(ended);
+    }
+    let mut now = leaving.to_vec();
+    if trace.is_failure() {
+        for leaving in &mut now {
+            leaving.failures = failures(tx, &leaving.key).await?;
+        }
+    }
+    for row in tx.query_all_raw(statement(core, &now, trace)).await? {
+        ended.push(row.try_get_by_index(0)?);
+    }
+    Ok(ended)
+}
+
+/// Ends works in one statement that is a transaction of its own. Answers those that were ours, and whose failures are what is known of them; of the
+/// others nothing was written.
 pub(crate) async fn at_once(
     scope: &Scope<'_>,
     core: &Core,
-    key: &Key,
+    leaving: &[Leaving],
     trace: &Trace,
-) -> Result<bool, Failure<(), Error>> {
-    if !scope.once(&statement(core, key, trace)).await?.is_empty() {
-        return Ok(true);
-    }
-    if !matches!(trace, Trace::Failed { .. }) {
-        return Ok(false);
-    }
-    // Or somebody has cleared the backoff meanwhile, and the one that follows is another.
-    let whole = async |tx: &Tx| within(tx, core, key, trace).await.map_err(Error::from);
-    scope.run(whole).await.map_err(Failure::without_value)
+) -> Result<Vec<WorkId>, Failure<(), Error>> {
+    let rows = scope.once(&statement(core, leaving, trace)).await?;
+    let ended = rows.iter().map(|row| row.try_get_by_index(0));
+    // It has taken effect, so what cannot be read cannot be told from what is not known.
+    ended.collect::<Result<_, _>>().map_err(|source| Failure::Unknown {
+        value: (),
+        source: Some(source),
+    })
 }
 
 /// A backoff that follows from failures before it.
 struct Next {
-    wait_ms: i64,
+    /// `None`: it waits for a person.
+    wait_ms: Option<i64>,
     attempts: i64,
     interval_seconds: i64,
-    parks: bool,
 }
 
 impl Next {
@@ -65,10 +116,9 @@ impl Next {
         let attempts = failures.map_or(0, |failures| failures.attempts) + 1;
         let interval_seconds = backoff.interval_after(failures.map(|failures| failures.last_interval_seconds));
         Self {
-            wait_ms: backoff.wait_ms(interval_seconds, fastrand::f64()),
+            wait_ms: (!backoff.parks_after(attempts)).then(|| backoff.wait_ms(interval_seconds, fastrand::f64())),
             attempts,
             interval_seconds,
-            parks: backoff.parks_after(attempts),
         }
     }
 }
@@ -84,80 +134,95 @@ async fn failures(tx: &Tx, key: &Key) -> Result<Option<Failures>, DbErr> {
     }))
 }
 
-/// PostgreSQL's and CockroachDB's way. Its answer has a row if the work was ours. A failure asks for the failures before it to be what it was told.
-fn statement(core: &Core, key: &Key, trace: &Trace) -> Statement {
+/// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
+fn statement(core: &Core, leaving: &[Leaving], trace: &Trace) -> Statement {
     let mut text = Text::new(core.database.dialect);
+    text.put("WITH ", []);
+    put(&mut text, core, leaving, trace, "");
+    text.put(" SELECT work_id FROM ended", []);
+    text.finish()
+}
+
+/// The steps of a statement that end works; `ended` has those that were ours, if `also` holds as well. A failure asks for the failures before it to be
+/// what it was told.
+pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], trace: &Trace, also: &str) {
     text.put(
-        "WITH w AS (DELETE FROM work WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4",
-        [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()],
+        "leaving (machine_id, slot, fence, work_id, attempts, interval_seconds, wait_ms) AS (VALUES ",
+        [],
     );
-    let machine_process = || -> [Value; 2] { [key.machine.into(), key.process.into()] };
-    let [machine, process] = machine_process();
-    const RETURNING: &str = " RETURNING machine_id, slot, process, work_id, fence)";
-    let cause = match trace {
-        Trace::Finished => {
-            text.put(RETURNING, []).put(
-                ", b AS (DELETE FROM work_backoff USING w WHERE work_backoff.machine_id = w.machine_id AND work_backoff.process = $1)",
-                [process],
-            );
-            None
-        }
-        Trace::Canceled => {
-            text.put(RETURNING, []).put(
-                ", b AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT w.process, w.machine_id, {now} FROM w \
-                 ON CONFLICT (process, machine_id) DO NOTHING)",
-                [],
-            );
-            None
-        }
-        Trace::Failed {
-            cause,
-            backoff,
-            failures,
-        } => {
-            let next = Next::after(*failures, backoff);
-            text.put(
-                " AND COALESCE((SELECT attempts FROM work_backoff WHERE machine_id = $1 AND process = $2), 0) = $3",
-                [machine, process.clone(), (next.attempts - 1).into()],
-            )
-            .put(RETURNING, [])
-            .put(
-                ", b AS (INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
-                 SELECT w.machine_id, w.process, ",
-                [],
-            );
-            if next.parks {
-                text.put("CAST(NULL AS TIMESTAMPTZ)", []);
-            } else {
-                text.put("{after $1}", [next.wait_ms.into()]);
-            }
-            text.put(
-                ", CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS BIGINT) FROM w ON CONFLICT (machine_id, process) DO UPDATE \
-                 SET until = excluded.until, cause = excluded.cause, attempts = excluded.attempts, \
-                 last_interval_seconds = excluded.last_interval_seconds)",
-                [
-                    cause.as_str().into(),
-                    next.attempts.into(),
-                    next.interval_seconds.into(),
-                ],
-            );
-            Some(cause.as_str())
-        }
+    let mut process = "";
+    for (place, Leaving { key, failures }) in leaving.iter().enumerate() {
+        let next = match trace {
+            Trace::Failed { backoff, .. } => Some(Next::after(*failures, backoff)),
+            Trace::Finished | Trace::Canceled => None,
+        };
+        let comma = if place == 0 { "" } else { ", " };
+        text.put(
+            &format!(
+                "{comma}(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS UUID), CAST($5 AS BIGINT), CAST($6 AS BIGINT), \
+                 CAST($7 AS BIGINT))"
+            ),
+            [
+                key.machine.into(),
+                key.slot.into(),
+                key.fence.into(),
+                key.work.into(),
+                next.as_ref().map(|next| next.attempts).into(),
+                next.as_ref().map(|next| next.interval_seconds).into(),
+                next.and_then(|next| next.wait_ms).into(),
+            ],
+        );
+        process = key.process;
+    }
+    text.put(
+        "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
+         AND work.fence = leaving.fence AND work.work_id = leaving.work_id",
+        [],
+    )
+    .put(also, []);
+    if trace.is_failure() {
+        text.put(
+            " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = leaving.machine_id \
+             AND work_backoff.process = $1), 0) = leaving.attempts - 1",
+            [process.into()],
+        );
+    }
+    text.put(
+        " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence, leaving.attempts, leaving.interval_seconds, \
+         leaving.wait_ms), left_behind AS (",
+        [],
+    );
+    match trace {
+        Trace::Finished => text.put(
+            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process",
+            [],
+        ),
+        Trace::Canceled => text.put(
+            "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.process, ended.machine_id, {now} FROM ended \
+             ON CONFLICT (process, machine_id) DO NOTHING",
+            [],
+        ),
+        Trace::Failed { cause, .. } => text.put(
+            "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
+             SELECT ended.machine_id, ended.process, {after ended.wait_ms}, CAST($1 AS TEXT), ended.attempts, ended.interval_seconds FROM ended \
+             ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
+            [cause.as_str().into()],
+        ),
     };
     let author = core.author();
     text.put(
-        ", h AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause) \
-         SELECT w.machine_id, w.fence, CAST($1 AS TEXT), w.work_id, w.process, w.slot, CAST($2 AS UUID), CAST($3 AS TEXT), CAST($4 AS TEXT), \
-         {now}, CAST($5 AS TEXT) FROM w) SELECT work_id FROM w",
+        "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
+         at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
+         CAST($3 AS TEXT), CAST($4 AS TEXT), {now}, CAST($5 AS TEXT) FROM ended)",
         [
             trace.event().to_string().into(),
             author.session.into(),
             author.component.into(),
             author.runtime_info.into(),
-            cause.into(),
+            trace.cause().into(),
         ],
     );
-    text.finish()
 }
 
 /// SQLite's way.
@@ -167,23 +232,16 @@ async fn in_steps(tx: &Tx, core: &Core, key: &Key, trace: &Trace) -> Result<bool
     if tx.execute_text(TAKE, values).await? == 0 {
         return Ok(false);
     }
-    let cause = match trace {
+    match trace {
         Trace::Finished => {
             let forget = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
             tx.execute_text(forget, [key.machine.into(), key.process.into()])
                 .await?;
-            None
         }
-        Trace::Failed { cause, backoff, .. } => {
-            back_off(tx, key, cause, backoff).await?;
-            Some(cause.as_str())
-        }
-        Trace::Canceled => {
-            candidate::leave_hints(tx, key.process, &[key.machine]).await?;
-            None
-        }
-    };
-    history::record(tx, &core.author(), &[*key], trace.event(), cause).await?;
+        Trace::Failed { cause, backoff } => back_off(tx, key, cause, backoff).await?,
+        Trace::Canceled => candidate::leave_hints(tx, key.process, &[key.machine]).await?,
+    }
+    history::record(tx, &core.author(), &[*key], trace.event(), trace.cause()).await?;
     Ok(true)
 }
 
@@ -193,24 +251,14 @@ async fn back_off(tx: &Tx, key: &Key, cause: &str, backoff: &Backoff) -> Result<
         VALUES ($1, $2, {after $3}, $4, $5, $6)
         ON CONFLICT (machine_id, process) DO UPDATE
         SET until = excluded.until, cause = excluded.cause, attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds";
-    const PARK: &str = "UPDATE work_backoff SET until = NULL WHERE machine_id = $1 AND process = $2";
     let next = Next::after(failures(tx, key).await?, backoff);
-    let machine_process = || [key.machine.into(), key.process.into()];
-    let [machine, process] = machine_process();
-    tx.execute_text(
-        WRITE,
-        [
-            machine,
-            process,
-            next.wait_ms.into(),
-            cause.into(),
-            next.attempts.into(),
-            next.interval_seconds.into(),
-        ],
-    )
-    .await?;
-    if next.parks {
-        tx.execute_text(PARK, machine_process()).await?;
-    }
-    Ok(())
+    let values: [Value; 6] = [
+        key.machine.into(),
+        key.process.into(),
+        next.wait_ms.into(),
+        cause.into(),
+        next.attempts.into(),
+        next.interval_seconds.into(),
+    ];
+    tx.execute_text(WRITE, values).await.map(drop)
 }

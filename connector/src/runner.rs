@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bmdb::Bmdb;
-use crate::end::fit_cause;
+use crate::ending::{End, fit_cause};
 use crate::error::Error;
 use crate::process::Process;
 use crate::session::Session;
@@ -70,6 +72,13 @@ pub trait Worker: Send + Sync + 'static {
         machine: bmdb_entity::MachineId,
         outcome: &Self::Outcome,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Whether this outcome has anything to commit. `false` spares the commit phase's transaction: the work's end is one statement, and so is the
+    /// next claim with it.
+    fn commits(&self, outcome: &Self::Outcome) -> bool {
+        let _every = outcome;
+        true
+    }
 }
 
 /// Runs any number of workers in one session, with a collector, until it is told to stop.
@@ -109,11 +118,25 @@ struct Lane {
     parallel: usize,
 }
 
-/// A worker whatever its process: claims one machine and works on it.
+/// A worker whatever its process: claims one machine and works on it, and on those that follow.
 #[async_trait::async_trait]
 trait AnyWorker: Send + Sync {
     /// `None`: nothing is eligible. Else the work, under way.
-    async fn claim(&self, session: &Session) -> Result<Option<futures_util::future::BoxFuture<'static, ()>>, Error>;
+    async fn claim(&self, session: &Session, more: More) -> Result<Option<BoxFuture<'static, ()>>, Error>;
+}
+
+/// Whether a work's end may claim the next.
+#[derive(Clone)]
+struct More {
+    no_more: CancellationToken,
+    /// A rate counts claims, so each is made by the lane.
+    is_rated: bool,
+}
+
+impl More {
+    fn is_wanted(&self) -> bool {
+        !self.is_rated && !self.no_more.is_cancelled()
+    }
 }
 
 struct Typed<W> {
@@ -123,52 +146,84 @@ struct Typed<W> {
 
 #[async_trait::async_trait]
 impl<W: Worker> AnyWorker for Typed<W> {
-    async fn claim(&self, session: &Session) -> Result<Option<futures_util::future::BoxFuture<'static, ()>>, Error> {
-        let Some(work) = session.claim::<W::Process>().await? else {
+    async fn claim(&self, session: &Session, more: More) -> Result<Option<BoxFuture<'static, ()>>, Error> {
+        let Some(first) = session.claim::<W::Process>().await? else {
             return Ok(None);
         };
-        add(&self.tally.claimed);
         let (worker, tally) = (Arc::clone(&self.worker), Arc::clone(&self.tally));
-        Ok(Some(Box::pin(async move { handle(&*worker, work, &tally).await })))
+        Ok(Some(Box::pin(async move {
+            let mut next = Some(first);
+            while let Some(work) = next {
+                add(&tally.claimed);
+                // What was claimed while the runner was told to stop is let go of.
+                next = handle(&*worker, work, &tally, &more).await.filter(|_| more.is_wanted());
+            }
+        })))
     }
 }
 
-/// The work phase and the end that follows from it.
-async fn handle<W: Worker>(worker: &W, work: Work<W::Process>, tally: &Tally) {
+/// The work phase and the end that follows from it, with the next claim where that costs nothing more.
+async fn handle<W: Worker>(worker: &W, work: Work<W::Process>, tally: &Tally, more: &More) -> Option<Work<W::Process>> {
     let stop = work.stop();
     let cause = match AssertUnwindSafe(worker.run(&work)).catch_unwind().await {
+        Ok(Ok(outcome)) if !worker.commits(&outcome) => {
+            return end(work, Work::done, &tally.finished, tally, more).await;
+        }
         Ok(Ok(outcome)) => {
             let machine = work.machine();
-            match work
-                .finish(async |tx: &Tx| worker.commit(tx, machine, &outcome).await)
-                .await
-            {
-                Ok(()) => return add(&tally.finished),
-                Err(Unfinished::NotCommitted { work, error }) => {
-                    return end(work, Some(error_text(&error)), tally).await;
+            let commit = async |tx: &Tx| worker.commit(tx, machine, &outcome).await;
+            match work.finish(commit).await {
+                Ok(()) => {
+                    add(&tally.finished);
+                    return None;
                 }
-                Err(gone) => return lost(gone, tally),
+                Err(Unfinished::NotCommitted { work, error }) => {
+                    let cause = error_text(&error);
+                    return end(work, |work| work.fail(fit_cause(&cause)), &tally.failed, tally, more).await;
+                }
+                Err(gone) => {
+                    lost(gone, tally);
+                    return None;
+                }
             }
         }
         // Being interrupted is not a failure of the machine.
-        Ok(Err(_cause)) if stop.is_cancelled() => None,
-        Ok(Err(cause)) => Some(cause),
+        Ok(Err(_cause)) if stop.is_cancelled() => return end(work, Work::cancel, &tally.canceled, tally, more).await,
+        Ok(Err(cause)) => cause,
         Err(panic) => {
             add(&tally.panicked);
-            Some(format!("the worker panicked: {}", panic_text(panic.as_ref())))
+            format!("the worker panicked: {}", panic_text(panic.as_ref()))
         }
     };
-    end(work, cause, tally).await;
+    end(work, |work| work.fail(fit_cause(&cause)), &tally.failed, tally, more).await
 }
 
-async fn end<P: Process>(work: Work<P>, cause: Option<String>, tally: &Tally) {
-    let (ended, count) = match cause {
-        Some(cause) => (work.fail(fit_cause(&cause)).await, &tally.failed),
-        None => (work.cancel().await, &tally.canceled),
+async fn end<P: Process>(
+    work: Work<P>,
+    end: impl FnOnce(Work<P>) -> End<P>,
+    count: &AtomicU64,
+    tally: &Tally,
+    more: &More,
+) -> Option<Work<P>> {
+    let next = work.session().claim::<P>();
+    let ended = if more.is_wanted() {
+        end(work).then(next).await
+    } else {
+        end(work).await.map(|()| Ok(None))
     };
     match ended {
-        Ok(()) => add(count),
-        Err(gone) => lost(gone, tally),
+        Ok(claimed) => {
+            add(count);
+            // The lane claims next, and meets the error again.
+            claimed.unwrap_or_else(|error| {
+                tracing::debug!(process = P::NAME, %error, "the claim after an end failed");
+                None
+            })
+        }
+        Err(gone) => {
+            lost(gone, tally);
+            None
+        }
     }
 }
 
@@ -359,6 +414,10 @@ impl Lane {
     ) -> Result<(), Error> {
         let permits = Arc::new(tokio::sync::Semaphore::new(self.parallel));
         let mut next_claim = tokio::time::Instant::now();
+        let more = More {
+            no_more: no_more.clone(),
+            is_rated: settings.rate.is_some(),
+        };
         loop {
             let permit = tokio::select! {
                 () = no_more.cancelled() => return Ok(()),
@@ -373,7 +432,7 @@ impl Lane {
             }
             let claimed = tokio::select! {
                 () = no_more.cancelled() => return Ok(()),
-                claimed = self.worker.claim(session) => claimed,
+                claimed = self.worker.claim(session, more.clone()) => claimed,
             };
             let idle = match claimed {
                 Ok(Some(work)) => {

@@ -9,14 +9,19 @@ use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
 use crate::candidate::{END_TURN, Searches, Source, TAKE_TURN, Told, search};
-use crate::claim::{Attempt, Claim, Seen, Taken};
+use crate::claim::{Attempt, Claim};
 use crate::dialect::Dialect;
 use crate::eligible::{Eligible, from_machines};
 use crate::error::Error;
+use crate::leave::{self, After};
 use crate::process::Process;
+use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::text::Text;
 use crate::tx::Failure;
+
+/// Nothing is taken when the work that was to end was not ours.
+const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";
 
 /// One attempt to take a machine for each of `works`.
 pub(crate) async fn attempt<P: Process>(
@@ -25,9 +30,10 @@ pub(crate) async fn attempt<P: Process>(
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
+    after: Option<&After<'_>>,
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let eligible = Eligible::of_process();
-    let statement = statement(core, claim, &eligible, source, begun, works);
+    let statement = statement(core, claim, &eligible, source, begun, works, after);
     let scope = core.library("claim a machine");
     let rows = match scope.once(&statement).await {
         // The only key that a claim can miss is its session's: the machine is locked.
@@ -52,6 +58,7 @@ fn read<P: Process>(rows: &[sea_orm::QueryResult]) -> Result<Attempt<P>, sea_orm
         .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
     let told = Told {
         candidates: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(),
+        ended: first.try_get("", "bmdb_left")?,
         eligible: first.try_get("", "bmdb_eligible")?,
         turn: first.try_get("", "bmdb_turn")?,
         searches: Searches::read(first)?,
@@ -75,13 +82,25 @@ fn statement<P: Process>(
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
+    after: Option<&After<'_>>,
 ) -> Statement {
     let dialect = core.database.dialect;
     let count = works.len() as u64;
     let by_hints = matches!(source, Source::Hints);
     let mut text = Text::new(dialect);
-    text.put("WITH q AS (", []);
-    put_candidates(&mut text, claim, eligible, source, dialect, count);
+    text.put("WITH ", []);
+    if let Some(After { leaving, trace }) = after {
+        // The session's row first, as everybody does who takes both: an expiry that has it waits for its works.
+        text.put(
+            "lives AS MATERIALIZED (SELECT session_id FROM session WHERE session_id = $1 {share}), ",
+            [core.id.into()],
+        );
+        const WHILE_IT_LIVES: &str = " AND EXISTS (SELECT lives.session_id FROM lives)";
+        leave::put(&mut text, core, std::slice::from_ref(leaving), trace, WHILE_IT_LIVES);
+        text.put(", ", []);
+    }
+    text.put("q AS (", []);
+    put_candidates(&mut text, claim, eligible, source, dialect, count, after.is_some());
     text.put("), c AS MATERIALIZED (", []);
     let skips = by_hints && dialect == Dialect::Postgres;
     if by_hints {
@@ -125,7 +144,7 @@ fn statement<P: Process>(
             if skips {
                 text.put(", g AS (", []).query(&missed(eligible, dialect)).put(")", []);
             }
-            put_hints_after::<P>(&mut text, skips, begun, source.window(count));
+            put_hints_after::<P>(&mut text, skips, begun, source.window(count), after.is_some());
         }
         Source::Fleet(turn) => {
             text.put(
@@ -142,6 +161,8 @@ fn statement<P: Process>(
     text.put(" SELECT (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c)", [])
         .put(if skips { " OR EXISTS (SELECT bmdb_machine FROM g)" } else { "" }, [])
         .put(" AS bmdb_eligible, ", [])
+        .put(if after.is_some() { "EXISTS (SELECT ended.work_id FROM ended)" } else { "true" }, [])
+        .put(" AS bmdb_left, ", [])
         .put(if by_hints { "(SELECT begun FROM t)" } else { "CAST(NULL AS BIGINT)" }, [])
         .put(" AS bmdb_turn, ", [])
         .put(Searches::COLUMNS, [])
@@ -164,6 +185,7 @@ fn put_candidates<P: Process>(
     source: Source,
     dialect: Dialect,
     count: u64,
+    is_after: bool,
 ) {
     match source {
         Source::Hints => {
@@ -175,8 +197,9 @@ fn put_candidates<P: Process>(
                      ORDER BY machine_id LIMIT {window})"
                 )
             };
+            let only_after = if is_after { AFTER } else { "" };
             let around = format!(
-                "SELECT part, machine_id FROM ({} UNION ALL {}) AS around LIMIT {window}",
+                "SELECT part, machine_id FROM ({} UNION ALL {}) AS around WHERE true{only_after} LIMIT {window}",
                 part(1, ">="),
                 part(2, "<")
             );
@@ -254,7 +277,7 @@ fn among_candidates(select: &mut SelectStatement) {
 
 /// What was taken is no candidate any more, nor is any of them when none could be taken, except for those that are only locked. And when the window
 /// was not full then, it may be time to search.
-fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>, window: u64) {
+fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>, window: u64, is_after: bool) {
     let process: Value = P::NAME.into();
     text.put(
         ", d AS (SELECT work_candidate.machine_id FROM work_candidate JOIN q ON q.machine_id = work_candidate.machine_id \
@@ -278,5 +301,6 @@ fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>,
         [Value::BigInt(i64::try_from(window).ok())],
     )
     .put(if skips { " AND NOT EXISTS (SELECT g.bmdb_machine FROM g)" } else { "" }, [])
+    .put(if is_after { AFTER } else { "" }, [])
     .put(" RETURNING begun)", []);
 }

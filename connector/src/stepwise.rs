@@ -7,11 +7,13 @@ use sea_orm::sea_query::{Expr, ExprTrait, Value};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::candidate::{self, Searches, Source, TAKE_TURN, Told};
-use crate::claim::{Attempt, Claim, Seen, Taken};
+use crate::claim::{Attempt, Claim};
 use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::history;
+use crate::leave::{self, After};
 use crate::process::Process;
+use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::tx::{Failure, Tx};
 use crate::work::Key;
@@ -23,6 +25,7 @@ pub(crate) async fn attempt<P: Process>(
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
+    after: Option<&After<'_>>,
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let eligible = Eligible::of_process();
     let window = source.window(works.len() as u64);
@@ -37,6 +40,11 @@ pub(crate) async fn attempt<P: Process>(
     let found = found.map_err(Failure::NotCommitted)?;
     let whole = async |tx: &Tx| {
         core.lock_row(tx).await?;
+        if let Some(After { leaving, trace }) = after
+            && leave::within(tx, core, &[*leaving], trace).await?.is_empty()
+        {
+            return Ok(Attempt::not_ended());
+        }
         let candidates = match source {
             Source::Hints => candidate::hints::<P>(tx, window).await?,
             _ => found.clone(),
@@ -48,6 +56,7 @@ pub(crate) async fn attempt<P: Process>(
         };
         let mut told = Told {
             candidates: candidates.len() as u64,
+            ended: true,
             eligible: !taken.is_empty(),
             turn: None,
             searches: searches::<P>(tx).await?,

@@ -10,10 +10,10 @@ use bmdb_entity::{Fence, MachineId, WorkId};
 use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;
 
-use crate::claim::Failures;
 use crate::error::Error;
 use crate::lease::Moment;
 use crate::process::Process;
+use crate::seen::Failures;
 use crate::session::Session;
 use crate::tag::has_nul;
 use crate::tx::{Tx, TxClosure, check_not_nested};

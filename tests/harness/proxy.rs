@@ -21,7 +21,7 @@ pub struct Passing<'a> {
     pub connection: u64,
     /// Its text.
     pub sql: &'a str,
-    /// Whether it ends a transaction by committing it.
+    /// Whether it ends a transaction by committing it: COMMIT, or a write that is a transaction of its own.
     pub commits: bool,
 }
 

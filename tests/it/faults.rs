@@ -55,8 +55,7 @@ struct Outcome {
 
 async fn run(db: &TestDatabase, nth: usize, operation: Operation, strike: Option<Strike>) -> Outcome {
     let own;
-    let db = if operation == Operation::Sweep {
-        // A collector sees every session of a database.
+    let db = if operation.is_alone() {
         own = db.another().await;
         scene::make_counters(&own.raw().await).await;
         &own
@@ -84,7 +83,9 @@ async fn run(db: &TestDatabase, nth: usize, operation: Operation, strike: Option
     if !(least..=most).contains(&found) {
         wrong.push(format!("it took effect {found} times"));
     }
+    let raw = scene.raw.clone();
     match tokio::time::timeout(2 * LONG, scene.end(operation)).await {
+        Ok(more) if operation.is_alone() => wrong.extend(more.into_iter().chain(check_history(&raw).await)),
         Ok(more) => wrong.extend(more),
         Err(_elapsed) => wrong.push(format!("it could not be cleared up within {LONG:?}")),
     }

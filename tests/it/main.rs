@@ -5,6 +5,7 @@
 mod any_input;
 mod bad_input;
 mod canary;
+mod candidates;
 mod collect;
 mod crash;
 mod dropped;
@@ -14,6 +15,7 @@ mod file_faults;
 mod hostile;
 mod migration;
 mod roles;
+mod round_trips;
 mod runner;
 mod schedules;
 mod server_faults;

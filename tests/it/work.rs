@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bmdb::{Error, Unfinished, agent_started, provided};
+use bmdb::{Error, Unfinished, Work, agent_started, provided};
 use bmdb_entity::{work, work_backoff};
 use harness::{on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait};
@@ -67,6 +67,107 @@ on_each_backend! {
         work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
         assert_eq!(work_backoff::Entity::find().one(&raw).await.unwrap(), None);
         assert_eq!(events(&raw, machine).await, ["started", "failed", "started", "failed", "started", "failed", "started", "finished"]);
+    }
+
+    async fn an_end_and_the_next_claim_go_round_the_fleet(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 5).await;
+        let raw = db.raw().await;
+        let mut next = session.claim::<AgentStart>().await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(work) = next {
+            seen.push((work.machine(), work.fence().0));
+            next = work.fail("no answer").then(session.claim()).await.unwrap().unwrap();
+            assert_eq!(session.held().len(), usize::from(next.is_some()));
+        }
+        seen.sort();
+        let mut expected: Vec<_> = machines.iter().map(|machine| (*machine, 1)).collect();
+        expected.sort();
+        assert_eq!(seen, expected, "each has failed once and then backs off");
+        assert_eq!(works(&raw).await, 0);
+        for machine in machines {
+            assert_eq!(events(&raw, machine).await, ["started", "failed"]);
+        }
+        assert_eq!(work_backoff::Entity::find().all(&raw).await.unwrap().len(), 5);
+    }
+
+    async fn an_end_that_is_not_ours_claims_nothing(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 3).await;
+        let raw = db.raw().await;
+        let lost = session.claim::<AgentStart>().await.unwrap().expect("three are eligible");
+        let machine = lost.machine();
+        tamper(&raw, "DELETE FROM work").await;
+        let answer = lost.done().then(session.claim::<AgentStart>()).await;
+        assert!(matches!(answer, Err(Unfinished::Over(Error::WorkLost { .. }))), "{answer:?}");
+        assert_eq!((works(&raw).await, session.held().len()), (0, 0));
+        assert_eq!(events(&raw, machine).await, ["started"]);
+        // Nobody has to wait for a search that was not made: the other two are taken by hints, and then one is made at once.
+        let two = session.claim_many::<AgentStart>(3).await.unwrap();
+        let third = tokio::time::timeout(INTERVAL / 2, session.claim::<AgentStart>()).await.unwrap().unwrap();
+        assert_eq!((two.len(), third.expect("it is free").machine()), (2, machine));
+    }
+
+    async fn an_end_and_a_claim_that_cannot_be_one_come_one_after_the_other(db: TestDatabase) {
+        let (one, two) = (session(&db).await, session(&db).await);
+        let machines = provide(&one, 3).await;
+        let raw = db.raw().await;
+        let work = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
+        let second = work.done().then(one.claim::<AgentStart>().on(machines[1])).await.unwrap().unwrap().expect("it is eligible");
+        assert_eq!(second.machine(), machines[1]);
+        // Another session's claim, of another process.
+        let third = second.cancel().then(two.claim::<Survey>().on(machines[2])).await.unwrap().unwrap().expect("it is eligible");
+        assert_eq!((third.machine(), third.session().id()), (machines[2], two.id()));
+        // A backoff that was cleared meanwhile.
+        third.fail("no answer").await.unwrap();
+        let failed = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
+        failed.fail("no answer").await.unwrap();
+        tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000'").await;
+        let again = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("the backoff is over");
+        tamper(&raw, "DELETE FROM work_backoff").await;
+        let next = again.fail("no answer").then(one.claim::<AgentStart>()).await.unwrap().unwrap().expect("two are eligible");
+        assert_ne!(next.machine(), machines[0]);
+        let backoff = work_backoff::Entity::find().one(&raw).await.unwrap().expect("it has failed");
+        assert_eq!((backoff.machine_id, backoff.attempts, backoff.last_interval_seconds), (machines[0], 1, 300));
+        // A session that drains ends, and claims no more.
+        one.drain(Duration::ZERO).await;
+        let refused = next.done().then(one.claim::<AgentStart>()).await.unwrap();
+        assert!(matches!(refused, Err(Error::Draining { .. })), "{refused:?}");
+        assert_eq!(works(&raw).await, 0);
+    }
+
+    async fn many_works_end_at_once_and_each_is_told(db: TestDatabase) {
+        let (one, two) = (session(&db).await, session(&db).await);
+        provide(&one, 9).await;
+        let raw = db.raw().await;
+        let mut works_of_all = one.claim_many::<AgentStart>(4).await.unwrap();
+        let lost = works_of_all.remove(1);
+        let machine = lost.machine();
+        let key = match raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", machine.0.simple()),
+            _ => format!("'{machine}'"),
+        };
+        tamper(&raw, &format!("DELETE FROM work WHERE machine_id = {key}")).await;
+        works_of_all.insert(1, lost);
+        works_of_all.extend(two.claim_many::<AgentStart>(2).await.unwrap());
+        let ended = Work::fail_many(works_of_all, "no answer").await;
+        let told: Vec<bool> = ended.iter().map(Result::is_ok).collect();
+        assert_eq!(told, [true, false, true, true, true, true]);
+        assert!(matches!(&ended[1], Err(Unfinished::Over(Error::WorkLost { .. }))), "{:?}", ended[1]);
+        drop(ended);
+        assert_eq!(work_backoff::Entity::find().all(&raw).await.unwrap().len(), 5);
+        assert_eq!((works(&raw).await, one.held().len(), two.held().len()), (0, 0, 0));
+
+        let works_of_one = one.claim_many::<AgentStart>(3).await.unwrap();
+        let too_long = Work::fail_many(works_of_one, "x".repeat(5000)).await;
+        assert_eq!((too_long.len(), works(&raw).await), (3, 3), "nothing is written, and the guards come back");
+        let guards: Vec<_> = too_long.into_iter().map(|ended| ended.unwrap_err().into_work().unwrap()).collect();
+        assert!(Work::done_many(guards).await.into_iter().all(|ended| ended.is_ok()));
+        let canceled = one.claim_many::<AgentStart>(9).await.unwrap();
+        assert_eq!(canceled.len(), 4, "three were done without a fact that says so, and one was lost");
+        assert!(Work::cancel_many(canceled).await.into_iter().all(|ended| ended.is_ok()));
+        assert!(Work::cancel_many(Vec::<Work<Survey>>::new()).await.is_empty());
+        assert_eq!(works(&raw).await, 0);
     }
 
     async fn a_dropped_guard_is_canceled(db: TestDatabase) {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use crate::Failure;
 use crate::fleet::Fleet;
 use crate::limit::Limit;
-use crate::ours::Ours;
+use crate::ours::{Ours, Style};
 use crate::steps::Steps;
 
 /// A way of claiming and finishing.
@@ -17,22 +17,36 @@ pub(crate) enum Kind {
     Limit,
     /// The original's sequence: a statement per step, SERIALIZABLE, whole transactions run again.
     Steps,
-    /// The connector's public API, one claim and one finish at a time.
+    /// The connector's public API: a claim, and a finish whose body states a fact.
     Ours,
-    /// The same, ten machines in one claim.
+    /// A claim, and a failure: an end without a body.
+    OursFail,
+    /// An end with the next claim.
+    OursFused,
+    /// Ten claimed at once, and ended at once.
     OursTen,
 }
 
 impl Kind {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Limit, Self::Steps, Self::Ours, Self::OursTen].into_iter()
+        [
+            Self::Limit,
+            Self::Steps,
+            Self::Ours,
+            Self::OursFail,
+            Self::OursFused,
+            Self::OursTen,
+        ]
+        .into_iter()
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
             Self::Steps => "statement per step",
-            Self::Ours => "bmdb",
+            Self::Ours => "bmdb, finish",
+            Self::OursFail => "bmdb, fail",
+            Self::OursFused => "bmdb, fused",
             Self::OursTen => "bmdb, 10 at once",
         }
     }
@@ -65,8 +79,10 @@ impl Contender {
         Ok(match kind {
             Kind::Limit => Self::Limit(Limit::connect(url, workers).await?),
             Kind::Steps => Self::Steps(Steps::connect(url, workers).await?),
-            Kind::Ours => Self::Ours(Ours::connect(url, workers, 1).await?),
-            Kind::OursTen => Self::Ours(Ours::connect(url, workers, 10).await?),
+            Kind::Ours => Self::Ours(Ours::connect(url, workers, Style::Finish).await?),
+            Kind::OursFail => Self::Ours(Ours::connect(url, workers, Style::Fail).await?),
+            Kind::OursFused => Self::Ours(Ours::connect(url, workers, Style::FailThenClaim).await?),
+            Kind::OursTen => Self::Ours(Ours::connect(url, workers, Style::Ten).await?),
         })
     }
 
@@ -75,7 +91,7 @@ impl Contender {
         match self {
             Self::Limit(limit) => limit.cycle(worker, fleet).await,
             Self::Steps(steps) => steps.cycle(worker, fleet).await,
-            Self::Ours(ours) => ours.cycle(fleet).await,
+            Self::Ours(ours) => ours.cycle(worker, fleet).await,
         }
     }
 

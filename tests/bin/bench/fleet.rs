@@ -79,7 +79,8 @@ impl Fleet {
         let ask = Statement::from_string(
             self.raw.get_database_backend(),
             "SELECT m.machine_id FROM machine m LEFT JOIN machine_agent_started s ON s.machine_id = m.machine_id
-             WHERE s.machine_id IS NULL",
+             LEFT JOIN work_backoff b ON b.machine_id = m.machine_id
+             WHERE s.machine_id IS NULL AND b.machine_id IS NULL",
         );
         let rows = self.raw.query_all_raw(ask).await?;
         let free = rows.iter().map(|row| row.try_get_by_index(0));
@@ -140,12 +141,10 @@ impl Fleet {
         };
         for some in finished.chunks(500) {
             let list: Vec<String> = some.iter().map(|machine| literal(&self.raw, *machine)).collect();
-            self.raw
-                .execute_unprepared(&format!(
-                    "DELETE FROM machine_agent_started WHERE machine_id IN ({})",
-                    list.join(", ")
-                ))
-                .await?;
+            for table in ["machine_agent_started", "work_backoff"] {
+                let delete = format!("DELETE FROM {table} WHERE machine_id IN ({})", list.join(", "));
+                self.raw.execute_unprepared(&delete).await?;
+            }
         }
         self.ledger().free.extend(finished);
         Ok(())

@@ -2,56 +2,126 @@
 
 use std::time::Instant;
 
-use bmdb::{Bmdb, Config, Error, Session, agent_started};
+use bmdb::{Bmdb, Config, Error, Session, Work, agent_started};
 use harness::AgentStart;
+use tokio::sync::Mutex;
 
 use crate::Failure;
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
 
+/// How a machine is claimed and its work ended. A failure leaves a row as a finish does, a backoff instead of a fact, and needs no transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Finished with a body that states a fact.
+    Finish,
+    /// Failed.
+    Fail,
+    /// Failed, with the next claim in the same round trip.
+    FailThenClaim,
+    /// Ten claimed at once, and failed at once.
+    Ten,
+}
+
 pub(crate) struct Ours {
     bmdb: Bmdb,
     session: Session,
-    at_once: u32,
+    style: Style,
+    /// What each worker has claimed with its last end.
+    next: Vec<Mutex<Option<Work<AgentStart>>>>,
 }
 
 impl Ours {
-    pub(crate) async fn connect(url: &str, workers: usize, at_once: u32) -> Result<Self, Failure> {
+    pub(crate) async fn connect(url: &str, workers: usize, style: Style) -> Result<Self, Failure> {
         let config = Config::new(url, "bench", bmdb::runtime_info!());
         let connections = u32::try_from(workers)?.clamp(1, 16);
         let bmdb = Bmdb::connect(config.max_connections(connections)).await?;
         let session = bmdb.start_session().await?;
-        Ok(Self { bmdb, session, at_once })
+        let next = (0..workers).map(|_| Mutex::default()).collect();
+        Ok(Self {
+            bmdb,
+            session,
+            style,
+            next,
+        })
     }
 
-    pub(crate) async fn cycle(&self, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
+    pub(crate) async fn cycle(&self, worker: usize, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
+        if self.style == Style::Ten {
+            return self.ten(fleet).await;
+        }
         let began = Instant::now();
-        let works = match self.at_once {
-            1 => self.session.claim::<AgentStart>().await?.into_iter().collect(),
-            count => self.session.claim_many::<AgentStart>(count).await?,
+        let kept = self.next[worker].lock().await.take();
+        let was_kept = kept.is_some();
+        let work = match kept {
+            Some(work) => work,
+            None => match self.session.claim::<AgentStart>().await? {
+                Some(work) => work,
+                None => return Ok(None),
+            },
         };
+        let mut claim = began.elapsed();
+        let machine = work.machine();
+        if !was_kept {
+            fleet.claimed(machine);
+        }
+        fleet.finishing(machine);
+        match self.style {
+            Style::Finish => {
+                let finished = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await);
+                finished.await.map_err(Error::from)?;
+            }
+            Style::FailThenClaim => {
+                let began = Instant::now();
+                let next = work
+                    .fail("bench")
+                    .then(self.session.claim())
+                    .await
+                    .map_err(Error::from)??;
+                claim = began.elapsed();
+                if let Some(next) = &next {
+                    fleet.claimed(Work::<AgentStart>::machine(next));
+                }
+                *self.next[worker].lock().await = next;
+            }
+            Style::Fail | Style::Ten => work.fail("bench").await.map_err(Error::from)?,
+        }
+        fleet.finished(machine);
+        Ok(Some(Cycle {
+            machines: 1,
+            claim,
+            retries: 0,
+        }))
+    }
+
+    async fn ten(&self, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
+        let began = Instant::now();
+        let works = self.session.claim_many::<AgentStart>(10).await?;
         let claim = began.elapsed();
         if works.is_empty() {
             return Ok(None);
         }
-        let machines = u32::try_from(works.len())?;
-        for work in works {
-            let machine = work.machine();
-            fleet.claimed(machine);
-            fleet.finishing(machine);
-            work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
-                .await
-                .map_err(Error::from)?;
-            fleet.finished(machine);
+        let machines: Vec<_> = works.iter().map(Work::machine).collect();
+        for machine in &machines {
+            fleet.claimed(*machine);
+            fleet.finishing(*machine);
+        }
+        for ended in Work::fail_many(works, "bench").await {
+            ended.map_err(Error::from)?;
+        }
+        for machine in &machines {
+            fleet.finished(*machine);
         }
         Ok(Some(Cycle {
-            machines,
+            machines: u32::try_from(machines.len())?,
             claim,
             retries: 0,
         }))
     }
 
     pub(crate) async fn leave(self) -> Result<(), Failure> {
+        // What the workers still hold ends with the session.
+        drop(self.next);
         self.session.close().await?;
         self.bmdb.close().await;
         Ok(())

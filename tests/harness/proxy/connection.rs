@@ -140,7 +140,7 @@ impl Connection<'_> {
             self.pass(&sent).await?;
             return Ok(ControlFlow::Continue(()));
         };
-        let commits = sql.trim().eq_ignore_ascii_case("COMMIT");
+        let commits = self.commits(sql.trim());
         let fate = self.shared.fate_of(&Passing {
             connection: self.number,
             sql: &sql,
@@ -186,11 +186,17 @@ impl Connection<'_> {
         executes.then(|| self.prepared.get(name).cloned().unwrap_or_default())
     }
 
+    /// COMMIT, or a write that is a transaction of its own.
+    fn commits(&self, sql: &str) -> bool {
+        let verb = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        verb == "COMMIT" || self.state == b'I' && matches!(verb.as_str(), "WITH" | "INSERT" | "UPDATE" | "DELETE")
+    }
+
     async fn fail(&mut self, fault: Fault, sent: &[Message], commits: bool) -> Flow {
         match fault {
             Fault::Refused(sqlstate) => {
                 let state = self.state;
-                if commits {
+                if commits && state != b'I' {
                     self.ask(&[Message::query("ROLLBACK")]).await?;
                 } else if state == b'T' {
                     // What the server makes of it is what any error does: the transaction has failed.

@@ -19,7 +19,10 @@ pub(super) enum Operation {
     WorkTransact,
     Progress,
     Finish,
+    Done,
     Fail,
+    FailMany,
+    FailThenClaim,
     Cancel,
     Drop,
     Close,
@@ -39,7 +42,7 @@ pub(super) enum Operation {
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 27] = [
         Connect,
         StartSession,
         Heartbeat,
@@ -49,7 +52,10 @@ impl Operation {
         WorkTransact,
         Progress,
         Finish,
+        Done,
         Fail,
+        FailMany,
+        FailThenClaim,
         Cancel,
         Drop,
         Close,
@@ -68,9 +74,9 @@ impl Operation {
 
     pub(super) fn needs(self) -> Needs {
         match self {
-            WorkTransact | Progress | Finish | Fail | Cancel | Drop | Close | AskToStop | Explain | History => {
-                Needs::Work
-            }
+            WorkTransact | Progress | Finish | Done | Fail | FailThenClaim | Cancel | Drop | Close | AskToStop
+            | Explain | History => Needs::Work,
+            FailMany => Needs::Works,
             Sweep => Needs::DeadWork,
             LiftHold | Holds => Needs::Hold,
             ClearBackoff | Backoffs => Needs::Backoff,
@@ -123,7 +129,28 @@ impl Operation {
                 said
             }
             Finish => Said::of_end(scene.take().finish(async |tx| scene.count(tx).await).await),
+            Done => Said::of_end(scene.take().done().await),
             Fail => Said::of_end(scene.take().fail("a test").await),
+            FailMany => {
+                let works = vec![scene.take(), scene.take()];
+                let ended = bmdb::Work::fail_many(works, "a test").await;
+                ended
+                    .into_iter()
+                    .map(Said::of_end)
+                    .reduce(Said::and)
+                    .expect("there are two")
+            }
+            FailThenClaim => {
+                let next = session.claim::<Survey>();
+                match scene.take().fail("a test").then(next).await {
+                    // The other machine; or the same, when the faults took longer than its backoff.
+                    Ok(Ok(Some(work))) => scene.keep(work),
+                    Ok(Ok(None)) => panic!("the other machine was there to be had"),
+                    // What the claim took is let go of.
+                    Ok(Err(_unknown)) => Said::Done,
+                    Err(unfinished) => Said::of_end::<(), _>(Err(unfinished)),
+                }
+            }
             Cancel => Said::of_end(scene.take().cancel().await),
             Drop => {
                 drop(scene.take());
@@ -165,6 +192,11 @@ impl Operation {
         }
     }
 
+    /// Whether it must be alone in its database: a collector sees every session, a claim from hints every machine.
+    pub(super) fn is_alone(self) -> bool {
+        matches!(self, Sweep | FailThenClaim)
+    }
+
     /// How often it took effect so far.
     pub(super) async fn effect(self, scene: &Scene) -> i64 {
         let events = async |event: &str| {
@@ -192,10 +224,19 @@ impl Operation {
                 // The body and the end are one.
                 if counted == finished { finished } else { i64::MAX }
             }
-            Fail => {
+            Done => events("finished").await,
+            Fail | FailThenClaim => {
                 let attempts = "SELECT coalesce(max(attempts), 0) FROM work_backoff WHERE machine_id = $1";
                 let (backed_off, failed) = (scene.number(attempts).await, events("failed").await);
                 if backed_off == failed { failed } else { i64::MAX }
+            }
+            FailMany => {
+                let other = format!(
+                    "SELECT count(*) FROM work_history JOIN work_backoff USING (machine_id) WHERE machine_id = '{}' AND event = 'failed'",
+                    scene.machines[1]
+                );
+                let (one, other) = (events("failed").await, scene.number(&other).await);
+                if one == other { one } else { i64::MAX }
             }
             Cancel | Drop => events("canceled").await,
             Close => {

@@ -47,6 +47,15 @@ impl Said {
         result.map_or_else(|error| Self::Unknown(format!("{error:?}")), |_| Self::Done)
     }
 
+    /// Of two that are one.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown(words), _) | (_, Self::Unknown(words)) => Self::Unknown(words),
+            (Self::NotDone(words), _) | (_, Self::NotDone(words)) => Self::NotDone(words),
+            (Self::Done, Self::Done) => Self::Done,
+        }
+    }
+
     pub(super) fn of_end<T, P: Process>(result: Result<T, Unfinished<P>>) -> Self {
         match result {
             Ok(_) => Self::Done,
@@ -69,6 +78,8 @@ pub(super) enum Needs {
     Nothing,
     /// A work on the first machine.
     Work,
+    /// A work on each machine.
+    Works,
     /// A work on the first machine in the session of another component, which is dead.
     DeadWork,
     /// A hold on the first machine.
@@ -149,16 +160,22 @@ impl Scene {
 
     async fn prepare(&self, needs: Needs) {
         // Others are busy in the same database, so it may take a few.
-        let claim = async |session: &Session| {
+        let claim_nth = async |session: &Session, nth: usize| {
             loop {
-                match session.claim::<Survey>().on(self.machines[0]).await {
+                match session.claim::<Survey>().on(self.machines[nth]).await {
                     Ok(work) => return work.expect("it is free"),
                     Err(error) => assert!(matches!(error, Error::Contended { .. }), "{error:?}"),
                 }
             }
         };
+        let claim = async |session: &Session| claim_nth(session, 0).await;
         match needs {
             Needs::Nothing => {}
+            Needs::Works => {
+                for nth in [1, 0] {
+                    self.keep(claim_nth(&self.session, nth).await);
+                }
+            }
             Needs::Work => {
                 self.keep(claim(&self.session).await);
             }

@@ -1,0 +1,100 @@
+//! Claims of unknown outcome: what they may have taken is found, or let go of.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bmdb_entity::{WorkId, machine, work};
+use sea_orm::sea_query::{Expr, ExprTrait, JoinType};
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::error::Error;
+use crate::process::Process;
+use crate::seen::{Seen, Taken};
+use crate::session::Core;
+use crate::tx::{Failure, Tx};
+use crate::work::Release;
+
+/// Attempts of unknown outcome: they may have taken machines, or still be on their way. What is left of them in the end is for the session's task to
+/// let go of, whenever it turns up.
+pub(crate) struct Doubts<P: Process> {
+    core: Arc<Core>,
+    works: Vec<WorkId>,
+    /// What is known of the last one.
+    source: Option<DbErr>,
+    process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> Doubts<P> {
+    pub(crate) fn none(core: &Arc<Core>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            works: Vec::new(),
+            source: None,
+            process: PhantomData,
+        }
+    }
+
+    pub(crate) fn add(&mut self, works: impl IntoIterator<Item = WorkId>, source: Option<DbErr>) {
+        let error = source.as_ref().map(tracing::field::display);
+        tracing::debug!(process = P::NAME, error, "the outcome of a claim is not known");
+        self.works.extend(works);
+        self.source = source;
+    }
+
+    /// What has turned up by now.
+    pub(crate) async fn arrived(&mut self) -> Result<Vec<Taken<P>>, Error> {
+        if self.works.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Ok(taken) = claimed::<P>(&self.core, &self.works).await else {
+            return Err(Error::CommitUnknown {
+                doing: "claim a machine",
+                source: self.source.take(),
+            });
+        };
+        self.works.retain(|work| !taken.iter().any(|taken| taken.work == *work));
+        Ok(taken)
+    }
+}
+
+impl<P: Process> Drop for Doubts<P> {
+    fn drop(&mut self) {
+        let works = std::mem::take(&mut self.works);
+        if !works.is_empty() {
+            // Without a receiver the session is over, and its works with it.
+            let _unheard = self.core.releases.send(Release::Doubt {
+                slot: P::SLOT,
+                process: P::NAME,
+                works,
+            });
+        }
+    }
+}
+
+/// The machines that an attempt of unknown outcome has taken, as far as it has arrived.
+async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<P>>, Error> {
+    let scope = core.library("settle a claim");
+    let mut look = Seen::<P>::look();
+    look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
+        .join(
+            JoinType::InnerJoin,
+            work::Entity,
+            Expr::col((work::Entity, work::Column::MachineId)).equals((machine::Entity, machine::Column::MachineId)),
+        )
+        .and_where(Expr::col((work::Entity, work::Column::WorkId)).is_in(works.iter().copied()));
+    let ask = async |tx: &Tx| {
+        let rows = tx.query_all(&look).await?;
+        let taken = rows.iter().map(|row| {
+            Ok(Taken {
+                work: row.try_get("", "bmdb_work")?,
+                seen: Seen::read(row)?,
+            })
+        });
+        taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)
+    };
+    match scope.run(ask).await {
+        // What was read is true whether or not the transaction that read it committed.
+        Ok(taken) | Err(Failure::Unknown { value: taken, .. }) => Ok(taken),
+        Err(Failure::NotCommitted(error)) => Err(error),
+    }
+}

@@ -1,0 +1,102 @@
+//! A machine as a claim sees it: its fence, how the process has failed on it, and the item that makes it fit.
+
+use bmdb_entity::{Fence, MachineId, WorkId, machine, work_backoff};
+use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement};
+use sea_orm::{ColumnTrait, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult};
+
+use crate::eligible::from_machines;
+use crate::process::Process;
+use crate::work::Key;
+
+/// A machine that was taken.
+pub(crate) struct Taken<P: Process> {
+    pub(crate) work: WorkId,
+    pub(crate) seen: Seen<P>,
+}
+
+impl<P: Process> Taken<P> {
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            machine: self.seen.machine,
+            slot: P::SLOT,
+            process: P::NAME,
+            work: self.work,
+            fence: self.seen.fence,
+        }
+    }
+}
+
+/// Before the item's columns in an answer, so that they do not meet the machine's.
+const ITEM: &str = "bmdb_item_";
+
+fn columns_of<M: ModelTrait>() -> impl Iterator<Item = <M::Entity as sea_orm::EntityTrait>::Column> {
+    <M::Entity as sea_orm::EntityTrait>::Column::iter()
+}
+
+/// How the process has failed on the machine before, in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failures {
+    pub(crate) attempts: i64,
+    pub(crate) last_interval_seconds: i64,
+}
+
+/// A machine as a claim has seen it.
+pub(crate) struct Seen<P: Process> {
+    pub(crate) machine: MachineId,
+    pub(crate) fence: Fence,
+    pub(crate) failures: Option<Failures>,
+    pub(crate) item: P::Item,
+}
+
+impl<P: Process> Seen<P> {
+    /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
+    pub(crate) fn look() -> SelectStatement {
+        use work_backoff::Column;
+        let machine_id = (machine::Entity, machine::Column::MachineId);
+        let backoff = |column: Column| Expr::col((BACKOFF, column));
+        let mut select = from_machines::<P>();
+        select
+            .expr_as(Expr::col(machine_id), "bmdb_machine")
+            .expr_as(Expr::col((machine::Entity, machine::Column::Fence)), "bmdb_fence")
+            .expr_as(backoff(Column::Attempts), "bmdb_attempts")
+            .expr_as(backoff(Column::LastIntervalSeconds), "bmdb_interval")
+            .join_as(
+                JoinType::LeftJoin,
+                work_backoff::Entity,
+                BACKOFF,
+                backoff(Column::MachineId)
+                    .equals(machine_id)
+                    .and(backoff(Column::Process).eq(P::NAME)),
+            );
+        for column in columns_of::<P::Item>() {
+            let entity = <P::Item as ModelTrait>::Entity::default();
+            let alias = format!("{ITEM}{}", column.as_str());
+            select.expr_as(column.select_as(Expr::col((entity, column))), alias);
+        }
+        select
+    }
+
+    pub(crate) fn columns() -> Vec<String> {
+        let own = ["bmdb_machine", "bmdb_attempts", "bmdb_interval"].map(str::to_owned);
+        let items = columns_of::<P::Item>().map(|column| format!("{ITEM}{}", column.as_str()));
+        own.into_iter().chain(items).collect()
+    }
+
+    pub(crate) fn read(row: &QueryResult) -> Result<Self, DbErr> {
+        let attempts: Option<i64> = row.try_get("", "bmdb_attempts")?;
+        let interval: Option<i64> = row.try_get("", "bmdb_interval")?;
+        Ok(Self {
+            machine: row.try_get("", "bmdb_machine")?,
+            fence: row.try_get("", "bmdb_fence")?,
+            failures: attempts
+                .zip(interval)
+                .map(|(attempts, last_interval_seconds)| Failures {
+                    attempts,
+                    last_interval_seconds,
+                }),
+            item: P::Item::from_query_result(row, ITEM)?,
+        })
+    }
+}
+
+const BACKOFF: &str = "bmdb_backoff";

@@ -1,0 +1,171 @@
+//! Hints at eligible machines: wrong, missing, old, and fair.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bmdb::{Error, MachineId, agent_started, machine};
+use bmdb_entity::work_candidate;
+use harness::{on_each_backend, until};
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
+
+use crate::world::{AgentStart, LONG, Survey, provide, session, tamper};
+
+async fn hints(raw: &DatabaseConnection) -> u64 {
+    work_candidate::Entity::find().count(raw).await.unwrap()
+}
+
+/// As if the last search had been a minute ago.
+async fn age_the_search(raw: &DatabaseConnection) {
+    let minute_ago = match raw.get_database_backend() {
+        sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now', '-60 seconds')",
+        _ => "now() - INTERVAL '1 minute'",
+    };
+    tamper(raw, &format!("UPDATE work_retrieval SET began_at = {minute_ago}")).await;
+}
+
+on_each_backend! {
+    async fn a_search_leaves_hints_and_claims_use_them_up(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 20).await;
+        let raw = db.raw().await;
+        let first = session.claim::<AgentStart>().await.unwrap().expect("twenty are eligible");
+        assert_eq!(hints(&raw).await, 19, "what the first claim has found and not taken");
+        let more = session.claim_many::<AgentStart>(18).await.unwrap();
+        assert_eq!((more.len(), hints(&raw).await), (18, 1));
+        let last = session.claim::<AgentStart>().await.unwrap().expect("one is left");
+        assert_eq!(hints(&raw).await, 0);
+        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        // What is let go of can be claimed again at once.
+        last.cancel().await.unwrap();
+        assert_eq!(hints(&raw).await, 1);
+        drop((session.claim::<AgentStart>().await.unwrap().expect("one is free"), first));
+    }
+
+    async fn wrong_hints_cost_a_look_and_are_gone(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 30).await;
+        let raw = db.raw().await;
+        drop(session.claim::<AgentStart>().await.unwrap().expect("thirty are eligible"));
+        // None is eligible any more, and some have never been: more than one attempt looks at.
+        session.transact(async |tx| {
+            for machine in &machines[1..] {
+                agent_started::set(tx, *machine, *b"key").await?;
+            }
+            for _ in 0..30 {
+                machine::hint::<AgentStart>(tx, MachineId::random()).await?;
+            }
+            machine::hint::<AgentStart>(tx, machines[0]).await
+        }).await.unwrap();
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one is eligible");
+        assert_eq!(work.machine(), machines[0]);
+        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        assert_eq!(hints(&raw).await, 0, "every hint was disproved");
+    }
+
+    async fn deleted_hints_lose_nothing(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines: HashSet<MachineId> = provide(&session, 40).await.into_iter().collect();
+        let raw = db.raw().await;
+        let mut claimed = HashSet::new();
+        let mut guards = Vec::new();
+        for nth in 0..40 {
+            match nth % 4 {
+                1 => tamper(&raw, "DELETE FROM work_candidate").await,
+                3 => tamper(&raw, "DELETE FROM work_retrieval").await,
+                _ => {}
+            }
+            let work = session.claim::<AgentStart>().await.unwrap().expect("not all are claimed yet");
+            assert!(claimed.insert(work.machine()), "nobody is claimed twice");
+            guards.push(work);
+        }
+        assert_eq!(claimed, machines);
+        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+    }
+
+    async fn what_becomes_eligible_without_a_hint_is_found_while_others_are_claimed(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 12).await;
+        let raw = db.raw().await;
+        let cold = machines[0];
+        session.transact(async |tx| agent_started::set(tx, cold, *b"key").await).await.unwrap();
+        drop(session.claim::<AgentStart>().await.unwrap().expect("eleven are eligible"));
+        tamper(&raw, "DELETE FROM machine_agent_started").await;
+        age_the_search(&raw).await;
+        // Nobody says so; the search that is due finds it, though there are hints all the time.
+        until("the cold machine is claimed", LONG, async || {
+            let work = session.claim::<AgentStart>().await.unwrap().expect("others are eligible");
+            let machine = work.machine();
+            work.cancel().await.unwrap();
+            machine == cold
+        }).await;
+    }
+
+    async fn no_eligible_machine_waits_for_ever(db: TestDatabase) {
+        // The adversary hints at the same few machines again and again; on PostgreSQL a reader also keeps every dead row of the hints.
+        let session = session(&db).await;
+        let mut machines = provide(&session, 24).await;
+        machines.sort();
+        let raw = db.raw().await;
+        let mut snapshot = None;
+        if raw.get_database_backend() == sea_orm::DatabaseBackend::Postgres {
+            let config = Some(sea_orm::IsolationLevel::RepeatableRead);
+            let reader = raw.begin_with_config(config, None).await.unwrap();
+            let look = Statement::from_string(raw.get_database_backend(), "SELECT process FROM work_candidate");
+            reader.query_all_raw(look).await.unwrap();
+            snapshot = Some(reader);
+        }
+        let mut waiting: HashSet<MachineId> = machines.iter().copied().collect();
+        let mut claims = 0;
+        while !waiting.is_empty() {
+            let work = session.claim::<Survey>().await.unwrap().expect("all are always eligible");
+            waiting.remove(&work.machine());
+            let favourites = &machines[..4];
+            work.finish(async |tx| {
+                for machine in favourites {
+                    machine::hint::<Survey>(tx, *machine).await?;
+                }
+                Ok::<_, Error>(())
+            }).await.unwrap();
+            claims += 1;
+            if claims % 20 == 0 {
+                age_the_search(&raw).await;
+            }
+            assert!(claims < 800, "{} machines were never claimed", waiting.len());
+        }
+        drop(snapshot);
+    }
+
+    async fn one_component_searches_and_all_claim(db: TestDatabase) {
+        // Twelve that find nothing at the same moment: one search finds for all of them.
+        let session = session(&db).await;
+        provide(&session, 30).await;
+        let raw = db.raw().await;
+        let claims = (0..12).map(|_| {
+            let claim = session.claim::<AgentStart>();
+            async move { claim.await.unwrap().expect("there are enough for all") }
+        });
+        let works = futures_util::future::join_all(claims).await;
+        let different: HashSet<MachineId> = works.iter().map(bmdb::Work::machine).collect();
+        assert_eq!(different.len(), 12);
+        let ask = Statement::from_string(raw.get_database_backend(), "SELECT begun FROM work_retrieval");
+        let begun: i64 = raw.query_one_raw(ask).await.unwrap().expect("the process is registered").try_get_by_index(0).unwrap();
+        assert!(begun <= 2, "{begun} searches for twelve claims");
+    }
+
+    async fn a_search_whose_component_died_is_taken_over(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 3).await;
+        let raw = db.raw().await;
+        assert_eq!(session.claim_many::<AgentStart>(3).await.unwrap().len(), 3);
+        until("the guards are let go of", LONG, async || session.held().is_empty()).await;
+        tamper(&raw, "DELETE FROM work").await;
+        tamper(&raw, "DELETE FROM work_candidate").await;
+        let soon = match raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 seconds')",
+            _ => "now() + INTERVAL '1 second'",
+        };
+        tamper(&raw, &format!("UPDATE work_retrieval SET begun = begun + 1, until = {soon}")).await;
+        let claim = tokio::time::timeout(Duration::from_secs(10), session.claim::<AgentStart>());
+        assert!(claim.await.expect("nobody waits for the dead").unwrap().is_some());
+    }
+}

@@ -1,0 +1,194 @@
+//! How often a call waits for the server: counted on the wire, so that it cannot creep up.
+
+use std::time::Duration;
+
+use bmdb::{Bmdb, Config, Session, Work, agent_started};
+use harness::{Backend, Proxy, TestDatabase, bounded, until};
+
+use crate::world::{AgentStart, LONG, Survey, provide};
+
+/// So long that no heartbeat comes in between.
+const INTERVAL: Duration = Duration::from_secs(600);
+
+struct Wire {
+    proxy: Proxy,
+    session: Session,
+}
+
+impl Wire {
+    async fn new(db: &TestDatabase, interval: Duration) -> Self {
+        let proxy = Proxy::to(db.url()).await;
+        let bmdb = Bmdb::connect(Config::new(proxy.url(), "counted", "").interval(interval))
+            .await
+            .unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        Self { proxy, session }
+    }
+
+    /// The least of some runs: a run may have to prepare a statement or to open a connection. What comes in between runs is the pool's, which asks a
+    /// connection that a body gives back whether it lives while nobody waits for it.
+    async fn least<S, T>(&self, prepare: impl AsyncFn() -> S, call: impl AsyncFn(S) -> T) -> u64 {
+        let mut least = u64::MAX;
+        for _ in 0..8 {
+            let prepared = prepare().await;
+            self.quiet().await;
+            let before = self.proxy.round_trips();
+            let kept = call(prepared).await;
+            least = least.min(self.proxy.round_trips() - before);
+            drop(kept);
+        }
+        least
+    }
+
+    async fn quiet(&self) {
+        let mut before = self.proxy.round_trips();
+        loop {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let now = self.proxy.round_trips();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    async fn work(&self) -> Work<Survey> {
+        self.session
+            .claim::<Survey>()
+            .await
+            .unwrap()
+            .expect("every machine is always fit")
+    }
+
+    async fn works(&self) -> Vec<Work<Survey>> {
+        self.session.claim_many::<Survey>(10).await.unwrap()
+    }
+}
+
+async fn nothing() {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_waits_for_the_server_more_often_than_it_must() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let wire = Wire::new(&db, INTERVAL).await;
+        let session = &wire.session;
+        provide(session, 400).await;
+        drop(wire.work().await);
+        until("it is let go of", LONG, async || session.held().is_empty()).await;
+
+        let mut seen = vec![
+            ("claim", 1, wire.least(nothing, async |()| wire.work().await).await),
+            (
+                "claim_many",
+                1,
+                wire.least(nothing, async |()| wire.works().await).await,
+            ),
+            (
+                "done",
+                1,
+                wire.least(async || wire.work().await, async |work| work.done().await.unwrap())
+                    .await,
+            ),
+            (
+                "fail",
+                1,
+                wire.least(
+                    async || wire.work().await,
+                    async |work| work.fail("a test").await.unwrap(),
+                )
+                .await,
+            ),
+            (
+                "cancel",
+                1,
+                wire.least(async || wire.work().await, async |work| work.cancel().await.unwrap())
+                    .await,
+            ),
+        ];
+        let then = async |work: Work<Survey>| work.done().then(session.claim::<Survey>()).await.unwrap().unwrap();
+        seen.push((
+            "an end and the next claim",
+            1,
+            wire.least(async || wire.work().await, then).await,
+        ));
+        let many = async |works: Vec<Work<Survey>>| {
+            assert_eq!(works.len(), 10);
+            Work::done_many(works)
+                .await
+                .into_iter()
+                .for_each(|ended| ended.unwrap());
+        };
+        seen.push(("done_many", 1, wire.least(async || wire.works().await, many).await));
+        // BEGIN, the end, COMMIT, and what the body sends.
+        let finish = async |work: Work<Survey>| {
+            let machine = work.machine();
+            work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
+                .await
+                .unwrap();
+        };
+        seen.push((
+            "finish with one statement",
+            4,
+            wire.least(async || wire.work().await, finish).await,
+        ));
+        // BEGIN, the session's row, COMMIT.
+        let transact = async |()| session.transact(async |_tx| Ok::<_, bmdb::Error>(())).await.unwrap();
+        seen.push(("transact with nothing", 3, wire.least(nothing, transact).await));
+        let wrong: Vec<_> = seen.iter().filter(|(_, wanted, found)| wanted != found).collect();
+        assert!(wrong.is_empty(), "(what, wanted, found): {wrong:?} of {seen:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_is_one_round_trip_whatever_the_session_holds() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        // A heartbeat a second.
+        let wire = Wire::new(&db, Duration::from_secs(3)).await;
+        provide(&wire.session, 100).await;
+        let works = wire.session.claim_many::<Survey>(100).await.unwrap();
+        assert_eq!(works.len(), 100);
+        wire.quiet().await;
+        let (before, began) = (wire.proxy.round_trips(), std::time::Instant::now());
+        until("some heartbeats have passed", LONG, async || {
+            wire.proxy.round_trips() >= before + 4
+        })
+        .await;
+        let took = began.elapsed();
+        // Each comes a third of the interval after the one before, less a jitter; two to a beat would take half as long.
+        assert!(took > Duration::from_millis(2200), "4 round trips in {took:?}");
+        drop(works);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_claim_of_a_small_fleet_takes_one_round_trip_more() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let wire = Wire::new(&db, INTERVAL).await;
+        provide(&wire.session, 100).await;
+        // Registered, and a connection that knows both statements.
+        for _ in 0..2 {
+            let raw = db.raw().await;
+            drop(
+                wire.session
+                    .claim::<AgentStart>()
+                    .await
+                    .unwrap()
+                    .expect("a hundred are eligible"),
+            );
+            until("it is let go of", LONG, async || wire.session.held().is_empty()).await;
+            wire.quiet().await;
+            crate::world::tamper(&raw, "DELETE FROM work_candidate").await;
+        }
+        let before = wire.proxy.round_trips();
+        let first = wire.session.claim::<AgentStart>().await.unwrap();
+        let found = wire.proxy.round_trips() - before;
+        assert!(first.is_some());
+        assert_eq!(found, 2, "a look for hints, and the search that takes one");
+    })
+    .await;
+}
