@@ -1,6 +1,10 @@
 //! Candidates: machines that may be eligible. A claim takes from hints that others left; when there are none, one component at a time searches the
 //! fleet and leaves hints for all. A hint promises nothing: every claim verifies.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use bmdb_entity::{MachineId, machine};
 use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, Value};
 use sea_orm::{Condition, DbErr, Order, QueryResult};
@@ -163,16 +167,70 @@ pub(crate) async fn search_now<P: Process>(
     Ok(found)
 }
 
-/// Searches once more if the last search is old and nobody is at it.
+/// When this component looks after the hints for each process next. Claims use them up: to search only when there are none would have all wait for it.
+#[derive(Default)]
+pub(crate) struct Looking(Mutex<HashMap<&'static str, Look>>);
+
+struct Look {
+    claims: u64,
+    not_before: Instant,
+}
+
+/// Every so many claims somebody looks how many hints are left.
+const CLAIMS_BETWEEN_LOOKS: u64 = 64;
+/// With fewer hints than this, it is time to search for more: a search for a large fleet takes as long as some hundreds of claims.
+const LOW: u64 = 250;
+/// A search that found nothing new is not repeated sooner than this, for the sake of a fleet in which little is eligible.
+const AFTER_NOTHING: Duration = Duration::from_secs(30);
+/// Searches ahead of time take no more than a fifth of it.
+const REST: u32 = 4;
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+
+impl Looking {
+    /// Counts a claim by hints. Whether it is time to look.
+    pub(crate) fn is_due<P: Process>(&self, told: &Told, window: u64) -> bool {
+        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        let now = Instant::now();
+        let look = looks.entry(P::NAME).or_insert(Look {
+            claims: 0,
+            not_before: now,
+        });
+        look.claims += 1;
+        let is_old = told.searches.is_some_and(|searches| searches.old);
+        let is_low = told.candidates < window || look.claims.is_multiple_of(CLAIMS_BETWEEN_LOOKS);
+        if now < look.not_before || !(is_old || is_low) {
+            return false;
+        }
+        // Until it says when.
+        look.not_before = now + AFTER_NOTHING;
+        true
+    }
+
+    fn not_before<P: Process>(&self, not_before: Instant) {
+        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        if let Some(look) = looks.get_mut(P::NAME) {
+            look.not_before = not_before;
+        }
+    }
+}
+
+/// Searches once more if the last search is old or hints are few, and nobody is at it.
 pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error> {
+    const FEW: &str = "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT $2) AS some_hints";
+    let began = Instant::now();
     let scope = database.scope("refresh hints");
     let begin = async |tx: &Tx| {
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {now})";
+        let hints = tx.query_text(FEW, [P::NAME.into(), LOW.into()]).await?;
+        let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        let only = if hints.is_some_and(|hints| hints.unsigned_abs() < LOW) {
+            ""
+        } else {
+            OLD
+        };
+        let take = format!("{TAKE_TURN}{only}");
         if tx
-            .execute_text(
-                &format!("{TAKE_TURN}{OLD}"),
-                [P::NAME.into(), Option::<i64>::None.into()],
-            )
+            .execute_text(&take, [P::NAME.into(), Option::<i64>::None.into()])
             .await?
             == 0
         {
@@ -189,17 +247,30 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         .await
         .map_err(|failure| failure.into_error(scope.doing))?
     else {
+        // There are enough, or somebody is at it.
+        database.looking.not_before::<P>(Instant::now() + SHORTEST_REST);
         return Ok(());
     };
     let found = search_now(database, &Eligible::<P>::of_process(), &Condition::all(), HARVEST).await?;
     let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
-    scope.run(end).await.map_err(|failure| failure.into_error(scope.doing))
+    let new = scope
+        .run(end)
+        .await
+        .map_err(|failure| failure.into_error(scope.doing))?;
+    let rest = if new == 0 {
+        AFTER_NOTHING
+    } else {
+        SHORTEST_REST.max(REST * began.elapsed())
+    };
+    database.looking.not_before::<P>(Instant::now() + rest);
+    Ok(())
 }
 
-/// Leaves what a search has found as hints, and the turn to others.
-pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<(), DbErr> {
-    leave_hints(tx, P::NAME, found).await?;
-    tx.execute_text(END_TURN, [P::NAME.into(), turn.into()]).await.map(drop)
+/// Leaves what a search has found as hints, and the turn to others. Answers how many hints are new.
+pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
+    let new = leave_hints(tx, P::NAME, found).await?;
+    tx.execute_text(END_TURN, [P::NAME.into(), turn.into()]).await?;
+    Ok(new)
 }
 
 /// Says that a machine may be eligible for `P` now, so that the next claim looks at it: for a body that writes what makes it so. Without, it is found
@@ -224,12 +295,14 @@ pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]
 pub async fn hint<P: Process>(tx: &Tx, machine: MachineId) -> Result<(), Error> {
     leave_hints(tx, P::NAME, &[machine])
         .await
+        .map(drop)
         .map_err(Error::database("leave a hint"))
 }
 
-pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<(), DbErr> {
+/// Answers how many were not there yet.
+pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<u64, DbErr> {
     if machines.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let mut text = "INSERT INTO work_candidate (process, machine_id, found_at) VALUES ".to_owned();
     let mut values: Vec<Value> = vec![process.into()];
@@ -239,7 +312,7 @@ pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) 
         text.push_str(&format!("{comma}($1, ${}, {{now}})", values.len()));
     }
     text.push_str(" ON CONFLICT (process, machine_id) DO NOTHING");
-    tx.execute_text(&text, values).await.map(drop)
+    tx.execute_text(&text, values).await
 }
 
 /// Some hints, from a random start.

@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
@@ -151,7 +151,8 @@ impl<P: Process> Claim<P> {
             };
             let Attempt { taken, told } = attempt;
             if !taken.is_empty() {
-                if matches!(source, Source::Hints) && told.searches.is_some_and(|searches| searches.old) {
+                let looking = &core.database.looking;
+                if matches!(source, Source::Hints) && looking.is_due::<P>(&told, source.window(count)) {
                     refresh::<P>(&core);
                 }
                 return Ok(self.guards(taken));
@@ -188,7 +189,14 @@ impl<P: Process> Claim<P> {
                 });
             }
             if !at_once {
-                tokio::time::sleep(pause_after(rounds)).await;
+                // Who waits for a search waits longer by a quarter at most, and asks seldom.
+                let pause = match source {
+                    Source::Hints if !told.eligible => {
+                        elapsed.mul_f64(0.25 * fastrand::f64()) + Duration::from_millis(1)
+                    }
+                    _ => pause_after(rounds),
+                };
+                tokio::time::sleep(pause).await;
             }
         }
     }

@@ -15,6 +15,7 @@ use sea_orm::{
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
+use crate::candidate::Looking;
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
@@ -45,6 +46,8 @@ pub(crate) struct Database {
     pub(crate) tasks: TaskTracker,
     /// Processes that this component has registered.
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
+    /// When to look after hints.
+    pub(crate) looking: Looking,
     /// The sessions of this process, which its own collector leaves alone.
     own_sessions: Mutex<Vec<SessionId>>,
     health: Arc<Health>,
@@ -71,6 +74,7 @@ impl Database {
             singles: pools.singles,
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
+            looking: Looking::default(),
             own_sessions: Mutex::default(),
             limit: Limit::beyond(config.statement_timeout, dialect),
             health,
@@ -323,6 +327,12 @@ async fn open_postgres(
     // heartbeat needs; a body may think for longer, and locks nothing of that.
     let beat = config.interval / 3;
     let of_library = || with(own, config.statement_timeout, beat);
+    // Single statements look rows up by their keys, whatever the parameters are: one plan is as good as another, and to make one for each execution
+    // costs more than to carry it out.
+    let of_singles = || match dialect {
+        Dialect::Postgres => of_library().options([("plan_cache_mode", "force_generic_plan")]),
+        Dialect::Cockroach | Dialect::Sqlite => of_library(),
+    };
     let of_bodies = with("serializable", config.statement_timeout, config.interval);
     let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library(), LIBRARY_CONNECTIONS));
     let heartbeats = pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS);
@@ -332,7 +342,7 @@ async fn open_postgres(
         reads: library.clone(),
         library,
         singles: Some(OneByOne {
-            work: singles(pool(of_library(), config.max_connections)),
+            work: singles(pool(of_singles(), config.max_connections)),
             heartbeats: singles(heartbeats.clone()),
         }),
         heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),

@@ -239,7 +239,9 @@ async fn in_steps(tx: &Tx, core: &Core, key: &Key, trace: &Trace) -> Result<bool
                 .await?;
         }
         Trace::Failed { cause, backoff } => back_off(tx, key, cause, backoff).await?,
-        Trace::Canceled => candidate::leave_hints(tx, key.process, &[key.machine]).await?,
+        Trace::Canceled => {
+            candidate::leave_hints(tx, key.process, &[key.machine]).await?;
+        }
     }
     history::record(tx, &core.author(), &[*key], trace.event(), trace.cause()).await?;
     Ok(true)
