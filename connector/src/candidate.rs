@@ -306,9 +306,12 @@ pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) 
     }
     let mut text = "INSERT INTO work_candidate (process, machine_id, found_at) VALUES ".to_owned();
     let mut values: Vec<Value> = vec![process.into()];
+    // In key order, as everybody leaves hints: who waits for a key that another is just writing keeps none that the other waits for.
+    let mut machines = machines.to_vec();
+    machines.sort();
     for machine in machines {
         let comma = if values.len() == 1 { "" } else { ", " };
-        values.push((*machine).into());
+        values.push(machine.into());
         text.push_str(&format!("{comma}($1, ${}, {{now}})", values.len()));
     }
     text.push_str(" ON CONFLICT (process, machine_id) DO NOTHING");

@@ -199,7 +199,7 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], trace: &Tra
         ),
         Trace::Canceled => text.put(
             "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.process, ended.machine_id, {now} FROM ended \
-             ON CONFLICT (process, machine_id) DO NOTHING",
+             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING",
             [],
         ),
         Trace::Failed { cause, .. } => text.put(

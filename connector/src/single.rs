@@ -11,7 +11,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 use crate::candidate::{END_TURN, Searches, Source, TAKE_TURN, Told, search};
 use crate::claim::{Attempt, Claim};
 use crate::dialect::Dialect;
-use crate::eligible::{Eligible, from_machines};
+use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::{self, After};
 use crate::process::Process;
@@ -141,15 +141,12 @@ fn statement<P: Process>(
     );
     match source {
         Source::Hints => {
-            if skips {
-                text.put(", g AS (", []).query(&missed(eligible, dialect)).put(")", []);
-            }
             put_hints_after::<P>(&mut text, skips, begun, source.window(count), after.is_some());
         }
         Source::Fleet(turn) => {
             text.put(
                 ", s AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), q.machine_id, {now} FROM q \
-                 WHERE NOT EXISTS (SELECT l.machine_id FROM l WHERE l.machine_id = q.machine_id) \
+                 WHERE NOT EXISTS (SELECT l.machine_id FROM l WHERE l.machine_id = q.machine_id) ORDER BY q.machine_id \
                  ON CONFLICT (process, machine_id) DO NOTHING), e AS (",
                 [P::NAME.into()],
             )
@@ -159,7 +156,6 @@ fn statement<P: Process>(
         Source::Alone | Source::Machine(_) => {}
     }
     text.put(" SELECT (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c)", [])
-        .put(if skips { " OR EXISTS (SELECT bmdb_machine FROM g)" } else { "" }, [])
         .put(" AS bmdb_eligible, ", [])
         .put(if after.is_some() { "EXISTS (SELECT ended.work_id FROM ended)" } else { "true" }, [])
         .put(" AS bmdb_left, ", [])
@@ -259,24 +255,13 @@ fn look<P: Process>(
     select
 }
 
-/// When the look had nothing: the candidates that are eligible and only locked.
-fn missed<P: Process>(eligible: &Eligible<P>, dialect: Dialect) -> SelectStatement {
-    let mut select = from_machines::<P>();
-    select.expr_as(Expr::col((machine::Entity, machine::Column::MachineId)), "bmdb_machine");
-    among_candidates(&mut select);
-    select
-        .and_where(Expr::cust("NOT EXISTS (SELECT c.bmdb_machine FROM c)"))
-        .cond_where(eligible.claimable(dialect));
-    select
-}
-
 fn among_candidates(select: &mut SelectStatement) {
     let on = Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId));
     select.join(JoinType::InnerJoin, "q", on);
 }
 
-/// What was taken is no candidate any more, nor is any of them when none could be taken, except for those that are only locked. And when the window
-/// was not full then, it may be time to search.
+/// What was taken is no candidate any more, nor is any of them when none could be taken: they are not eligible, or others are just taking them. And when
+/// the window was not full then, it may be time to search.
 fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>, window: u64, is_after: bool) {
     let process: Value = P::NAME.into();
     text.put(
@@ -285,10 +270,7 @@ fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>,
         [process.clone()],
     );
     if skips {
-        text.put(
-            " AND NOT EXISTS (SELECT g.bmdb_machine FROM g WHERE g.bmdb_machine = q.machine_id) FOR UPDATE OF work_candidate SKIP LOCKED",
-            [],
-        );
+        text.put(" FOR UPDATE OF work_candidate SKIP LOCKED", []);
     }
     text.put(
         "), x AS (DELETE FROM work_candidate USING (SELECT machine_id FROM l UNION ALL SELECT machine_id FROM d) AS gone (machine_id) \
@@ -300,7 +282,6 @@ fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>,
         " AND NOT EXISTS (SELECT c.bmdb_machine FROM c) AND (SELECT CAST(count(machine_id) AS BIGINT) FROM q) < $1",
         [Value::BigInt(i64::try_from(window).ok())],
     )
-    .put(if skips { " AND NOT EXISTS (SELECT g.bmdb_machine FROM g)" } else { "" }, [])
     .put(if is_after { AFTER } else { "" }, [])
     .put(" RETURNING begun)", []);
 }

@@ -51,6 +51,10 @@ impl Kind {
         }
     }
 
+    pub(crate) fn goes_by_hints(self) -> bool {
+        matches!(self, Self::Ours | Self::OursFail | Self::OursFused | Self::OursTen)
+    }
+
     pub(crate) fn runs_on_sqlite(self) -> bool {
         self != Self::Steps
     }

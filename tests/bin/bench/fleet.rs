@@ -132,18 +132,36 @@ impl Fleet {
         (ledger.held_twice, ledger.done_again)
     }
 
-    /// Makes what is finished eligible again, so that the share stays what it is.
-    pub(crate) async fn recycle(&self) -> Result<(), Failure> {
-        let finished: Vec<MachineId> = {
+    /// Makes what is finished eligible again, so that the share stays what it is; and hints at it for those who go by hints, as the component does that
+    /// makes machines eligible.
+    pub(crate) async fn recycle(&self, hints: bool) -> Result<(), Failure> {
+        let mut finished: Vec<MachineId> = {
             let mut ledger = self.ledger();
             let finished = ledger.finished.extract_if(|_, answered| *answered);
             finished.map(|(machine, _)| machine).collect()
         };
+        // In key order, as the library leaves its hints.
+        finished.sort();
         for some in finished.chunks(500) {
             let list: Vec<String> = some.iter().map(|machine| literal(&self.raw, *machine)).collect();
             for table in ["machine_agent_started", "work_backoff"] {
                 let delete = format!("DELETE FROM {table} WHERE machine_id IN ({})", list.join(", "));
                 self.raw.execute_unprepared(&delete).await?;
+            }
+            if hints {
+                let now = match self.raw.get_database_backend() {
+                    sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+                    _ => "now()",
+                };
+                let rows: Vec<String> = list
+                    .iter()
+                    .map(|machine| format!("('agent-start', {machine}, {now})"))
+                    .collect();
+                let hint = format!(
+                    "INSERT INTO work_candidate (process, machine_id, found_at) VALUES {} ON CONFLICT DO NOTHING",
+                    rows.join(", ")
+                );
+                self.raw.execute_unprepared(&hint).await?;
             }
         }
         self.ledger().free.extend(finished);

@@ -51,6 +51,9 @@ struct Cli {
     /// Milliseconds that the network adds to each round trip.
     #[arg(long, default_value_t = 0)]
     rtt: u64,
+    /// Whoever makes machines eligible does not hint at them (`machine::hint`), so that searches must find them.
+    #[arg(long)]
+    no_hints: bool,
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -106,6 +109,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
                         kind: *kind,
                         url: &url,
                         workers: *workers,
+                        hints: !cli.no_hints,
                         lasts: Duration::from_secs_f64(cli.seconds),
                         meter,
                     };

@@ -19,6 +19,8 @@ pub(crate) struct Run<'a> {
     pub(crate) kind: Kind,
     pub(crate) url: &'a str,
     pub(crate) workers: usize,
+    /// Whether who makes machines eligible says so.
+    pub(crate) hints: bool,
     pub(crate) lasts: Duration,
     /// Whose CPU and log of writes are measured.
     pub(crate) meter: Option<&'a OwnServer>,
@@ -52,7 +54,7 @@ impl Run<'_> {
         let took = began.elapsed();
         let after = self.meters(fleet).await?;
         contender.leave().await?;
-        fleet.recycle().await?;
+        fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
         let (held_twice, done_again) = fleet.violations();
         let mut claims: Vec<Duration> = cycles.iter().map(|cycle| cycle.claim).collect();
         claims.sort();
@@ -85,7 +87,7 @@ impl Run<'_> {
             let began = Instant::now();
             while began.elapsed() < lasts {
                 tokio::time::sleep(RECYCLE).await;
-                fleet.recycle().await?;
+                fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
             }
             over.store(true, Ordering::Relaxed);
             Ok::<_, Failure>(())
