@@ -13,6 +13,7 @@ mod faults;
 mod file_faults;
 mod hostile;
 mod migration;
+mod plans;
 mod roles;
 mod runner;
 mod schedules;
