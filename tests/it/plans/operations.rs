@@ -125,7 +125,7 @@ async fn ends(scene: &mut Scene) {
 }
 
 async fn heartbeats(scene: &mut Scene) {
-    let bmdb = scene.component("heartbeats", Duration::from_secs(2)).await;
+    let bmdb = scene.component("heartbeats", Duration::from_secs(3)).await;
     let mut sessions = Vec::new();
     for _ in 0..4 {
         sessions.push(bmdb.start_session().await.unwrap());

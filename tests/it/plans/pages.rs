@@ -39,10 +39,10 @@ async fn query(raw: &DatabaseConnection, text: &str) -> Vec<sea_orm::QueryResult
 
 /// Has many sessions beat until the server has counted so many heartbeats.
 async fn beats(db: &TestDatabase, raw: &DatabaseConnection, count: i64) -> Updated {
-    let config = Config::new(db.url(), "beats", "").interval(Duration::from_secs(1));
+    let config = Config::new(db.url(), "beats", "").interval(Duration::from_secs(2));
     let bmdb = Bmdb::connect(config).await.unwrap();
     let mut sessions = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..300 {
         sessions.push(bmdb.start_session().await.unwrap());
     }
     until("there were enough heartbeats", LONG, async || {
