@@ -89,8 +89,16 @@ impl Execution {
 
     /// Whether the server planned it for these very values, and not once for all: then they stand in the plan.
     pub(crate) fn is_custom(&self) -> bool {
-        let plan = self.plan.to_string();
-        plan.contains("'::uuid") || plan.contains("'::text")
+        let mut is_custom = false;
+        visit(&self.plan, &mut |node| {
+            let mut texts = node
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, text)| text.as_str());
+            is_custom |= texts.any(|text| text.contains("'::uuid") || text.contains("'::text"));
+        });
+        is_custom
     }
 
     /// Its plan, for people.

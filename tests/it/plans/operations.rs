@@ -217,14 +217,19 @@ async fn collector(scene: &mut Scene) {
     let bmdb = scene.component("collector", HOUR).await;
     let mut collector = bmdb.collector();
     let mut held = Vec::new();
-    for machine in due(&scene.raw, TIMES as u32).await {
+    for machine in due(&scene.raw, OFTEN).await {
         let session = holders.start_session().await.unwrap();
         held.push((take(&session, machine).await, session));
     }
     for (_work, session) in &held {
         kill_session(&scene.raw, session).await;
-        let sweeps = async || !collector.sweep().await.unwrap().expired.is_empty();
-        let expire = until("it is expired", LONG, sweeps);
-        scene.watch("collect", "DELETE FROM session WHERE", expire).await;
     }
+    // At once: a sweep reads every session.
+    let mut expired = 0;
+    let sweeps = async || {
+        expired += collector.sweep().await.unwrap().expired.len();
+        expired == held.len()
+    };
+    let expire = until("they are expired", LONG, sweeps);
+    scene.watch("collect", "DELETE FROM session WHERE", expire).await;
 }

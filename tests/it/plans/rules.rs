@@ -1,6 +1,7 @@
 //! What must hold for every statement, with the exceptions and their reasons.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -96,18 +97,20 @@ fn scanned<'e>(execution: &'e Execution, large: &BTreeSet<String>) -> impl Itera
 /// The tables that foreign keys refer to and a statement locks FOR UPDATE, which waits for everybody who refers to the row, and has everybody who is
 /// about to refer to it wait: two who do so in different orders wait for each other. FOR NO KEY UPDATE excludes other writers only.
 fn excluded<'t>(text: &str, referred_to: &'t BTreeSet<String>) -> impl Iterator<Item = &'t String> {
-    let lock =
-        Regex::new(r"\bFOR UPDATE\b(?: OF (?<named>[\w, ]+?)(?: SKIP LOCKED| NOWAIT|[;)]|$))?").expect("is a pattern");
-    let from = Regex::new(r#"(?:FROM|JOIN) "?(\w+)"?"#).expect("is a pattern");
+    static LOCK: LazyLock<Regex> = LazyLock::new(|| {
+        let pattern = r"\bFOR UPDATE\b(?: OF (?<named>[\w, ]+?)(?: SKIP LOCKED| NOWAIT|[;)]|$))?";
+        Regex::new(pattern).expect("is a pattern")
+    });
+    static FROM: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"(?:FROM|JOIN) "?(\w+)"?"#).expect("is a pattern"));
     let may = MAY_EXCLUDE_REFERENCES
         .iter()
         .any(|(pardoned, _)| text.trim() == *pardoned);
     let mut locked: BTreeSet<String> = BTreeSet::new();
-    for found in lock.captures_iter(text).filter(|_| !may) {
+    for found in LOCK.captures_iter(text).filter(|_| !may) {
         match found.name("named") {
             Some(names) => locked.extend(names.as_str().split(',').map(|name| name.trim().to_owned())),
             // Every table of the statement, as far as can be told from its text.
-            None => locked.extend(from.captures_iter(text).map(|found| found[1].to_owned())),
+            None => locked.extend(FROM.captures_iter(text).map(|found| found[1].to_owned())),
         }
     }
     referred_to.iter().filter(move |table| locked.contains(*table))

@@ -78,9 +78,16 @@ impl Scene {
     pub(crate) async fn watch<T>(&mut self, operation: &'static str, last: &str, run: impl Future<Output = T>) -> T {
         let before = self.server.log_length();
         let outcome = run.await;
+        // As it stands in the log.
+        let escaped = last.replace('"', "\\\"");
         let mut seen = Vec::new();
-        until(&format!("`{last}` of {operation} is accounted for"), LONG, async || {
-            seen = executions(&self.server.log_since(before));
+        let what = format!("`{last}` of {operation} is accounted for");
+        until(&what, LONG, async || {
+            let log = self.server.log_since(before);
+            // Reading it takes longer than looking into it.
+            if log.contains(&escaped) {
+                seen = executions(&log);
+            }
             seen.iter().any(|execution| execution.text.contains(last))
         })
         .await;
