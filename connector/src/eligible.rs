@@ -3,14 +3,39 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bmdb_entity::{Generation, MachineRow, Tag, machine, work, work_backoff, work_hold};
+use bmdb_entity::{Generation, MachineId, MachineRow, Tag, machine, work, work_backoff, work_hold};
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, Query, SelectStatement};
 use sea_orm::{ColumnTrait, Condition, EntityName, EntityTrait, IdenStatic, ModelTrait, Order};
 
 use crate::dialect::Dialect;
 use crate::process::Process;
 
-type Test = Box<dyn Fn(Dialect) -> Condition + Send + Sync>;
+type Test = Box<dyn Fn(Dialect, Among) -> Condition + Send + Sync>;
+
+/// Which machines a search asks about, in the order of their keys, for clauses to say so of every table that they look into.
+///
+/// It follows from the keys being equal, but PostgreSQL does not draw that conclusion: to find the first few machines after a random one it may read
+/// what a clause excludes from the beginning up to there (PostgreSQL 15, a million machines, one in a hundred eligible: up to 238 ms, and 9 ms when
+/// told).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Among {
+    /// All of them, or one that is named otherwise.
+    All,
+    /// This one and those after it.
+    From(MachineId),
+    /// Those before this one.
+    Before(MachineId),
+}
+
+impl Among {
+    pub(crate) fn of(self, machine_id: Expr) -> Condition {
+        match self {
+            Self::All => Condition::all(),
+            Self::From(first) => Condition::all().add(machine_id.gte(first)),
+            Self::Before(end) => Condition::all().add(machine_id.lt(end)),
+        }
+    }
+}
 
 /// One condition of a process, with its name for people.
 pub(crate) struct Clause {
@@ -41,7 +66,7 @@ impl<P: Process> Eligible<P> {
         }
     }
 
-    fn clause(mut self, why: String, test: impl Fn(Dialect) -> Condition + Send + Sync + 'static) -> Self {
+    fn clause(mut self, why: String, test: impl Fn(Dialect, Among) -> Condition + Send + Sync + 'static) -> Self {
         self.clauses.push(Clause {
             why,
             test: Box::new(test),
@@ -52,21 +77,21 @@ impl<P: Process> Eligible<P> {
     /// The machine has the tag `T`.
     #[must_use]
     pub fn has<T: Tag>(self) -> Self {
-        self.clause(format!("has {}", T::name()), |_| exists(rows_of::<T>()))
+        self.clause(format!("has {}", T::name()), |_, among| exists(rows_of::<T>(among)))
     }
 
     /// The machine does not have the tag `T`.
     #[must_use]
     pub fn lacks<T: Tag>(self) -> Self {
-        self.clause(format!("lacks {}", T::name()), |_| lacks(rows_of::<T>()))
+        self.clause(format!("lacks {}", T::name()), |_, among| lacks(rows_of::<T>(among)))
     }
 
     /// The machine has the tag `T`, and its row meets `condition`.
     #[must_use]
     pub fn has_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_| {
-            exists(rows_of::<T>().cond_where(condition.clone()).take())
+        self.clause(why.to_owned(), move |_, among| {
+            exists(rows_of::<T>(among).cond_where(condition.clone()).take())
         })
     }
 
@@ -74,8 +99,8 @@ impl<P: Process> Eligible<P> {
     #[must_use]
     pub fn lacks_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_| {
-            lacks(rows_of::<T>().cond_where(condition.clone()).take())
+        self.clause(why.to_owned(), move |_, among| {
+            lacks(rows_of::<T>(among).cond_where(condition.clone()).take())
         })
     }
 
@@ -84,16 +109,16 @@ impl<P: Process> Eligible<P> {
     /// Add [`has::<D>()`](Self::has) where there must be a request.
     #[must_use]
     pub fn unmet<D: Generation, O: Generation>(self) -> Self {
-        self.clause(format!("{} is not met by {}", D::name(), O::name()), |_| {
-            lacks(matched::<D, O>())
+        self.clause(format!("{} is not met by {}", D::name(), O::name()), |_, among| {
+            lacks(matched::<D, O>(among))
         })
     }
 
     /// The desire `D` is met: there is a request and a report `O` with its generation.
     #[must_use]
     pub fn met<D: Generation, O: Generation>(self) -> Self {
-        self.clause(format!("{} is met by {}", D::name(), O::name()), |_| {
-            exists(matched::<D, O>())
+        self.clause(format!("{} is met by {}", D::name(), O::name()), |_, among| {
+            exists(matched::<D, O>(among))
         })
     }
 
@@ -101,9 +126,9 @@ impl<P: Process> Eligible<P> {
     #[must_use]
     pub fn stale<T: Tag>(self, column: T::Column, age: Duration) -> Self {
         let why = format!("{}.{} is older than {age:?}", T::name(), column.as_str());
-        self.clause(why, move |dialect| {
+        self.clause(why, move |dialect, among| {
             let older = dialect.older_than((T::default(), column), age);
-            exists(rows_of::<T>().and_where(older).take())
+            exists(rows_of::<T>(among).and_where(older).take())
         })
     }
 
@@ -111,7 +136,7 @@ impl<P: Process> Eligible<P> {
     #[must_use]
     pub fn when(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_| condition.clone())
+        self.clause(why.to_owned(), move |_, _| condition.clone())
     }
 
     /// At least one of two sets of clauses is met.
@@ -119,10 +144,10 @@ impl<P: Process> Eligible<P> {
     pub fn either(self, one: impl FnOnce(Self) -> Self, other: impl FnOnce(Self) -> Self) -> Self {
         let (one, other) = (one(Self::all()), other(Self::all()));
         let why = format!("either ({}) or ({})", one.why(), other.why());
-        self.clause(why, move |dialect| {
+        self.clause(why, move |dialect, among| {
             Condition::any()
-                .add(one.condition(dialect))
-                .add(other.condition(dialect))
+                .add(one.condition(dialect, among))
+                .add(other.condition(dialect, among))
         })
     }
 
@@ -143,25 +168,33 @@ impl<P: Process> Eligible<P> {
     }
 
     /// All clauses together.
-    pub(crate) fn condition(&self, dialect: Dialect) -> Condition {
+    fn condition(&self, dialect: Dialect, among: Among) -> Condition {
         self.clauses
             .iter()
-            .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect)))
+            .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect, among)))
     }
 
     /// All clauses and what BMDB itself asks of a machine: nobody is in its slot, no backoff, no hold.
     pub(crate) fn claimable(&self, dialect: Dialect) -> Condition {
+        self.claimable_among(dialect, Among::All)
+    }
+
+    /// The same, for clauses that are told which machines are asked about.
+    pub(crate) fn claimable_among(&self, dialect: Dialect, among: Among) -> Condition {
         let machine = || Expr::col((machine::Entity, machine::Column::MachineId));
-        self.condition(dialect)
-            .add(without_work(machine(), P::SLOT))
-            .add(without_backoff(machine(), P::NAME, dialect.now_expr()))
-            .add(without_hold(machine(), P::SLOT, dialect.now_expr()))
+        Condition::all()
+            .add(among.of(Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID))))
+            .add(self.condition(dialect, among))
+            .add(without_work(machine(), P::SLOT, among))
+            .add(without_backoff(machine(), P::NAME, dialect.now_expr(), among))
+            .add(without_hold(machine(), P::SLOT, dialect.now_expr(), among))
     }
 }
 
+type ItemOf<P> = <<P as Process>::Item as ModelTrait>::Entity;
+
 /// Selects from `machine`, joined with the item of `P` where that is another table.
 pub(crate) fn from_machines<P: Process>() -> SelectStatement {
-    type ItemOf<P> = <<P as Process>::Item as ModelTrait>::Entity;
     let mut select = Query::select();
     select.from(machine::Entity);
     let item = ItemOf::<P>::default();
@@ -173,27 +206,30 @@ pub(crate) fn from_machines<P: Process>() -> SelectStatement {
 }
 
 /// The row of `T` of the machine at hand.
-fn rows_of<T: MachineRow>() -> SelectStatement {
-    rows_of_machine::<T>(T::MACHINE_ID, Expr::col((machine::Entity, machine::Column::MachineId)))
+fn rows_of<T: MachineRow>(among: Among) -> SelectStatement {
+    let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+    rows_of_machine::<T>(T::MACHINE_ID, machine, among)
 }
 
-fn rows_of_machine<E: EntityTrait>(machine_id: E::Column, machine: Expr) -> SelectStatement {
+fn rows_of_machine<E: EntityTrait>(machine_id: E::Column, machine: Expr, among: Among) -> SelectStatement {
     Query::select()
         .column((E::default(), machine_id))
         .from(E::default())
         .and_where(Expr::col((E::default(), machine_id)).eq(machine))
+        .cond_where(among.of(Expr::col((E::default(), machine_id))))
         .take()
 }
 
 /// The request of the machine at hand, if a report carries its generation.
-fn matched<D: Generation, O: Generation>() -> SelectStatement {
-    rows_of::<D>()
+fn matched<D: Generation, O: Generation>(among: Among) -> SelectStatement {
+    rows_of::<D>(among)
         .inner_join(
             O::default(),
             Expr::col((O::default(), O::MACHINE_ID))
                 .equals((D::default(), D::MACHINE_ID))
                 .and(Expr::col((O::default(), O::GENERATION)).equals((D::default(), D::GENERATION))),
         )
+        .cond_where(among.of(Expr::col((O::default(), O::MACHINE_ID))))
         .take()
 }
 
@@ -206,15 +242,15 @@ fn lacks(rows: SelectStatement) -> Condition {
 }
 
 /// Nobody works on `slot` of `machine`.
-pub(crate) fn without_work(machine: Expr, slot: &str) -> Condition {
-    let rows = rows_of_machine::<work::Entity>(work::Column::MachineId, machine);
+pub(crate) fn without_work(machine: Expr, slot: &str, among: Among) -> Condition {
+    let rows = rows_of_machine::<work::Entity>(work::Column::MachineId, machine, among);
     lacks(rows.to_owned().and_where(work::Column::Slot.eq(slot)).take())
 }
 
 /// `process` does not back off from `machine`.
-pub(crate) fn without_backoff(machine: Expr, process: &str, now: Expr) -> Condition {
+pub(crate) fn without_backoff(machine: Expr, process: &str, now: Expr, among: Among) -> Condition {
     use work_backoff::{Column, Entity};
-    let rows = rows_of_machine::<Entity>(Column::MachineId, machine);
+    let rows = rows_of_machine::<Entity>(Column::MachineId, machine, among);
     lacks(
         rows.to_owned()
             .and_where(Column::Process.eq(process))
@@ -224,9 +260,9 @@ pub(crate) fn without_backoff(machine: Expr, process: &str, now: Expr) -> Condit
 }
 
 /// `machine` is not held, neither as a whole nor on `slot`.
-pub(crate) fn without_hold(machine: Expr, slot: &str, now: Expr) -> Condition {
+pub(crate) fn without_hold(machine: Expr, slot: &str, now: Expr, among: Among) -> Condition {
     use work_hold::{Column, Entity};
-    let rows = rows_of_machine::<Entity>(Column::MachineId, machine);
+    let rows = rows_of_machine::<Entity>(Column::MachineId, machine, among);
     let slots = Column::Slot.is_in([slot, work_hold::ALL_SLOTS]);
     lacks(
         rows.to_owned()

@@ -8,7 +8,7 @@ use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
 
 use crate::database::Database;
-use crate::eligible::{Eligible, from_machines};
+use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
 use crate::plain::Plain;
 use crate::process::Process;
@@ -181,7 +181,7 @@ async fn clauses<P: Process>(
     let mut select = from_machines::<P>();
     select.expr(Expr::cust("1")).and_where(machine_is);
     for clause in &eligible.clauses {
-        select.expr(verdict((clause.test)(database.dialect)));
+        select.expr(verdict((clause.test)(database.dialect, Among::All)));
     }
     let rows = database
         .read_statement(DOING, database.dialect.backend().build(&select))

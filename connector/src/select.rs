@@ -4,7 +4,7 @@ use bmdb_entity::MachineRow;
 use sea_orm::sea_query::Expr;
 use sea_orm::{QueryFilter, Select};
 
-use crate::eligible;
+use crate::eligible::{self, Among};
 
 /// Leaves out machines that are taken, on any SeaORM [`Select`] of machines or of a tag.
 ///
@@ -30,7 +30,7 @@ pub trait MachineSelect: Sized {
 
 impl<E: MachineRow> MachineSelect for Select<E> {
     fn without_work(self, slot: &str) -> Self {
-        self.filter(eligible::without_work(machine_of::<E>(), slot))
+        self.filter(eligible::without_work(machine_of::<E>(), slot, Among::All))
     }
 
     fn without_backoff(self, process: &str) -> Self {
@@ -39,6 +39,7 @@ impl<E: MachineRow> MachineSelect for Select<E> {
             machine_of::<E>(),
             process,
             Expr::current_timestamp(),
+            Among::All,
         ))
     }
 
@@ -47,6 +48,7 @@ impl<E: MachineRow> MachineSelect for Select<E> {
             machine_of::<E>(),
             slot,
             Expr::current_timestamp(),
+            Among::All,
         ))
     }
 }

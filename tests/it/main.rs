@@ -14,6 +14,7 @@ mod faults;
 mod file_faults;
 mod hostile;
 mod migration;
+mod plans;
 mod roles;
 mod round_trips;
 mod runner;

@@ -1,6 +1,7 @@
 //! A server of a test's own, for what cannot be done to one that others use: stop it, crash it, fill its disk, move its clock, lose it.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::process::Command;
 use std::time::Duration;
 
@@ -65,6 +66,76 @@ impl OwnServer {
             ..Setup::default()
         });
         Self::migrated(server.await).await
+    }
+
+    /// Starts one that can write to its log how it carried out each statement: `auto_explain`, for the connections that set its
+    /// `log_min_duration`. Lines of the log begin with the application's name and the process.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn that_explains() -> Self {
+        Self::with_settings(&[
+            "shared_preload_libraries=auto_explain",
+            "auto_explain.log_analyze=on",
+            "auto_explain.log_buffers=on",
+            "auto_explain.log_timing=off",
+            "auto_explain.log_nested_statements=on",
+            "auto_explain.log_format=json",
+            "log_line_prefix=%a|%p|",
+            // VACUUM marks no page as visible to all whose commit is still on its way to the log.
+            "synchronous_commit=on",
+            // A fleet of a million machines is made in one go.
+            "shared_buffers=512MB",
+            "maintenance_work_mem=128MB",
+            "max_wal_size=8GB",
+            "checkpoint_timeout=1h",
+        ])
+        .await
+    }
+
+    /// Starts one that vacuums as soon as there is something to vacuum.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn that_vacuums() -> Self {
+        Self::with_settings(&["autovacuum=on", "autovacuum_naptime=1s"]).await
+    }
+
+    async fn with_settings(settings: &[&str]) -> Self {
+        let server = start(Setup {
+            cluster: Box::new(|binaries, folder| {
+                make_cluster(binaries, folder);
+                settings.iter().map(|setting| (*setting).to_owned()).collect()
+            }),
+            ..Setup::default()
+        });
+        Self::migrated(server.await).await
+    }
+
+    /// How long its log is.
+    ///
+    /// # Panics
+    /// Panics if there is none.
+    #[must_use]
+    pub fn log_length(&self) -> u64 {
+        let log = fs::metadata(self.server.keeper.folder().join("log"));
+        log.expect("the server writes a log").len()
+    }
+
+    /// What it has written to its log since that was so long.
+    ///
+    /// # Panics
+    /// Panics if there is none.
+    #[must_use]
+    pub fn log_since(&self, length: u64) -> String {
+        let read = || {
+            let mut log = fs::File::open(self.server.keeper.folder().join("log"))?;
+            log.seek(SeekFrom::Start(length))?;
+            let mut text = Vec::new();
+            log.read_to_end(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        };
+        String::from_utf8_lossy(&read().expect("the server writes a log")).into_owned()
     }
 
     /// The time that its processes have computed for, those that have ended included.

@@ -1,0 +1,235 @@
+//! Every operation of the public API that a component or an operator repeats, often enough for each plan that the server may choose.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use bmdb::{Bmdb, Hold, MachineId, Process, Session, agent_started, provided};
+use harness::until;
+use sea_orm::ColumnTrait;
+
+use super::fleet::{due, in_work};
+use super::scene::{HOUR, Scene, TIMES, take};
+use crate::world::{AgentStart, LONG, kill_session, tamper};
+
+/// All of them.
+pub(crate) async fn run(scene: &mut Scene) {
+    claims(scene).await;
+    ends(scene).await;
+    heartbeats(scene).await;
+    operators(scene).await;
+    sessions(scene).await;
+    collector(scene).await;
+}
+
+async fn start(scene: &Scene, name: &str) -> (Bmdb, Session) {
+    let bmdb = scene.component(name, HOUR).await;
+    let session = bmdb.start_session().await.unwrap();
+    (bmdb, session)
+}
+
+/// No claim refreshes hints behind its own back while it is watched.
+async fn searched_just_now(scene: &Scene) {
+    tamper(&scene.raw, "UPDATE work_retrieval SET began_at = now()").await;
+}
+
+/// As often as [`TIMES`] on one of the four connections for the library's transactions and reads.
+const OFTEN: u32 = 3 * TIMES as u32;
+
+const BY_HINTS: &str = "UPDATE work_retrieval SET begun = begun + 1";
+const CLAIM: &str = "INSERT INTO work (";
+const END: &str = "DELETE FROM work WHERE machine_id";
+
+async fn claims(scene: &mut Scene) {
+    let (_bmdb, session) = start(scene, "claims").await;
+    for _ in 0..TIMES {
+        tamper(&scene.raw, "DELETE FROM work_candidate").await;
+        let claim = session.claim::<AgentStart>();
+        let work = scene
+            .watch("claim that searches", "SET ended = begun", claim.into_future())
+            .await;
+        work.unwrap().expect("some are due").cancel().await.unwrap();
+    }
+    // What autovacuum does within a minute to a table that has changed so much: it looks what is in there. Before the first time the server takes
+    // the hints of a process for so few that it reads all of them.
+    tamper(&scene.raw, "VACUUM (ANALYZE) work_candidate").await;
+    searched_just_now(scene).await;
+    let mut works = Vec::new();
+    for _ in 0..TIMES {
+        let claim = session.claim::<AgentStart>().into_future();
+        works.push(
+            scene
+                .watch("claim by hints", BY_HINTS, claim)
+                .await
+                .unwrap()
+                .expect("there are hints"),
+        );
+    }
+    for work in works {
+        work.cancel().await.unwrap();
+    }
+    for _ in 0..TIMES {
+        let claim = session.claim_many::<AgentStart>(10).into_future();
+        let works = scene.watch("claim many", BY_HINTS, claim).await.unwrap();
+        assert_eq!(works.len(), 10);
+        for work in works {
+            work.cancel().await.unwrap();
+        }
+    }
+    for machine in due(&scene.raw, TIMES as u32).await {
+        let claim = session.claim::<AgentStart>().on(machine).into_future();
+        let work = scene.watch("claim on a machine", CLAIM, claim).await;
+        work.unwrap().expect("it is due").cancel().await.unwrap();
+    }
+    for _ in 0..TIMES {
+        let claim = session
+            .claim::<AgentStart>()
+            .filter(provided::Column::Status.eq("running"))
+            .into_future();
+        let work = scene.watch("claim with a filter", CLAIM, claim).await;
+        work.unwrap().expect("some are due").cancel().await.unwrap();
+    }
+    session.close().await.unwrap();
+}
+
+async fn ends(scene: &mut Scene) {
+    let (_bmdb, session) = start(scene, "ends").await;
+    let machines: Vec<MachineId> = due(&scene.raw, 5 * TIMES as u32).await;
+    for machine in &machines[..2 * TIMES] {
+        let work = take(&session, *machine).await;
+        scene
+            .watch("progress", "UPDATE work SET progress", work.progress(&"half"))
+            .await
+            .unwrap();
+        scene.watch("cancel", END, work.cancel()).await.unwrap();
+        let work = take(&session, *machine).await;
+        scene.watch("drop", END, async { drop(work) }).await;
+        let work = take(&session, *machine).await;
+        let read = work.transact(async |tx| bmdb::tag::get::<provided::Entity>(tx, *machine).await);
+        scene
+            .watch("transact", "machine_provided", read)
+            .await
+            .unwrap()
+            .expect("it is provided");
+        scene.watch("done", END, work.done()).await.unwrap();
+    }
+    for machine in &machines[2 * TIMES..4 * TIMES] {
+        let work = take(&session, *machine).await;
+        let finish = work.finish(async |tx| agent_started::set(tx, *machine, *b"key").await);
+        scene.watch("finish", "machine_agent_started", finish).await.unwrap();
+    }
+    for machine in &machines[4 * TIMES..] {
+        let work = take(&session, *machine).await;
+        scene.watch("fail", END, work.fail("no answer")).await.unwrap();
+    }
+    session.close().await.unwrap();
+}
+
+async fn heartbeats(scene: &mut Scene) {
+    let bmdb = scene.component("heartbeats", Duration::from_secs(3)).await;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(bmdb.start_session().await.unwrap());
+    }
+    for _ in 0..TIMES {
+        scene
+            .watch("heartbeat", "UPDATE session_lease SET deadline = greatest", async {})
+            .await;
+    }
+    for session in sessions {
+        session.close().await.unwrap();
+    }
+}
+
+async fn operators(scene: &mut Scene) {
+    let bmdb = scene.component("operator", HOUR).await;
+    for machine in in_work(&scene.raw, OFTEN).await {
+        let explain = bmdb.explain::<AgentStart>(machine);
+        let explained = scene.watch("explain", "\"work_hold\"", explain).await.unwrap();
+        let holder = explained.holder.expect("it is in work");
+        let history = scene.watch("history", "\"work_history\"", bmdb.history(machine)).await;
+        history.unwrap();
+        let hold = bmdb.place_hold(machine, Hold::new("no disk", "ada"));
+        scene
+            .watch("place a hold", "INSERT INTO work_hold", hold)
+            .await
+            .unwrap();
+        let lift = bmdb.lift_hold(machine, None);
+        assert!(scene.watch("lift a hold", "DELETE FROM work_hold", lift).await.unwrap());
+        let clear = bmdb.clear_backoff(machine, AgentStart::NAME);
+        scene
+            .watch("clear a backoff", "DELETE FROM work_backoff", clear)
+            .await
+            .unwrap();
+        scene
+            .watch("holds of a machine", "\"work_hold\"", bmdb.holds(Some(machine)))
+            .await
+            .unwrap();
+        scene
+            .watch(
+                "backoffs of a machine",
+                "\"work_backoff\"",
+                bmdb.backoffs(Some(machine)),
+            )
+            .await
+            .unwrap();
+        let works = super::fleet::works_of(&scene.raw, holder.session).await;
+        let ask = bmdb.ask_to_stop(works[0], "a test");
+        assert!(
+            scene
+                .watch("ask to stop", "UPDATE work SET stop_requested", ask)
+                .await
+                .unwrap()
+        );
+        let broken = bmdb.break_session(holder.session);
+        assert!(
+            scene
+                .watch("break a session", "SELECT machine_id, process FROM work", broken)
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+async fn sessions(scene: &mut Scene) {
+    let bmdb = scene.component("sessions", HOUR).await;
+    let machines = due(&scene.raw, OFTEN).await;
+    for machine in machines {
+        let session = scene
+            .watch("start a session", "INSERT INTO session_lease", bmdb.start_session())
+            .await
+            .unwrap();
+        let transact = session.transact(async |tx| bmdb::tag::get::<provided::Entity>(tx, machine).await);
+        scene
+            .watch("transact without work", "machine_provided", transact)
+            .await
+            .unwrap();
+        let _lost = take(&session, machine).await;
+        scene
+            .watch("close a session", "DELETE FROM session WHERE", session.close())
+            .await
+            .unwrap();
+    }
+}
+
+async fn collector(scene: &mut Scene) {
+    let holders = scene.component("holders", HOUR).await;
+    let bmdb = scene.component("collector", HOUR).await;
+    let mut collector = bmdb.collector();
+    let mut held = Vec::new();
+    for machine in due(&scene.raw, OFTEN).await {
+        let session = holders.start_session().await.unwrap();
+        held.push((take(&session, machine).await, session));
+    }
+    for (_work, session) in &held {
+        kill_session(&scene.raw, session).await;
+    }
+    // At once: a sweep reads every session.
+    let mut expired = 0;
+    let sweeps = async || {
+        expired += collector.sweep().await.unwrap().expired.len();
+        expired == held.len()
+    };
+    let expire = until("they are expired", LONG, sweeps);
+    scene.watch("collect", "DELETE FROM session WHERE", expire).await;
+}

@@ -1,0 +1,146 @@
+//! Operations of components, and what the server did for each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bmdb::{Bmdb, Config, MachineId, Process, Session, Work};
+use harness::{OwnServer, TestDatabase, until};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+
+use super::fleet::{Size, fill};
+use super::log::{Execution, executions};
+use super::rules::{FEW_ROWS, Tables};
+use crate::world::{AgentStart, LONG};
+
+/// An interval of sessions, so long that no heartbeat comes between.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+/// After five executions on a connection the server may plan once for all values; so often each operation is run at least.
+pub(crate) const TIMES: usize = 12;
+
+/// A filled database on a server that explains.
+pub(crate) struct Scene {
+    server: OwnServer,
+    pub(crate) raw: DatabaseConnection,
+    url: String,
+    pub(crate) seen: Vec<Seen>,
+}
+
+/// An operation, and what the server did in each of its runs.
+pub(crate) struct Seen {
+    pub(crate) operation: &'static str,
+    pub(crate) runs: Vec<Vec<Execution>>,
+}
+
+impl Seen {
+    /// The most pages that a run touched which sent each of its statements once. (While a run is watched, more than one heartbeat or sweep may pass.)
+    pub(crate) fn buffers(&self) -> u64 {
+        let run = |run: &Vec<Execution>| {
+            let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+            for execution in run {
+                let most = most.entry(&execution.text).or_default();
+                *most = execution.buffers().max(*most);
+            }
+            most.into_values().sum()
+        };
+        self.runs.iter().map(run).max().unwrap_or_default()
+    }
+
+    /// How often the connection that was used most carried out its busiest statement.
+    pub(crate) fn repeated(&self) -> usize {
+        let mut counts: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+        for execution in self.runs.iter().flatten() {
+            *counts.entry((execution.connection, &execution.text)).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or_default()
+    }
+}
+
+impl Scene {
+    pub(crate) async fn of(size: Size) -> Self {
+        let server = OwnServer::that_explains().await;
+        let db: TestDatabase = server.database();
+        fill(&db, size).await;
+        Self {
+            url: format!("{}?options[auto_explain.log_min_duration]=0", db.url()),
+            raw: db.raw().await,
+            server,
+            seen: Vec::new(),
+        }
+    }
+
+    /// A component whose statements are accounted for.
+    pub(crate) async fn component(&self, name: &str, interval: Duration) -> Bmdb {
+        let config = Config::new(&self.url, name, bmdb::runtime_info!()).interval(interval);
+        Bmdb::connect(config).await.unwrap()
+    }
+
+    /// Carries out `run` and waits for the account of the statement that holds `last`, which is the last one that it sends.
+    pub(crate) async fn watch<T>(&mut self, operation: &'static str, last: &str, run: impl Future<Output = T>) -> T {
+        let before = self.server.log_length();
+        let outcome = run.await;
+        // As it stands in the log.
+        let escaped = last.replace('"', "\\\"");
+        let mut seen = Vec::new();
+        let what = format!("`{last}` of {operation} is accounted for");
+        until(&what, LONG, async || {
+            let log = self.server.log_since(before);
+            // Reading it takes longer than looking into it.
+            if log.contains(&escaped) {
+                seen = executions(&log);
+            }
+            seen.iter().any(|execution| execution.text.contains(last))
+        })
+        .await;
+        match self.seen.iter_mut().find(|seen| seen.operation == operation) {
+            Some(known) => known.runs.push(seen),
+            None => self.seen.push(Seen {
+                operation,
+                runs: vec![seen],
+            }),
+        }
+        outcome
+    }
+
+    /// The tables that rules tell apart.
+    pub(crate) async fn tables(&self) -> Tables {
+        let names = async |text: String| {
+            let ask = Statement::from_string(self.raw.get_database_backend(), text);
+            let rows = self.raw.query_all_raw(ask).await.unwrap();
+            rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+        };
+        Tables {
+            large: names(format!(
+                "SELECT CAST(relname AS TEXT) FROM pg_class WHERE relkind = 'r' AND relnamespace = CAST('public' AS regnamespace) \
+                 AND reltuples > {FEW_ROWS}"
+            ))
+            .await,
+            referred_to: names(
+                "SELECT DISTINCT CAST(relname AS TEXT) FROM pg_constraint JOIN pg_class ON pg_class.oid = confrelid WHERE contype = 'f'".to_owned(),
+            )
+            .await,
+        }
+    }
+
+    /// What was seen, for people who run this with `--nocapture`.
+    pub(crate) fn report(&self) -> String {
+        let line = |seen: &Seen| {
+            let all = || seen.runs.iter().flatten();
+            format!(
+                "{:22} {:7} buffers, {} statements, {} of {} plans for all values, {} runs on one connection\n",
+                seen.operation,
+                seen.buffers(),
+                seen.runs.iter().map(Vec::len).min().unwrap_or_default(),
+                all().filter(|execution| !execution.is_custom()).count(),
+                all().count(),
+                seen.repeated()
+            )
+        };
+        self.seen.iter().map(line).collect()
+    }
+}
+
+/// Takes a machine to do something with it.
+pub(crate) async fn take(session: &Session, machine: MachineId) -> Work<AgentStart> {
+    let work = session.claim::<AgentStart>().on(machine).await.unwrap();
+    work.unwrap_or_else(|| panic!("{machine} is not due for {}", AgentStart::NAME))
+}
