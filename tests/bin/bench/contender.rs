@@ -6,8 +6,11 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::fleet::Fleet;
+use crate::install::Program;
+use crate::keys::Keys;
 use crate::limit::Limit;
 use crate::ours::Ours;
+use crate::peers::Peer;
 use crate::steps::Steps;
 
 /// A way of claiming and finishing.
@@ -21,11 +24,25 @@ pub(crate) enum Kind {
     Ours,
     /// The same, ten machines in one claim.
     OursTen,
+    /// graphile-worker (npm), one job at a time.
+    GraphileWorker,
+    /// The same with its local queue and batched completion.
+    GraphileWorkerBatched,
+    /// pg-boss (npm), one job at a time.
+    PgBoss,
+    /// The same, 500 jobs at once.
+    PgBossBatched,
+    /// apalis-postgres (crates.io), which fetches 10 jobs at once unless it is told otherwise.
+    Apalis,
+    /// The same, 500 jobs at once.
+    ApalisBatched,
+    /// A row for each lock, and for each lock held a keep-alive of its own, all on one connection.
+    Keys,
 }
 
 impl Kind {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Limit, Self::Steps, Self::Ours, Self::OursTen].into_iter()
+        Self::value_variants().iter().copied()
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -34,11 +51,37 @@ impl Kind {
             Self::Steps => "statement per step",
             Self::Ours => "bmdb",
             Self::OursTen => "bmdb, 10 at once",
+            Self::GraphileWorker => "graphile-worker",
+            Self::GraphileWorkerBatched => "graphile-worker, 500 at once",
+            Self::PgBoss => "pg-boss",
+            Self::PgBossBatched => "pg-boss, 500 at once",
+            Self::Apalis => "apalis, 10 at once",
+            Self::ApalisBatched => "apalis, 500 at once",
+            Self::Keys => "lock per key",
         }
     }
 
+    /// Somebody else's way of doing something like it.
+    pub(crate) fn is_peer(self) -> bool {
+        self == Self::Keys || self.peer().is_some()
+    }
+
+    /// For those that are programs of their own.
+    pub(crate) fn peer(self) -> Option<Peer> {
+        let (program, is_batched) = match self {
+            Self::Limit | Self::Steps | Self::Ours | Self::OursTen | Self::Keys => return None,
+            Self::GraphileWorker => (Program::GraphileWorker, false),
+            Self::GraphileWorkerBatched => (Program::GraphileWorker, true),
+            Self::PgBoss => (Program::PgBoss, false),
+            Self::PgBossBatched => (Program::PgBoss, true),
+            Self::Apalis => (Program::Apalis, false),
+            Self::ApalisBatched => (Program::Apalis, true),
+        };
+        Some(Peer { program, is_batched })
+    }
+
     pub(crate) fn runs_on_sqlite(self) -> bool {
-        self != Self::Steps
+        self != Self::Steps && !self.is_peer()
     }
 }
 
@@ -53,11 +96,12 @@ pub(crate) struct Cycle {
     pub(crate) retries: u32,
 }
 
-/// One contender, shared by all its workers.
+/// One contender of this process, shared by all its workers.
 pub(crate) enum Contender {
     Limit(Limit),
     Steps(Steps),
     Ours(Ours),
+    Keys(Keys),
 }
 
 impl Contender {
@@ -67,6 +111,8 @@ impl Contender {
             Kind::Steps => Self::Steps(Steps::connect(url, workers).await?),
             Kind::Ours => Self::Ours(Ours::connect(url, workers, 1).await?),
             Kind::OursTen => Self::Ours(Ours::connect(url, workers, 10).await?),
+            Kind::Keys => Self::Keys(Keys::connect(url).await?),
+            _ => return Err(format!("{} is a program of its own", kind.name()).into()),
         })
     }
 
@@ -76,6 +122,7 @@ impl Contender {
             Self::Limit(limit) => limit.cycle(worker, fleet).await,
             Self::Steps(steps) => steps.cycle(worker, fleet).await,
             Self::Ours(ours) => ours.cycle(fleet).await,
+            Self::Keys(keys) => keys.cycle().await.map(Some),
         }
     }
 
@@ -84,6 +131,7 @@ impl Contender {
             Self::Limit(limit) => limit.leave().await,
             Self::Steps(steps) => steps.leave().await,
             Self::Ours(ours) => ours.leave().await,
+            Self::Keys(keys) => keys.leave().await,
         }
     }
 }
