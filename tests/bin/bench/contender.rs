@@ -6,8 +6,11 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::fleet::Fleet;
+use crate::install::Program;
+use crate::keys::Keys;
 use crate::limit::Limit;
 use crate::ours::{Ours, Style};
+use crate::peers::Peer;
 use crate::steps::Steps;
 
 /// A way of claiming and finishing.
@@ -25,19 +28,25 @@ pub(crate) enum Kind {
     OursFused,
     /// Ten claimed at once, and ended at once.
     OursTen,
+    /// graphile-worker (npm), one job at a time.
+    GraphileWorker,
+    /// The same with its local queue and batched completion.
+    GraphileWorkerBatched,
+    /// pg-boss (npm), one job at a time.
+    PgBoss,
+    /// The same, 500 jobs at once.
+    PgBossBatched,
+    /// apalis-postgres (crates.io), which fetches 10 jobs at once unless it is told otherwise.
+    Apalis,
+    /// The same, 500 jobs at once.
+    ApalisBatched,
+    /// A row for each lock, and for each lock held a keep-alive of its own, all on one connection.
+    Keys,
 }
 
 impl Kind {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [
-            Self::Limit,
-            Self::Steps,
-            Self::Ours,
-            Self::OursFail,
-            Self::OursFused,
-            Self::OursTen,
-        ]
-        .into_iter()
+        Self::value_variants().iter().copied()
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -48,6 +57,13 @@ impl Kind {
             Self::OursFail => "bmdb, fail",
             Self::OursFused => "bmdb, fused",
             Self::OursTen => "bmdb, 10 at once",
+            Self::GraphileWorker => "graphile-worker",
+            Self::GraphileWorkerBatched => "graphile-worker, 500 at once",
+            Self::PgBoss => "pg-boss",
+            Self::PgBossBatched => "pg-boss, 500 at once",
+            Self::Apalis => "apalis, 10 at once",
+            Self::ApalisBatched => "apalis, 500 at once",
+            Self::Keys => "lock per key",
         }
     }
 
@@ -55,8 +71,27 @@ impl Kind {
         matches!(self, Self::Ours | Self::OursFail | Self::OursFused | Self::OursTen)
     }
 
+    /// Somebody else's way of doing something like it.
+    pub(crate) fn is_peer(self) -> bool {
+        self == Self::Keys || self.peer().is_some()
+    }
+
+    /// For those that are programs of their own.
+    pub(crate) fn peer(self) -> Option<Peer> {
+        let (program, is_batched) = match self {
+            Self::GraphileWorker => (Program::GraphileWorker, false),
+            Self::GraphileWorkerBatched => (Program::GraphileWorker, true),
+            Self::PgBoss => (Program::PgBoss, false),
+            Self::PgBossBatched => (Program::PgBoss, true),
+            Self::Apalis => (Program::Apalis, false),
+            Self::ApalisBatched => (Program::Apalis, true),
+            _ => return None,
+        };
+        Some(Peer { program, is_batched })
+    }
+
     pub(crate) fn runs_on_sqlite(self) -> bool {
-        self != Self::Steps
+        self != Self::Steps && !self.is_peer()
     }
 }
 
@@ -71,11 +106,12 @@ pub(crate) struct Cycle {
     pub(crate) retries: u32,
 }
 
-/// One contender, shared by all its workers.
+/// One contender of this process, shared by all its workers.
 pub(crate) enum Contender {
     Limit(Limit),
     Steps(Steps),
     Ours(Ours),
+    Keys(Keys),
 }
 
 impl Contender {
@@ -87,6 +123,8 @@ impl Contender {
             Kind::OursFail => Self::Ours(Ours::connect(url, workers, Style::Fail).await?),
             Kind::OursFused => Self::Ours(Ours::connect(url, workers, Style::FailThenClaim).await?),
             Kind::OursTen => Self::Ours(Ours::connect(url, workers, Style::Ten).await?),
+            Kind::Keys => Self::Keys(Keys::connect(url).await?),
+            _ => return Err(format!("{} is a program of its own", kind.name()).into()),
         })
     }
 
@@ -96,6 +134,7 @@ impl Contender {
             Self::Limit(limit) => limit.cycle(worker, fleet).await,
             Self::Steps(steps) => steps.cycle(worker, fleet).await,
             Self::Ours(ours) => ours.cycle(worker, fleet).await,
+            Self::Keys(keys) => keys.cycle().await.map(Some),
         }
     }
 
@@ -104,6 +143,7 @@ impl Contender {
             Self::Limit(limit) => limit.leave().await,
             Self::Steps(steps) => steps.leave().await,
             Self::Ours(ours) => ours.leave().await,
+            Self::Keys(keys) => keys.leave().await,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! How fast machines are claimed and finished, side by side with what could at best be reached and with what the original does.
 //!
 //! `cargo run --release -p bmdb-tests --bin bench`. Every contender runs on the same server, the same fleet and in the same run, taking turns;
-//! what counts are the ratios. Every run checks that no machine is held twice and that no finished work is done again.
+//! what counts are the ratios. With `--peers`, systems that others use for something like it take turns too. Every run checks that no machine is held twice and that no finished work is done again.
 
 mod contender;
 mod fleet;
+mod holding;
+mod install;
+mod keys;
 mod limit;
 mod ours;
+mod peers;
 mod plot;
 mod report;
 mod run;
@@ -21,6 +25,8 @@ use harness::{Backend, OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
 use fleet::{Fleet, Size};
+use install::Programs;
+use peers::Peers;
 use report::{Line, Report};
 use run::Run;
 
@@ -36,9 +42,12 @@ struct Cli {
     /// How many workers claim at once.
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,64")]
     workers: Vec<usize>,
-    /// Who takes part; all if none is named.
+    /// Who takes part; all but the peers if none is named.
     #[arg(long, value_delimiter = ',', value_enum)]
     contenders: Vec<Kind>,
+    /// Whether all peers take part too. They are installed first, from npm and crates.io.
+    #[arg(long)]
+    peers: bool,
     /// How often each contender has its turn.
     #[arg(long, default_value_t = 5)]
     turns: usize,
@@ -54,9 +63,33 @@ struct Cli {
     /// Whoever makes machines eligible does not hint at them (`machine::hint`), so that searches must find them.
     #[arg(long)]
     no_hints: bool,
+    /// Instead: what it costs to hold this many, of one session and of a lock per key.
+    #[arg(long)]
+    holding: Option<u32>,
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+impl Cli {
+    fn contenders(&self, on_sqlite: bool) -> Result<Vec<Kind>, Failure> {
+        let takes_part = |kind: &Kind| {
+            let by_default = if kind.is_peer() {
+                self.peers
+            } else {
+                self.contenders.is_empty()
+            };
+            by_default || self.contenders.contains(kind)
+        };
+        let mut contenders: Vec<Kind> = Kind::all().filter(takes_part).collect();
+        if on_sqlite {
+            if contenders.iter().any(|kind| kind.is_peer()) {
+                return Err("the peers run on PostgreSQL only".into());
+            }
+            contenders.retain(|kind| kind.runs_on_sqlite());
+        }
+        Ok(contenders)
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -74,23 +107,29 @@ async fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn bench(cli: &Cli) -> Result<bool, Failure> {
+    if let Some(held) = cli.holding {
+        holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
+        return Ok(true);
+    }
     let on_sqlite = match cli.database.as_str() {
         "postgres" => false,
         "sqlite" => true,
         other => return Err(format!("--database is postgres or sqlite, not {other}").into()),
     };
-    let contenders: Vec<Kind> = Kind::all()
-        .filter(|kind| cli.contenders.is_empty() || cli.contenders.contains(kind))
-        .filter(|kind| !on_sqlite || kind.runs_on_sqlite())
-        .collect();
+    let contenders = cli.contenders(on_sqlite)?;
+    let programs = contenders
+        .iter()
+        .filter_map(|kind| kind.peer())
+        .map(|peer| peer.program);
+    let programs = Programs::install(&programs.collect())?;
     let mut report = Report::default();
     for size in &cli.fleets {
-        let server;
-        let (database, meter) = if on_sqlite {
+        let own;
+        let (database, server) = if on_sqlite {
             (TestDatabase::migrated(Backend::Sqlite).await, None)
         } else {
-            server = OwnServer::for_measurements(cli.durable).await;
-            (server.database(), Some(&server))
+            own = OwnServer::for_measurements(cli.durable).await;
+            (own.database(), Some(&own))
         };
         let network = match cli.rtt {
             0 => None,
@@ -102,6 +141,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
             .to_owned();
         eprintln!("{size}: filling the database");
         let fleet = Fleet::fill(&database, *size).await?;
+        let peers = Peers::new(&programs);
         for workers in &cli.workers {
             for turn in 1..=cli.turns {
                 for kind in &contenders {
@@ -111,9 +151,11 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
                         workers: *workers,
                         hints: !cli.no_hints,
                         lasts: Duration::from_secs_f64(cli.seconds),
-                        meter,
+                        server,
+                        fleet: &fleet,
+                        peers: &peers,
                     };
-                    let outcome = run.measure(&fleet).await?;
+                    let outcome = run.measure().await?;
                     let line = Line::new(*size, *workers, *kind, turn, outcome);
                     eprintln!("{line}");
                     report.add(line);

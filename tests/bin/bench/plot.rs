@@ -45,7 +45,10 @@ pub(crate) fn write_all(report: &Report, folder: &Path) -> Result<(), Failure> {
 
 fn curves(points: impl Fn(Kind) -> Vec<(f64, f64)>) -> Vec<Curve> {
     let curves = Kind::all().map(|kind| (kind, points(kind)));
-    curves.filter(|(_, points)| !points.is_empty()).collect()
+    curves
+        .map(|(kind, points)| (kind, points.into_iter().filter(|point| point.1.is_finite()).collect()))
+        .filter(|(_, points): &Curve| !points.is_empty())
+        .collect()
 }
 
 /// Both axes are logarithmic: what is plotted spans five orders of magnitude.

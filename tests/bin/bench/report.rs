@@ -37,12 +37,20 @@ impl Line {
         amount / (self.outcome.cycles.max(1) as f64)
     }
 
-    /// The claim's latency in milliseconds that a share of the claims did not exceed.
+    /// The claim's latency in milliseconds that a share of the claims did not exceed; NaN if it could not be measured.
     fn claim_ms(&self, share: f64) -> f64 {
-        let claims = &self.outcome.claims;
-        let nth = ((claims.len() as f64 * share) as usize).min(claims.len().saturating_sub(1));
-        claims.get(nth).map_or(f64::NAN, |claim| claim.as_secs_f64() * 1e3)
+        quantile_ms(&self.outcome.claims, share)
     }
+
+    /// The same from the claim's begin to the end of its last finish.
+    fn whole_ms(&self, share: f64) -> f64 {
+        quantile_ms(&self.outcome.whole, share)
+    }
+}
+
+fn quantile_ms(sorted: &[Duration], share: f64) -> f64 {
+    let nth = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(nth).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
 }
 
 impl fmt::Display for Line {
@@ -50,7 +58,7 @@ impl fmt::Display for Line {
         let cpu_us = |time: Duration| self.per_cycle(time.as_secs_f64() * 1e6);
         write!(
             f,
-            "{:>9} machines  {:>3} workers  {:<20} turn {}  {:>9.1} cycles/s  claim p50 {:>8.2} ms  p99 {:>9.2} ms  server {:>7.0} us  client {:>6.0} us  WAL {:>6.0} B  retries {:.2}",
+            "{:>9} machines  {:>3} workers  {:<28} turn {}  {:>9.1} cycles/s  claim p50 {:>8.2} ms  p99 {:>9.2} ms  whole p50 {:>8.2} ms  server {:>7.0} us  client {:>6.0} us  WAL {:>6.0} B  retries {:.2}",
             self.size.machines,
             self.workers,
             self.kind.name(),
@@ -58,6 +66,7 @@ impl fmt::Display for Line {
             self.rate(),
             self.claim_ms(0.5),
             self.claim_ms(0.99),
+            self.whole_ms(0.5),
             cpu_us(self.outcome.server_cpu),
             cpu_us(self.outcome.client_cpu),
             self.per_cycle(self.outcome.wal as f64),
@@ -83,6 +92,8 @@ pub(crate) struct Medians {
     pub(crate) rate: f64,
     pub(crate) claim_p50: f64,
     pub(crate) claim_p99: f64,
+    pub(crate) whole_p50: f64,
+    pub(crate) whole_p99: f64,
     pub(crate) server_us: f64,
     pub(crate) client_us: f64,
     pub(crate) wal: f64,
@@ -117,6 +128,8 @@ impl Report {
                 rate: of(&Line::rate),
                 claim_p50: of(&|line| line.claim_ms(0.5)),
                 claim_p99: of(&|line| line.claim_ms(0.99)),
+                whole_p50: of(&|line| line.whole_ms(0.5)),
+                whole_p99: of(&|line| line.whole_ms(0.99)),
                 server_us: of(&|line| line.per_cycle(line.outcome.server_cpu.as_secs_f64() * 1e6)),
                 client_us: of(&|line| line.per_cycle(line.outcome.client_cpu.as_secs_f64() * 1e6)),
                 wal: of(&|line| line.per_cycle(line.outcome.wal as f64)),
@@ -129,13 +142,13 @@ impl Report {
 
     pub(crate) fn csv(&self) -> String {
         let mut text =
-            "machines,share,workers,contender,turn,cycles_per_s,claim_p50_ms,claim_p99_ms,server_us,client_us,\
+            "machines,share,workers,contender,turn,cycles_per_s,claim_p50_ms,claim_p99_ms,whole_p50_ms,whole_p99_ms,server_us,client_us,\
                         wal_bytes,retries,held_twice,done_again\n"
                 .to_owned();
         for line in &self.0 {
             let outcome = &line.outcome;
             text.push_str(&format!(
-                "{},{},{},{},{},{:.1},{:.3},{:.3},{:.0},{:.0},{:.0},{:.3},{},{}\n",
+                "{},{},{},{},{},{:.1},{:.3},{:.3},{:.3},{:.3},{:.0},{:.0},{:.0},{:.3},{},{}\n",
                 line.size.machines,
                 line.size.share,
                 line.workers,
@@ -144,6 +157,8 @@ impl Report {
                 line.rate(),
                 line.claim_ms(0.5),
                 line.claim_ms(0.99),
+                line.whole_ms(0.5),
+                line.whole_ms(0.99),
                 line.per_cycle(outcome.server_cpu.as_secs_f64() * 1e6),
                 line.per_cycle(outcome.client_cpu.as_secs_f64() * 1e6),
                 line.per_cycle(outcome.wal as f64),
@@ -161,14 +176,17 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A table in Markdown, with each contender's rate in parts of the limit's and as a multiple of the original's way.
+/// A table in Markdown, with each contender's rate in parts of the limit's and as a multiple of the original's way, and ours as a multiple of it.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| machines | workers | contender | cycles/s | of limit | over steps | claim p50 ms | p99 ms | server us | client us | WAL B | retries |"
+            "| machines | workers | contender | cycles/s | of limit | over steps | bmdb over it | claim p50 ms | p99 ms | whole p50 ms | p99 ms | server us | client us | WAL B | retries |"
         )?;
-        writeln!(f, "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(
+            f,
+            "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        )?;
         let all = self.medians();
         for (size, workers, kind, medians) in &all {
             let rate_of = |wanted: Kind| {
@@ -178,14 +196,17 @@ impl fmt::Display for Report {
             };
             writeln!(
                 f,
-                "| {} | {workers} | {} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
+                "| {} | {workers} | {} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
                 size.machines,
                 kind.name(),
                 medians.rate,
                 medians.rate / rate_of(Kind::Limit),
                 medians.rate / rate_of(Kind::Steps),
+                rate_of(Kind::Ours) / medians.rate,
                 medians.claim_p50,
                 medians.claim_p99,
+                medians.whole_p50,
+                medians.whole_p99,
                 medians.server_us,
                 medians.client_us,
                 medians.wal,

@@ -9,9 +9,12 @@ use sea_orm::{ConnectionTrait, Statement};
 use crate::Failure;
 use crate::contender::{Contender, Cycle, Kind};
 use crate::fleet::Fleet;
+use crate::peers::Peers;
 
 /// How long a worker waits that found nothing.
 const IDLE: Duration = Duration::from_micros(500);
+/// How long a contender works before it is measured: connections, prepared statements and hints are not what is measured.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// How often finished machines are made eligible again.
 const RECYCLE: Duration = Duration::from_millis(50);
 
@@ -22,8 +25,10 @@ pub(crate) struct Run<'a> {
     /// Whether who makes machines eligible says so.
     pub(crate) hints: bool,
     pub(crate) lasts: Duration,
-    /// Whose CPU and log of writes are measured.
-    pub(crate) meter: Option<&'a OwnServer>,
+    /// Whose CPU and log of writes are measured; none on SQLite.
+    pub(crate) server: Option<&'a OwnServer>,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) peers: &'a Peers<'a>,
 }
 
 /// What came of a turn.
@@ -33,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     /// Of each claim that found a machine, sorted.
     pub(crate) claims: Vec<Duration>,
+    /// Of each claim with its finishes, sorted.
+    pub(crate) whole: Vec<Duration>,
     pub(crate) retries: u64,
     pub(crate) server_cpu: Duration,
     pub(crate) client_cpu: Duration,
@@ -42,42 +49,48 @@ pub(crate) struct Outcome {
 }
 
 impl Run<'_> {
-    pub(crate) async fn measure(&self, fleet: &Fleet) -> Result<Outcome, Failure> {
+    pub(crate) async fn measure(&self) -> Result<Outcome, Failure> {
+        if let Some(peer) = self.kind.peer() {
+            return self.peers.measure(self, peer).await;
+        }
+        let (fleet, process) = (self.fleet, std::process::id());
         fleet.survey().await?;
         let contender = Contender::enter(self.kind, self.url, self.workers).await?;
-        // Connections, prepared statements and hints are not what is measured.
-        self.work(&contender, fleet, self.lasts.min(Duration::from_millis(500)))
-            .await?;
-        let before = self.meters(fleet).await?;
+        self.work(&contender, self.lasts.min(WARM_UP)).await?;
+        let before = Meters::read(self.server, fleet, process).await?;
         let began = Instant::now();
-        let cycles = self.work(&contender, fleet, self.lasts).await?;
+        let (cycles, mut whole): (Vec<Cycle>, Vec<Duration>) =
+            self.work(&contender, self.lasts).await?.into_iter().unzip();
         let took = began.elapsed();
-        let after = self.meters(fleet).await?;
+        let after = Meters::read(self.server, fleet, process).await?;
         contender.leave().await?;
         fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
         let (held_twice, done_again) = fleet.violations();
         let mut claims: Vec<Duration> = cycles.iter().map(|cycle| cycle.claim).collect();
         claims.sort();
+        whole.sort();
         Ok(Outcome {
             cycles: cycles.iter().map(|cycle| u64::from(cycle.machines)).sum(),
             took,
             claims,
+            whole,
             retries: cycles.iter().map(|cycle| u64::from(cycle.retries)).sum(),
-            server_cpu: after.server_cpu - before.server_cpu,
-            client_cpu: after.client_cpu - before.client_cpu,
-            wal: after.wal - before.wal,
             held_twice,
             done_again,
+            ..Outcome::between(before, after)
         })
     }
 
-    async fn work(&self, contender: &Contender, fleet: &Fleet, lasts: Duration) -> Result<Vec<Cycle>, Failure> {
+    /// Each cycle and how long it took.
+    async fn work(&self, contender: &Contender, lasts: Duration) -> Result<Vec<(Cycle, Duration)>, Failure> {
+        let fleet = self.fleet;
         let over = AtomicBool::new(false);
         let worker = async |number: usize| {
             let mut cycles = Vec::new();
             while !over.load(Ordering::Relaxed) {
+                let began = Instant::now();
                 match contender.cycle(number, fleet).await? {
-                    Some(cycle) => cycles.push(cycle),
+                    Some(cycle) => cycles.push((cycle, began.elapsed())),
                     None => tokio::time::sleep(IDLE).await,
                 }
             }
@@ -96,12 +109,35 @@ impl Run<'_> {
         let (cycles, ()) = futures_util::try_join!(workers, recycler)?;
         Ok(cycles.into_iter().flatten().collect())
     }
+}
 
-    async fn meters(&self, fleet: &Fleet) -> Result<Meters, Failure> {
-        let Some(server) = self.meter else {
-            return Ok(Meters {
-                client_cpu: client_cpu(),
-                ..Meters::default()
+impl Outcome {
+    /// What was used between two readings.
+    pub(crate) fn between(before: Meters, after: Meters) -> Self {
+        Self {
+            server_cpu: after.server_cpu - before.server_cpu,
+            client_cpu: after.client_cpu - before.client_cpu,
+            wal: after.wal - before.wal,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Meters {
+    server_cpu: Duration,
+    client_cpu: Duration,
+    wal: u64,
+}
+
+impl Meters {
+    /// What the server and a process of the client's have used so far.
+    pub(crate) async fn read(server: Option<&OwnServer>, fleet: &Fleet, client: u32) -> Result<Self, Failure> {
+        let client_cpu = harness::cpu_time(client).unwrap_or_default();
+        let Some(server) = server else {
+            return Ok(Self {
+                client_cpu,
+                ..Self::default()
             });
         };
         let ask = Statement::from_string(
@@ -109,22 +145,10 @@ impl Run<'_> {
             "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS BIGINT)",
         );
         let row = fleet.raw().query_one_raw(ask).await?.expect("a function has an answer");
-        Ok(Meters {
+        Ok(Self {
             server_cpu: server.cpu_time(),
-            client_cpu: client_cpu(),
+            client_cpu,
             wal: row.try_get_by_index::<i64>(0)?.unsigned_abs(),
         })
     }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Meters {
-    server_cpu: Duration,
-    client_cpu: Duration,
-    wal: u64,
-}
-
-/// The time that this process has computed for.
-fn client_cpu() -> Duration {
-    harness::cpu_time(std::process::id()).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bmdb::{Bmdb, Hold, MachineId, Process, Session, agent_started, provided};
+use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_started, provided};
 use harness::until;
 use sea_orm::ColumnTrait;
 
@@ -37,7 +37,7 @@ const OFTEN: u32 = 3 * TIMES as u32;
 
 const BY_HINTS: &str = "UPDATE work_retrieval SET begun = begun + 1";
 const CLAIM: &str = "INSERT INTO work (";
-const END: &str = "DELETE FROM work WHERE machine_id";
+const END: &str = "DELETE FROM work USING leaving";
 
 async fn claims(scene: &mut Scene) {
     let (_bmdb, session) = start(scene, "claims").await;
@@ -74,6 +74,18 @@ async fn claims(scene: &mut Scene) {
         for work in works {
             work.cancel().await.unwrap();
         }
+    }
+    let mut work = session.claim::<AgentStart>().await.unwrap().expect("there are hints");
+    for _ in 0..TIMES {
+        let end = work.fail("no answer").then(session.claim::<AgentStart>());
+        let next = scene.watch("end and claim", BY_HINTS, end).await.unwrap().unwrap();
+        work = next.expect("there are hints");
+    }
+    work.cancel().await.unwrap();
+    for _ in 0..TIMES {
+        let works = session.claim_many::<AgentStart>(10).await.unwrap();
+        let ended = scene.watch("cancel many", END, Work::cancel_many(works)).await;
+        assert!(ended.into_iter().all(|ended| ended.is_ok()));
     }
     for machine in due(&scene.raw, TIMES as u32).await {
         let claim = session.claim::<AgentStart>().on(machine).into_future();

@@ -18,6 +18,7 @@ const BOTH_KINDS_OF_PLANS: usize = 6;
 /// An operation that may touch more pages, and why.
 const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ("claim many", 700, "it takes ten machines"),
+    ("cancel many", 700, "it ends ten works"),
     (
         "claim with a filter",
         30_000,

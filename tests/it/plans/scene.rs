@@ -75,9 +75,14 @@ impl Scene {
     }
 
     /// Carries out `run` and waits for the account of the statement that holds `last`, which is the last one that it sends.
-    pub(crate) async fn watch<T>(&mut self, operation: &'static str, last: &str, run: impl Future<Output = T>) -> T {
+    pub(crate) async fn watch<T>(
+        &mut self,
+        operation: &'static str,
+        last: &str,
+        run: impl IntoFuture<Output = T>,
+    ) -> T {
         let before = self.server.log_length();
-        let outcome = run.await;
+        let outcome = run.into_future().await;
         // As it stands in the log.
         let escaped = last.replace('"', "\\\"");
         let mut seen = Vec::new();
