@@ -265,6 +265,23 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
     Ok(())
 }
 
+/// Leaves the turn of a search that failed to others.
+pub(crate) async fn give_back<P: Process>(database: &Database, turn: i64) {
+    const GIVE_BACK: &str =
+        "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
+    let scope = database.scope("leave a search to others");
+    let give_back = async |tx: &Tx| {
+        tx.execute_text(GIVE_BACK, [P::NAME.into(), turn.into()])
+            .await
+            .map_err(Error::from)
+    };
+    // If it cannot be told, the turn ends by itself.
+    if let Err(failure) = scope.run(give_back).await {
+        let error = failure.into_error(scope.doing);
+        tracing::debug!(process = P::NAME, %error, "the turn to search was not given back");
+    }
+}
+
 /// Leaves what a search has found as hints, and the turn to others. Answers how many hints are new.
 pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
     let new = leave_hints(tx, P::NAME, found).await?;

@@ -146,7 +146,11 @@ impl<P: Process> Claim<P> {
                 Some(attempt) => attempt,
                 None => {
                     core.check_open()?;
-                    self.attempt(&core, source, begun, count, &mut doubts).await?
+                    let attempt = self.attempt(&core, source, begun, count, &mut doubts).await;
+                    if let (Source::Fleet(turn), Err(_)) = (source, &attempt) {
+                        candidate::give_back::<P>(&core.database, turn).await;
+                    }
+                    attempt?
                 }
             };
             let Attempt { taken, told } = attempt;
