@@ -76,6 +76,8 @@ async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<
     let scope = core.library("settle a claim");
     let mut look = Seen::<P>::look();
     look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
+        // The machine's may have risen since.
+        .expr_as(Expr::col((work::Entity, work::Column::Fence)), "bmdb_work_fence")
         .join(
             JoinType::InnerJoin,
             work::Entity,
@@ -85,9 +87,11 @@ async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<
     let ask = async |tx: &Tx| {
         let rows = tx.query_all(&look).await?;
         let taken = rows.iter().map(|row| {
+            let mut seen = Seen::read(row)?;
+            seen.fence = row.try_get("", "bmdb_work_fence")?;
             Ok(Taken {
                 work: row.try_get("", "bmdb_work")?,
-                seen: Seen::read(row)?,
+                seen,
             })
         });
         taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)

@@ -5,7 +5,7 @@ use harness::on_postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
-use crate::world::{AgentStart, events, provide, session, tamper, works};
+use crate::world::{AgentStart, INTERVAL, events, provide, session, tamper, works};
 
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
@@ -121,4 +121,50 @@ on_postgres! {
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
         assert!(agent_started::Entity::find().one(&raw).await.unwrap().is_none());
     }
+}
+
+/// The answer to a claim is lost, and before the component looks what it has taken, the machine's fence rises for another reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
+    harness::bounded(async {
+        let db = harness::TestDatabase::migrated(harness::Backend::Postgres).await;
+        let proxy = harness::Proxy::to(db.url()).await;
+        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
+            .await
+            .unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        session
+            .claim::<AgentStart>()
+            .await
+            .unwrap()
+            .expect("it is eligible")
+            .cancel()
+            .await
+            .unwrap();
+        let (go_on, may_go_on) = tokio::sync::oneshot::channel();
+        let (looks, mut looking) = tokio::sync::mpsc::unbounded_channel();
+        let (mut may_go_on, mut is_lost) = (Some(may_go_on), false);
+        proxy.decide(move |passing| {
+            if passing.sql.contains("INSERT INTO work (") && !std::mem::replace(&mut is_lost, true) {
+                harness::Fate::Fail(harness::Fault::DropAfter)
+            } else if passing.sql.contains("bmdb_work_fence") && may_go_on.is_some() {
+                looks.send(()).unwrap();
+                harness::Fate::Wait(may_go_on.take().expect("it is there"))
+            } else {
+                harness::Fate::Pass
+            }
+        });
+        let raw = db.raw().await;
+        let claim = async { session.claim::<AgentStart>().await.unwrap().expect("it was taken") };
+        let meanwhile = async {
+            looking.recv().await.expect("it looks");
+            tamper(&raw, "UPDATE machine SET fence = fence + 10").await;
+            go_on.send(()).unwrap();
+        };
+        let (work, ()) = tokio::join!(claim, meanwhile);
+        assert_eq!((work.machine(), work.fence().0), (machine, 2));
+        work.done().await.unwrap();
+    })
+    .await;
 }
