@@ -276,9 +276,7 @@ impl<P: Process> Attempt<P> {
             },
         }
     }
-}
 
-impl<P: Process> Attempt<P> {
     /// The work that was to end first was not ours, so nothing was tried.
     pub(crate) fn not_ended() -> Self {
         let Attempt { taken, told } = Self::lost_race();

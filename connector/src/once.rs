@@ -5,8 +5,9 @@ use std::time::Instant;
 use sea_orm::sqlx::{self, postgres::PgDatabaseError, postgres::PgSeverity};
 use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
-use crate::error::{Error, Fault};
+use crate::error::Error;
 use crate::file::OpenFile;
+use crate::process::is_constraint;
 use crate::tx::{Failure, Scope, check_not_nested, pause_after};
 
 /// What an error says of the statement's effect.
@@ -103,5 +104,5 @@ pub(crate) fn is_dangling(error: &Error) -> bool {
 
 /// Whether a key was what refused the statement.
 pub(crate) fn is_taken(error: &Error) -> bool {
-    matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint) && !is_dangling(error)
+    is_constraint(error) && !is_dangling(error)
 }

@@ -196,7 +196,7 @@ async fn names(database: &Database, text: &str) -> Result<Vec<String>, Error> {
         .map_err(Error::database("list processes"))
 }
 
-/// Whether an error says that a machine does not exist: a row that refers to it was refused.
+/// Whether a constraint refused the statement.
 pub(crate) fn is_constraint(error: &Error) -> bool {
     matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint)
 }
