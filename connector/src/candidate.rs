@@ -24,7 +24,9 @@ const HARVEST: u64 = 500;
 /// What a claim chooses from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
-    /// What others have found.
+    /// What others have found, of which there is probably enough: the claim takes, and does nothing else.
+    Plenty,
+    /// What others have found, of which there may be nothing left: the claim says so, removes what it disproves, and takes the turn to search.
     Hints,
     /// The whole fleet, in the search of this number; what is found and not taken is left as hints.
     Fleet(i64),
@@ -35,11 +37,22 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    pub(crate) const MOST_SKIPPED: u64 = 8;
+
     /// How many candidates a claim of `count` machines looks at in each part: before and after its random start.
     pub(crate) fn window(self, count: u64) -> u64 {
         match self {
             Self::Fleet(_) => std::cmp::max(HARVEST, count),
-            Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
+            Self::Plenty | Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
+        }
+    }
+
+    /// How many hints after its random start a claim passes over. Without, a machine would be the first one as seldom as its key is near the one
+    /// before it: of a hundred machines, some one in ten thousand claims, and not in a hundred.
+    pub(crate) fn skip(self) -> u64 {
+        match self {
+            Self::Plenty => fastrand::u64(0..=Self::MOST_SKIPPED),
+            Self::Hints | Self::Fleet(_) | Self::Alone | Self::Machine(_) => 0,
         }
     }
 }
@@ -49,15 +62,11 @@ impl Source {
 pub(crate) struct Searches {
     begun: i64,
     ended: i64,
-    /// The last one began a while ago.
-    pub(crate) old: bool,
 }
 
 impl Searches {
-    /// Its columns in `work_retrieval`, as text for [`Dialect::statement`](crate::Dialect). Old is half a minute: a machine that became eligible
-    /// since the last search waits no longer than that while others are there to be taken.
-    pub(crate) const COLUMNS: &str = "work_retrieval.begun AS bmdb_begun, work_retrieval.ended AS bmdb_ended, \
-        work_retrieval.began_at < {after -30000} OR work_retrieval.began_at > {now} AS bmdb_old";
+    /// Its columns.
+    pub(crate) const COLUMNS: &str = "work_retrieval.begun AS bmdb_begun, work_retrieval.ended AS bmdb_ended";
 
     /// `None`: the process has no row.
     pub(crate) fn read(row: &QueryResult) -> Result<Option<Self>, DbErr> {
@@ -67,7 +76,6 @@ impl Searches {
         Ok(Some(Self {
             begun,
             ended: row.try_get("", "bmdb_ended")?,
-            old: row.try_get("", "bmdb_old")?,
         }))
     }
 
@@ -82,13 +90,11 @@ impl Searches {
     }
 }
 
-/// What an attempt to claim tells beside what it took.
+/// What an attempt to claim tells of the candidates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
-    /// Candidates, at most the window (twice, for searches).
+    /// How many there were, at most the window (twice, for searches).
     pub(crate) candidates: u64,
-    /// The work that was to end first was ours and has ended; or there was none.
-    pub(crate) ended: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
     /// The search that it is now this claim's turn to make.
@@ -131,7 +137,7 @@ pub(crate) fn search<P: Process>(
         select
             .column((machine::Entity, machine::Column::MachineId))
             .cond_where(among.of(Expr::col((machine::Entity, machine::Column::MachineId))))
-            .cond_where(eligible.claimable_among(dialect, told(among)))
+            .cond_where(eligible.claimable(dialect, told(among)))
             .cond_where(filter.clone())
             .limit(limit);
         in_order(&mut select, eligible, None);
@@ -171,12 +177,16 @@ pub(crate) async fn search_now<P: Process>(
 pub(crate) struct Looking(Mutex<HashMap<&'static str, Look>>);
 
 struct Look {
+    /// The last claim by hints took something.
+    plenty: bool,
     claims: u64,
+    last: Instant,
     not_before: Instant,
 }
 
-/// Every so many claims somebody looks how many hints are left.
+/// Every so many claims, and not later than this, a component looks how many hints are left.
 const CLAIMS_BETWEEN_LOOKS: u64 = 64;
+const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// With fewer hints than this, it is time to search for more: a search for a large fleet takes as long as some hundreds of claims.
 const LOW: u64 = 250;
 /// A search that found nothing new is not repeated sooner than this, for the sake of a fleet in which little is eligible.
@@ -186,20 +196,36 @@ const REST: u32 = 4;
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 
 impl Looking {
-    /// Counts a claim by hints. Whether it is time to look.
-    pub(crate) fn is_due<P: Process>(&self, told: &Told, window: u64) -> bool {
+    /// By which hints the next claim begins.
+    pub(crate) fn hints<P: Process>(&self) -> Source {
+        let looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        match looks.get(P::NAME) {
+            Some(look) if look.plenty => Source::Plenty,
+            _ => Source::Hints,
+        }
+    }
+
+    /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
+    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&Told>, window: u64) -> bool {
         let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
         let now = Instant::now();
         let look = looks.entry(P::NAME).or_insert(Look {
+            plenty: took,
             claims: 0,
+            last: now,
             not_before: now,
         });
-        look.claims += 1;
-        let is_old = told.searches.is_some_and(|searches| searches.old);
-        let is_low = told.candidates < window || look.claims.is_multiple_of(CLAIMS_BETWEEN_LOOKS);
-        if now < look.not_before || !(is_old || is_low) {
+        look.plenty = took;
+        if !took {
             return false;
         }
+        look.claims += 1;
+        let is_low =
+            told.is_some_and(|told| told.candidates < window) || look.claims.is_multiple_of(CLAIMS_BETWEEN_LOOKS);
+        if now < look.not_before || !(is_low || now > look.last + LONGEST_BETWEEN_LOOKS) {
+            return false;
+        }
+        look.last = now;
         // Until it says when.
         look.not_before = now + AFTER_NOTHING;
         true
@@ -250,7 +276,13 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         database.looking.not_before::<P>(Instant::now() + SHORTEST_REST);
         return Ok(());
     };
-    let found = search_now(database, &Eligible::<P>::of_process(), &Condition::all(), HARVEST).await?;
+    let found = match search_now(database, &Eligible::<P>::of_process(), &Condition::all(), HARVEST).await {
+        Ok(found) => found,
+        Err(error) => {
+            give_back::<P>(database, turn).await;
+            return Err(error);
+        }
+    };
     let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
     let new = scope
         .run(end)
@@ -334,16 +366,17 @@ pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) 
     tx.execute_text(&text, values).await
 }
 
-/// Some hints, from a random start.
-pub(crate) async fn hints<P: Process>(tx: &Tx, window: u64) -> Result<Vec<MachineId>, DbErr> {
+/// Some hints, around the circle from a random start.
+pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Result<Vec<MachineId>, DbErr> {
     const FROM: &str =
         "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id >= $2 ORDER BY machine_id LIMIT $3";
     const BEFORE: &str =
         "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id < $2 ORDER BY machine_id LIMIT $3";
-    let start = MachineId::random();
+    let (start, skip) = (MachineId::random(), source.skip());
+    let most = source.window(count) + skip;
     let mut found = Vec::new();
     for text in [FROM, BEFORE] {
-        let left = window - found.len() as u64;
+        let left = most - found.len() as u64;
         if left > 0 {
             let rows = tx.query_text(text, [P::NAME.into(), start.into(), left.into()]).await?;
             for row in rows {
@@ -351,7 +384,10 @@ pub(crate) async fn hints<P: Process>(tx: &Tx, window: u64) -> Result<Vec<Machin
             }
         }
     }
-    Ok(found)
+    Ok(found
+        .into_iter()
+        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        .collect())
 }
 
 /// Removes hints: of machines that were taken, or that are not eligible.

@@ -14,10 +14,10 @@ use crate::dialect::Dialect;
 use crate::doubt::Doubts;
 use crate::eligible::Eligible;
 use crate::error::Error;
-use crate::leave::After;
+use crate::leave::Leaving;
 use crate::process::{self, Process};
 use crate::seen::Taken;
-use crate::session::{Core, Session};
+use crate::session::{Claiming, Core, Session};
 use crate::tx::{Failure, answer_of, check_not_nested, pause_after};
 use crate::work::{Claimed, Work};
 use crate::{single, stepwise};
@@ -77,13 +77,7 @@ impl<P: Process> Claim<P> {
             let claiming = core.claiming();
             let task = core.tasks.spawn({
                 let core = Arc::clone(&core);
-                async move {
-                    let works = self.run(count, None, Doubts::none(&core)).await?;
-                    // Told to drain meanwhile: the guards are dropped, and let go of.
-                    core.check_open()?;
-                    drop(claiming);
-                    Ok(works)
-                }
+                async move { self.go_on(count, None, Doubts::none(&core), claiming).await }
             });
             answer_of(task).await.unwrap_or_else(|| Err(core.expired()))
         })
@@ -92,36 +86,47 @@ impl<P: Process> Claim<P> {
     /// Whether this claim can be made in one statement with an end of a work of this session.
     pub(crate) async fn can_follow(&self, core: &Core) -> bool {
         core.id == self.session.id()
-            && matches!(self.source(), Source::Hints)
+            && matches!(self.source(core), Source::Plenty | Source::Hints)
             && core.database.dialect != Dialect::Cockroach
             && core.check_open().is_ok()
             && process::register::<P>(&core.database).await.is_ok()
     }
 
-    /// The first attempt, after an end.
+    /// The first attempt, in one statement with an end.
     pub(crate) async fn attempt_after(
         &self,
         core: &Core,
-        after: &After<'_>,
-        works: &[WorkId],
+        leaving: Leaving,
+        work: WorkId,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        self.attempt_once(core, Source::Hints, None, works, Some(after)).await
+        match self.source(core) {
+            Source::Plenty => self.attempt_with_others(core, vec![work], Some(leaving)).await,
+            source => self.attempt_once(core, source, None, &[work], &[leaving]).await,
+        }
     }
 
-    /// The rest of a claim of one machine after its first attempt. To be called in a task of the session's.
-    pub(crate) async fn go_on(self, first: Option<Attempt<P>>, doubts: Doubts<P>) -> Result<Option<Work<P>>, Error> {
+    /// Claims, after the first attempt if there was one. To be called in a task of the session's.
+    pub(crate) async fn go_on(
+        self,
+        count: u64,
+        first: Option<Attempt<P>>,
+        doubts: Doubts<P>,
+        claiming: Claiming,
+    ) -> Result<Vec<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
-        let claiming = core.claiming();
-        let mut works = self.run(1, first, doubts).await?;
+        let works = self.run(count, first, doubts).await?;
+        // Told to drain meanwhile: the guards are dropped, and let go of.
         core.check_open()?;
         drop(claiming);
-        Ok(works.pop())
+        Ok(works)
     }
 
-    fn source(&self) -> Source {
+    fn source(&self, core: &Core) -> Source {
         match self.machine {
             Some(machine) => Source::Machine(machine),
-            None if self.filter.is_empty() && Eligible::<P>::of_process().order.is_empty() => Source::Hints,
+            None if self.filter.is_empty() && Eligible::<P>::of_process().order.is_empty() => {
+                core.database.looking.hints::<P>()
+            }
             None => Source::Alone,
         }
     }
@@ -133,7 +138,7 @@ impl<P: Process> Claim<P> {
         mut doubts: Doubts<P>,
     ) -> Result<Vec<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
-        let mut source = self.source();
+        let mut source = self.source(&core);
         let (started, mut rounds) = (Instant::now(), 0);
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
         let mut begun = None;
@@ -147,20 +152,27 @@ impl<P: Process> Claim<P> {
                 None => {
                     core.check_open()?;
                     let attempt = self.attempt(&core, source, begun, count, &mut doubts).await;
-                    if let (Source::Fleet(turn), Err(_)) = (source, &attempt) {
+                    if let Source::Fleet(turn) = source
+                        && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
+                    {
                         candidate::give_back::<P>(&core.database, turn).await;
                     }
                     attempt?
                 }
             };
-            let Attempt { taken, told } = attempt;
+            let Attempt { taken, told, .. } = attempt;
+            let by_hints = matches!(source, Source::Plenty | Source::Hints);
+            let looking = &core.database.looking;
+            if by_hints && looking.is_due::<P>(!taken.is_empty(), told.as_ref(), source.window(count)) {
+                refresh::<P>(&core);
+            }
             if !taken.is_empty() {
-                let looking = &core.database.looking;
-                if matches!(source, Source::Hints) && looking.is_due::<P>(&told, source.window(count)) {
-                    refresh::<P>(&core);
-                }
                 return Ok(self.guards(taken));
             }
+            let Some(told) = told else {
+                source = Source::Hints;
+                continue;
+            };
             begun = begun.or(told.searches.map(|searches| searches.now()));
             let searched = told
                 .searches
@@ -169,6 +181,7 @@ impl<P: Process> Claim<P> {
             let next = match (source, told.turn) {
                 (_, Some(turn)) => Source::Fleet(turn),
                 // Others were faster.
+                (Source::Plenty, _) => Source::Hints,
                 (Source::Fleet(_), _) if told.eligible => Source::Hints,
                 (_, _) if told.eligible => source,
                 (Source::Hints, _) if told.searches.is_none() => {
@@ -215,7 +228,11 @@ impl<P: Process> Claim<P> {
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        match self.attempt_once(core, source, begun, &works, None).await {
+        let attempt = match source {
+            Source::Plenty => self.attempt_with_others(core, works.clone(), None).await,
+            _ => self.attempt_once(core, source, begun, &works, &[]).await,
+        };
+        match attempt {
             Ok(attempt) => Ok(attempt),
             Err(Failure::NotCommitted(error)) => Err(error),
             Err(Failure::Unknown { source, .. }) => {
@@ -225,13 +242,39 @@ impl<P: Process> Claim<P> {
         }
     }
 
+    /// An attempt in a statement with others of the session, after the end of a work if there is one.
+    async fn attempt_with_others(
+        &self,
+        core: &Core,
+        works: Vec<WorkId>,
+        leaving: Option<Leaving>,
+    ) -> Result<Attempt<P>, Failure<(), Error>> {
+        let way = leaving.as_ref().map(|leaving| leaving.trace.event());
+        let crowd = core
+            .crowds
+            .of::<Asked, Result<Attempt<P>, Failure<(), Error>>>(works.len(), way);
+        let together = async |asked: Vec<Asked>| {
+            let (works, leaving): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            let leaving: Vec<Leaving> = leaving.into_iter().flatten().collect();
+            match self
+                .attempt_once(core, Source::Plenty, None, &works.concat(), &leaving)
+                .await
+            {
+                Ok(attempt) => attempt.dealt(&works, &leaving),
+                Err(failure) => failure.of_each(works.len()).map(Err).collect(),
+            }
+        };
+        let attempt = crowd.ask((works, leaving), together).await;
+        attempt.unwrap_or(Err(Failure::UNKNOWN))
+    }
+
     async fn attempt_once(
         &self,
         core: &Core,
         source: Source,
         begun: Option<i64>,
         works: &[WorkId],
-        after: Option<&After<'_>>,
+        after: &[Leaving],
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         match core.database.dialect {
             Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after).await,
@@ -256,34 +299,52 @@ impl<P: Process> Claim<P> {
     }
 }
 
+/// The ids of the works that are to be, and a work that is to end first.
+type Asked = (Vec<WorkId>, Option<Leaving>);
+
 /// What came of one attempt.
 pub(crate) struct Attempt<P: Process> {
+    /// The works that were to end first, as far as they were ours.
+    pub(crate) ended: Vec<WorkId>,
     pub(crate) taken: Vec<Taken<P>>,
-    pub(crate) told: Told,
+    /// `None`: it did not ask.
+    pub(crate) told: Option<Told>,
 }
 
 impl<P: Process> Attempt<P> {
     /// Something was eligible, and others were faster.
     pub(crate) fn lost_race() -> Self {
         Self {
+            ended: Vec::new(),
             taken: Vec::new(),
-            told: Told {
+            told: Some(Told {
                 candidates: 0,
-                ended: true,
                 eligible: true,
                 turn: None,
                 searches: None,
-            },
+            }),
         }
     }
 
-    /// The work that was to end first was not ours, so nothing was tried.
-    pub(crate) fn not_ended() -> Self {
-        let Attempt { taken, told } = Self::lost_race();
-        Self {
-            taken,
-            told: Told { ended: false, ..told },
-        }
+    /// It has taken effect.
+    fn is_told_of_searches(&self) -> bool {
+        self.told.is_some_and(|told| told.searches.is_some())
+    }
+
+    /// Deals what was taken to those who asked for so many works each, each after the end of one of `leaving` if there are any.
+    fn dealt<E>(self, asked: &[Vec<WorkId>], leaving: &[Leaving]) -> Vec<Result<Self, E>> {
+        let mut taken = self.taken.into_iter();
+        let deal = |(place, works): (usize, &Vec<WorkId>)| {
+            let left = leaving.get(place).map(|leaving| leaving.key.work);
+            let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
+            let many = if left.is_some() { ended.len() } else { works.len() };
+            Ok(Self {
+                ended,
+                taken: taken.by_ref().take(many).collect(),
+                told: self.told,
+            })
+        };
+        asked.iter().enumerate().map(deal).collect()
     }
 }
 

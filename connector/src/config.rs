@@ -74,7 +74,7 @@ pub enum ConfigError {
 /// |---|---|---|
 /// | `interval` | 10 s | how long one heartbeat keeps a session alive: 100 ms to 1 h |
 /// | `margin` | interval / 5 | how much earlier than the database the process stops believing: below half the interval |
-/// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, and 2 for heartbeats |
+/// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, 4 for claims that search, and 2 for heartbeats |
 /// | `acquire_timeout` | 5 s | how long a call waits for a free connection |
 /// | `statement_timeout` | 10 s | how long one statement may run |
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |

@@ -24,6 +24,7 @@ use crate::health::{self, Health};
 use crate::limit::Limit;
 use crate::process::Registered;
 use crate::singles::Singles;
+use crate::text::Pieces;
 use crate::tx::Scope;
 
 /// One database, as all parts of this library share it.
@@ -46,6 +47,8 @@ pub(crate) struct Database {
     pub(crate) tasks: TaskTracker,
     /// Processes that this component has registered.
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
+    /// How the processes look at their hints.
+    pub(crate) looks: Pieces,
     /// When to look after hints.
     pub(crate) looking: Looking,
     /// The sessions of this process, which its own collector leaves alone.
@@ -74,6 +77,7 @@ impl Database {
             singles: pools.singles,
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
+            looks: Pieces::default(),
             looking: Looking::default(),
             own_sessions: Mutex::default(),
             limit: Limit::beyond(config.statement_timeout, dialect),
@@ -93,12 +97,16 @@ impl Database {
         }
     }
 
+    /// Where single statements go, on servers.
+    pub(crate) fn one_by_one(&self) -> &OneByOne {
+        self.singles.as_ref().expect("BUG: single statements are for servers")
+    }
+
     /// A scope for the library's own transactions that no session owns.
     pub(crate) fn scope(&self, doing: &'static str) -> Scope<'_> {
         Scope {
             doing,
             pool: &self.library,
-            singles: self.singles.as_ref().map(|singles| &singles.work),
             dialect: self.dialect,
             tasks: &self.tasks,
             budget: self.config.retry_budget,
@@ -176,9 +184,15 @@ impl Database {
     pub(crate) async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(OneByOne { work, heartbeats }) = &self.singles {
-            work.close().await;
-            heartbeats.close().await;
+        if let Some(OneByOne {
+            by_keys,
+            searches,
+            heartbeats,
+        }) = &self.singles
+        {
+            for singles in [by_keys, searches, heartbeats] {
+                singles.close().await;
+            }
         }
         for pool in [&self.heartbeats, &self.reads, &self.library, &self.bodies] {
             if let Err(error) = pool.close_by_ref().await {
@@ -225,8 +239,10 @@ struct Pools {
 
 /// Statements that are transactions of their own.
 pub(crate) struct OneByOne {
-    /// Claims and ends.
-    pub(crate) work: Singles,
+    /// Claims by hints, and ends.
+    pub(crate) by_keys: Singles,
+    /// Claims that search the fleet.
+    pub(crate) searches: Singles,
     /// On the connections for heartbeats.
     pub(crate) heartbeats: Singles,
 }
@@ -327,10 +343,17 @@ async fn open_postgres(
     // heartbeat needs; a body may think for longer, and locks nothing of that.
     let beat = config.interval / 3;
     let of_library = || with(own, config.statement_timeout, beat);
-    // Single statements look rows up by their keys, whatever the parameters are: one plan is as good as another, and to make one for each execution
-    // costs more than to carry it out.
-    let of_singles = || match dialect {
-        Dialect::Postgres => of_library().options([("plan_cache_mode", "force_generic_plan")]),
+    // Claims by hints and ends look rows up by their keys, whatever the parameters are: there is one good plan, and to make one for each execution
+    // costs more than to carry it out. It is made once, when PostgreSQL may take a table for small that will not be (work, hints and backoffs come
+    // and go), so what else it might choose then is forbidden.
+    let by_keys = || match dialect {
+        Dialect::Postgres => of_library().options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+        ]),
         Dialect::Cockroach | Dialect::Sqlite => of_library(),
     };
     let of_bodies = with("serializable", config.statement_timeout, config.interval);
@@ -342,7 +365,8 @@ async fn open_postgres(
         reads: library.clone(),
         library,
         singles: Some(OneByOne {
-            work: singles(pool(of_singles(), config.max_connections)),
+            by_keys: singles(pool(by_keys(), config.max_connections)),
+            searches: singles(pool(of_library(), LIBRARY_CONNECTIONS)),
             heartbeats: singles(heartbeats.clone()),
         }),
         heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),

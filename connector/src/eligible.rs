@@ -41,6 +41,8 @@ impl Among {
 pub(crate) struct Clause {
     pub(crate) why: String,
     pub(crate) test: Test,
+    /// The table in which a row is all that it asks for.
+    has: Option<&'static str>,
 }
 
 /// The machines that are fit for `P`: every clause must be met.
@@ -70,6 +72,7 @@ impl<P: Process> Eligible<P> {
         self.clauses.push(Clause {
             why,
             test: Box::new(test),
+            has: None,
         });
         self
     }
@@ -77,7 +80,11 @@ impl<P: Process> Eligible<P> {
     /// The machine has the tag `T`.
     #[must_use]
     pub fn has<T: Tag>(self) -> Self {
-        self.clause(format!("has {}", T::name()), |_, among| exists(rows_of::<T>(among)))
+        let mut with = self.clause(format!("has {}", T::name()), |_, among| exists(rows_of::<T>(among)));
+        if let Some(clause) = with.clauses.last_mut() {
+            clause.has = Some(T::default().table_name());
+        }
+        with
     }
 
     /// The machine does not have the tag `T`.
@@ -167,26 +174,29 @@ impl<P: Process> Eligible<P> {
             .join(" and ")
     }
 
-    /// All clauses together.
+    /// All clauses together, for machines whose item is joined.
     fn condition(&self, dialect: Dialect, among: Among) -> Condition {
+        let item = item_table::<P>();
         self.clauses
             .iter()
+            .filter(|clause| clause.has.is_none() || clause.has != item)
             .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect, among)))
     }
 
-    /// All clauses and what BMDB itself asks of a machine: nobody is in its slot, no backoff, no hold.
-    pub(crate) fn claimable(&self, dialect: Dialect) -> Condition {
-        self.claimable_among(dialect, Among::All)
+    /// All clauses and what BMDB itself asks of a machine: nobody is in its slot, no backoff, no hold. For [`from_machines`].
+    pub(crate) fn claimable(&self, dialect: Dialect, among: Among) -> Condition {
+        let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+        self.claimable_but_for_backoff(dialect, among)
+            .add(without_backoff(machine, P::NAME, dialect.now_expr(), among))
     }
 
-    /// The same, for clauses that are told which machines are asked about.
-    pub(crate) fn claimable_among(&self, dialect: Dialect, among: Among) -> Condition {
+    /// The same without the question for a backoff.
+    pub(crate) fn claimable_but_for_backoff(&self, dialect: Dialect, among: Among) -> Condition {
         let machine = || Expr::col((machine::Entity, machine::Column::MachineId));
         Condition::all()
             .add(among.of(Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID))))
             .add(self.condition(dialect, among))
             .add(without_work(machine(), P::SLOT, among))
-            .add(without_backoff(machine(), P::NAME, dialect.now_expr(), among))
             .add(without_hold(machine(), P::SLOT, dialect.now_expr(), among))
     }
 }

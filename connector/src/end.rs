@@ -49,13 +49,13 @@ impl<P: Process> Work<P> {
         T: Send,
         E: From<Error> + Send,
     {
-        let (key, leaving) = (self.key(), self.leaving());
+        let (key, leaving) = (self.key(), self.leaving(&Trace::Finished));
         let core = self.session().core().clone();
         let scope = core.bodies("finish a work");
         loop {
             let is_lost = AtomicBool::new(false);
             let whole = async |tx: &Tx| {
-                let ended = leave::within(tx, &core, &[leaving], &Trace::Finished).await;
+                let ended = leave::within(tx, &core, std::slice::from_ref(&leaving)).await;
                 if ended.map_err(Error::from)?.is_empty() {
                     is_lost.store(true, Ordering::Relaxed);
                     return Err(key.lost().into());
@@ -125,9 +125,10 @@ pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
     let leaving = Leaving {
         key: *key,
         failures: None,
+        trace: Trace::Canceled,
     };
     // No row: the work has ended some other way, which is all that was wanted.
-    end(core, &[leaving], &Trace::Canceled).await.rest.map_or(Ok(()), Err)
+    end(core, vec![leaving]).await.rest.map_or(Ok(()), Err)
 }
 
 /// What a claim of unknown outcome has taken, as far as it has arrived.
@@ -154,6 +155,8 @@ pub(crate) async fn claimed(
     Ok(rows.into_iter().map(key).collect())
 }
 
+const DOING: &str = "end a work";
+
 /// What came of ends without a body.
 pub(crate) struct Ends {
     /// Ended as asked, now or by an earlier attempt.
@@ -162,27 +165,29 @@ pub(crate) struct Ends {
     pub(crate) rest: Option<Error>,
 }
 
-/// Ends without a body. Safe to repeat: an end that took effect leaves no row.
-pub(crate) async fn end(core: &Core, leaving: &[Leaving], trace: &Trace) -> Ends {
-    let scope = core.library("end a work");
-    let (mut left, mut ended) = (leaving.to_vec(), Vec::with_capacity(leaving.len()));
-    let mut at_once = core.database.dialect != Dialect::Sqlite;
+/// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row.
+pub(crate) async fn end(core: &Core, mut left: Vec<Leaving>) -> Ends {
+    let mut ended = Vec::with_capacity(left.len());
+    // With failures before as they were when the machines were claimed.
+    let mut as_claimed = true;
     let rest = loop {
-        let attempt = if at_once {
-            leave::at_once(&scope, core, &left, trace).await
+        let Some(way) = left.first().map(|leaving| leaving.trace.clone()) else {
+            break None;
+        };
+        let attempt = if as_claimed {
+            end_with_others(core, left.clone(), way.event()).await
         } else {
-            let whole = async |tx: &Tx| leave::within(tx, core, &left, trace).await.map_err(Error::from);
-            scope.run(whole).await.map_err(Failure::without_value)
+            in_transaction(core, &left).await
         };
         let source = match attempt {
             Ok(gone) => {
                 left.retain(|leaving| !gone.contains(&leaving.key.work));
                 ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
-                if left.is_empty() || !at_once || !trace.is_failure() {
+                if !as_claimed || !way.is_failure() || core.database.dialect == Dialect::Sqlite {
                     break None;
                 }
-                at_once = false;
+                as_claimed = false;
                 continue;
             }
             Err(Failure::NotCommitted(error)) => break Some(error),
@@ -193,23 +198,48 @@ pub(crate) async fn end(core: &Core, leaving: &[Leaving], trace: &Trace) -> Ends
         for leaving in left {
             match settle(core, &leaving.key).await {
                 Ok(Settled::Held) => held.push(leaving),
-                Ok(Settled::Ended(event)) if event == trace.event() => ended.push(leaving.key.work),
+                Ok(Settled::Ended(event)) if event == way.event() => ended.push(leaving.key.work),
                 Ok(Settled::Ended(_) | Settled::Gone) => {}
                 Err(_unreachable) => unreachable = true,
             }
         }
         if unreachable {
-            break Some(Error::CommitUnknown {
-                doing: scope.doing,
-                source,
-            });
-        }
-        if held.is_empty() {
-            break None;
+            break Some(Error::CommitUnknown { doing: DOING, source });
         }
         left = held;
     };
     Ends { ended, rest }
+}
+
+/// Ends works, in a statement with others of the session that end at the same time.
+async fn end_with_others(core: &Core, left: Vec<Leaving>, way: Event) -> Result<Vec<WorkId>, Failure<(), Error>> {
+    let crowd = core
+        .crowds
+        .of::<Vec<Leaving>, Result<Vec<WorkId>, Failure<(), Error>>>(left.len(), Some(way));
+    let together = async |asked: Vec<Vec<Leaving>>| match end_at_once(core, &asked.concat()).await {
+        Ok(gone) => {
+            let of = |left: &Vec<Leaving>| {
+                let works = left.iter().map(|leaving| leaving.key.work);
+                Ok(works.filter(|work| gone.contains(work)).collect())
+            };
+            asked.iter().map(of).collect()
+        }
+        Err(failure) => failure.of_each(asked.len()).map(Err).collect(),
+    };
+    crowd.ask(left, together).await.unwrap_or(Err(Failure::UNKNOWN))
+}
+
+async fn end_at_once(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {
+    if core.database.dialect == Dialect::Sqlite {
+        in_transaction(core, leaving).await
+    } else {
+        leave::at_once(&core.library(DOING), core, leaving).await
+    }
+}
+
+async fn in_transaction(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {
+    let whole = async |tx: &Tx| leave::within(tx, core, leaving).await.map_err(Error::from);
+    core.library(DOING).run(whole).await.map_err(Failure::without_value)
 }
 
 /// What became of a work whose end has an unknown outcome.

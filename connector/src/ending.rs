@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bmdb_entity::WorkId;
 
-use crate::claim::{Answer, Claim, MOST};
+use crate::claim::{Answer, Attempt, Claim, MOST};
 use crate::doubt::Doubts;
 use crate::end::{Ends, end};
 use crate::error::Error;
-use crate::leave::{After, Leaving, Trace};
+use crate::leave::{Leaving, Trace};
 use crate::process::{Process, check_text};
 use crate::session::Core;
 use crate::tx::{Failure, answer_of, check_not_nested};
@@ -78,10 +78,11 @@ impl<P: Process> Work<P> {
         }
     }
 
-    pub(crate) fn leaving(&self) -> Leaving {
+    pub(crate) fn leaving(&self, trace: &Trace) -> Leaving {
         Leaving {
             key: self.key(),
             failures: self.claimed.held.failures,
+            trace: trace.clone(),
         }
     }
 }
@@ -90,7 +91,7 @@ fn failed<P: Process>(cause: impl fmt::Display) -> Result<Trace, Error> {
     let cause = cause.to_string();
     check_text("a cause", &cause, LONGEST_CAUSE)?;
     Ok(Trace::Failed {
-        cause,
+        cause: cause.into(),
         backoff: P::BACKOFF,
     })
 }
@@ -179,30 +180,36 @@ async fn end_and_claim<P: Process, Q: Process>(
     let mut doubts = Doubts::none(core);
     let follows = claim.can_follow(core).await;
     if follows {
-        let works = [WorkId::random()];
-        let after = After {
-            leaving: work.leaving(),
-            trace,
-        };
-        match claim.attempt_after(core, &after, &works).await {
-            Ok(attempt) if attempt.told.ended => {
+        let next = WorkId::random();
+        match claim.attempt_after(core, work.leaving(trace), next).await {
+            Ok(attempt) if attempt.ended.contains(&work.id()) => {
                 work.claimed.disarm();
-                return Ok(claim.go_on(Some(attempt), doubts).await);
+                return Ok(claim_after(core, claim, Some(attempt), doubts).await);
             }
             // It is not ours, which is found out below; or a backoff was cleared meanwhile.
             Ok(_not_ended) => {}
             Err(Failure::NotCommitted(error)) => return Err(work.not_committed(error)),
             // Both have happened, or both may still.
-            Err(Failure::Unknown { source, .. }) => doubts.add(works, source),
+            Err(Failure::Unknown { source, .. }) => doubts.add([next], source),
         }
     }
     let alone = end_now(core, vec![work], trace).await.pop();
     alone.expect("BUG: there is an answer for each work")?;
     if follows {
-        Ok(claim.go_on(None, doubts).await)
+        Ok(claim_after(core, claim, None, doubts).await)
     } else {
         Ok(claim.await)
     }
+}
+
+async fn claim_after<Q: Process>(
+    core: &Arc<Core>,
+    claim: Claim<Q>,
+    first: Option<Attempt<Q>>,
+    doubts: Doubts<Q>,
+) -> Result<Option<Work<Q>>, Error> {
+    let mut works = claim.go_on(1, first, doubts, core.claiming()).await?;
+    Ok(works.pop())
 }
 
 /// Ends many works of one process, up to a thousand in one round trip; await it. It answers for each work, in their order.
@@ -265,8 +272,8 @@ impl<P: Process> EndMany<P> {
 
 /// What it is called in must be a task of the session's, which is not dropped with its caller.
 async fn end_now<P: Process>(core: &Core, works: Vec<Work<P>>, trace: &Trace) -> Vec<Result<(), Unfinished<P>>> {
-    let leaving: Vec<Leaving> = works.iter().map(Work::leaving).collect();
-    let Ends { ended, rest } = end(core, &leaving, trace).await;
+    let leaving = works.iter().map(|work| work.leaving(trace)).collect();
+    let Ends { ended, rest } = end(core, leaving).await;
     let ended: HashSet<WorkId> = ended.into_iter().collect();
     let mut answers = Vec::with_capacity(works.len());
     for mut work in works {

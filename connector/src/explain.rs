@@ -86,7 +86,7 @@ pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error>
                 .count()
                 .cast_as(Alias::new("BIGINT")),
         )
-        .cond_where(eligible.claimable(database.dialect));
+        .cond_where(eligible.claimable(database.dialect, Among::All));
     let rows = database
         .read_statement(DOING, database.dialect.backend().build(&select))
         .await?;

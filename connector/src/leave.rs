@@ -1,5 +1,7 @@
 //! What ends of work write: the works' rows go, and backoffs, hints, and history are left.
 
+use std::sync::Arc;
+
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};
 
@@ -23,7 +25,7 @@ pub(crate) enum Trace {
     /// No backoff.
     Finished,
     /// A backoff that follows from the failures before.
-    Failed { cause: String, backoff: Backoff },
+    Failed { cause: Arc<str>, backoff: Backoff },
     /// A hint: nothing has changed for the process.
     Canceled,
 }
@@ -50,51 +52,56 @@ impl Trace {
 }
 
 /// A work that is to end.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Leaving {
     pub(crate) key: Key,
     /// As they were when the machine was claimed.
     pub(crate) failures: Option<Failures>,
+    pub(crate) trace: Trace,
 }
 
-/// The end of a work that comes before a claim, in the same statement or transaction.
-pub(crate) struct After<'a> {
-    pub(crate) leaving: Leaving,
-    pub(crate) trace: &'a Trace,
+impl Leaving {
+    fn next(&self) -> Option<Next> {
+        match &self.trace {
+            Trace::Failed { backoff, .. } => Some(Next::after(self.failures, backoff)),
+            Trace::Finished | Trace::Canceled => None,
+        }
+    }
 }
 
-/// Ends works within a transaction. Answers those that were ours; of the others nothing was written.
-pub(crate) async fn within(tx: &Tx, core: &Core, leaving: &[Leaving], trace: &Trace) -> Result<Vec<WorkId>, DbErr> {
+/// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
+pub(crate) async fn within(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, DbErr> {
     let mut ended = Vec::with_capacity(leaving.len());
     if tx.dialect() == Dialect::Sqlite {
         for leaving in leaving {
-            if in_steps(tx, core, &leaving.key, trace).await? {
+            if in_steps(tx, core, &leaving.key, &leaving.trace).await? {
                 ended.push(leaving.key.work);
             }
         }
         return Ok(ended);
     }
     let mut now = leaving.to_vec();
-    if trace.is_failure() {
-        for leaving in &mut now {
+    for leaving in &mut now {
+        if leaving.trace.is_failure() {
             leaving.failures = failures(tx, &leaving.key).await?;
         }
     }
-    for row in tx.query_all_raw(statement(core, &now, trace)).await? {
+    for row in tx.query_all_raw(statement(core, &now)).await? {
         ended.push(row.try_get_by_index(0)?);
     }
     Ok(ended)
 }
 
-/// Ends works in one statement that is a transaction of its own. Answers those that were ours, and whose failures are what is known of them; of the
+/// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known of them; of the
 /// others nothing was written.
 pub(crate) async fn at_once(
     scope: &Scope<'_>,
     core: &Core,
     leaving: &[Leaving],
-    trace: &Trace,
 ) -> Result<Vec<WorkId>, Failure<(), Error>> {
-    let rows = scope.once(&statement(core, leaving, trace)).await?;
+    let rows = scope
+        .once(&core.database.one_by_one().by_keys, &statement(core, leaving))
+        .await?;
     let ended = rows.iter().map(|row| row.try_get_by_index(0));
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     ended.collect::<Result<_, _>>().map_err(|source| Failure::Unknown {
@@ -135,44 +142,42 @@ async fn failures(tx: &Tx, key: &Key) -> Result<Option<Failures>, DbErr> {
 }
 
 /// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
-fn statement(core: &Core, leaving: &[Leaving], trace: &Trace) -> Statement {
+fn statement(core: &Core, leaving: &[Leaving]) -> Statement {
     let mut text = Text::new(core.database.dialect);
     text.put("WITH ", []);
-    put(&mut text, core, leaving, trace, "");
+    put(&mut text, core, leaving, "");
     text.put(" SELECT work_id FROM ended", []);
     text.finish()
 }
 
 /// The steps of a statement that end works; `ended` has those that were ours, if `also` holds as well. A failure asks for the failures before it to be
 /// what it was told.
-pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], trace: &Trace, also: &str) {
+pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str) {
+    let way = &leaving.first().expect("BUG: there is something to end").trace;
     text.put(
-        "leaving (machine_id, slot, fence, work_id, attempts, interval_seconds, wait_ms) AS (VALUES ",
+        "leaving (machine_id, slot, process, fence, work_id, attempts, interval_seconds, wait_ms, cause) AS (VALUES ",
         [],
     );
-    let mut process = "";
-    for (place, Leaving { key, failures }) in leaving.iter().enumerate() {
-        let next = match trace {
-            Trace::Failed { backoff, .. } => Some(Next::after(*failures, backoff)),
-            Trace::Finished | Trace::Canceled => None,
-        };
+    for (place, leaving) in leaving.iter().enumerate() {
+        let (key, next) = (&leaving.key, leaving.next());
         let comma = if place == 0 { "" } else { ", " };
         text.put(
             &format!(
-                "{comma}(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS UUID), CAST($5 AS BIGINT), CAST($6 AS BIGINT), \
-                 CAST($7 AS BIGINT))"
+                "{comma}(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID), CAST($6 AS BIGINT), \
+                 CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))"
             ),
             [
                 key.machine.into(),
                 key.slot.into(),
+                key.process.into(),
                 key.fence.into(),
                 key.work.into(),
                 next.as_ref().map(|next| next.attempts).into(),
                 next.as_ref().map(|next| next.interval_seconds).into(),
                 next.and_then(|next| next.wait_ms).into(),
+                leaving.trace.cause().into(),
             ],
         );
-        process = key.process;
     }
     text.put(
         "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
@@ -180,47 +185,51 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], trace: &Tra
         [],
     )
     .put(also, []);
-    if trace.is_failure() {
+    if leaving.len() > 1 {
+        // However large PostgreSQL takes the table for, it looks these up.
+        let among_them = match text.dialect() {
+            Dialect::Postgres => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
+            Dialect::Cockroach | Dialect::Sqlite => "",
+        };
+        text.put(among_them, []);
+    }
+    if way.is_failure() {
         text.put(
             " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = leaving.machine_id \
-             AND work_backoff.process = $1), 0) = leaving.attempts - 1",
-            [process.into()],
+             AND work_backoff.process = leaving.process), 0) = leaving.attempts - 1",
+            [],
         );
     }
     text.put(
         " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence, leaving.attempts, leaving.interval_seconds, \
-         leaving.wait_ms), left_behind AS (",
+         leaving.wait_ms, leaving.cause), left_behind AS (",
         [],
     );
-    match trace {
-        Trace::Finished => text.put(
-            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process",
-            [],
-        ),
-        Trace::Canceled => text.put(
+    let left_behind = match way {
+        Trace::Finished => {
+            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process"
+        }
+        Trace::Canceled => {
             "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.process, ended.machine_id, {now} FROM ended \
-             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING",
-            [],
-        ),
-        Trace::Failed { cause, .. } => text.put(
+             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING"
+        }
+        Trace::Failed { .. } => {
             "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
-             SELECT ended.machine_id, ended.process, {after ended.wait_ms}, CAST($1 AS TEXT), ended.attempts, ended.interval_seconds FROM ended \
+             SELECT ended.machine_id, ended.process, {after ended.wait_ms}, ended.cause, ended.attempts, ended.interval_seconds FROM ended \
              ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
-             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
-            [cause.as_str().into()],
-        ),
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds"
+        }
     };
     let author = core.author();
-    text.put(
+    text.put(left_behind, []).put(
         "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
          at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
-         CAST($3 AS TEXT), CAST($4 AS TEXT), {now}, CAST($5 AS TEXT) FROM ended)",
+         CAST($3 AS TEXT), CAST($4 AS TEXT), {now}, ended.cause FROM ended)",
         [
-            trace.event().to_string().into(),
+            way.event().to_string().into(),
             author.session.into(),
             author.component.into(),
             author.runtime_info.into(),
-            trace.cause().into(),
         ],
     );
 }

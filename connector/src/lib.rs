@@ -19,6 +19,7 @@ mod candidate;
 mod claim;
 mod collector;
 mod config;
+mod crowd;
 mod database;
 mod dialect;
 mod doubt;

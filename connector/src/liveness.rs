@@ -98,9 +98,10 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
                 )
                 SELECT w.work_id, w.stop_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
-            let singles = database.singles.as_ref().expect("BUG: a server has single statements");
+            let singles = database.one_by_one();
             // A component that does nothing keeps no connections that it does not need.
-            singles.work.give_back_old();
+            singles.by_keys.give_back_old();
+            singles.searches.give_back_old();
             let rows = singles
                 .heartbeats
                 .query(&database.dialect.statement(renewal, values))

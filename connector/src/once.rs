@@ -8,6 +8,7 @@ use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 use crate::error::Error;
 use crate::file::OpenFile;
 use crate::process::is_constraint;
+use crate::singles::Singles;
 use crate::tx::{Failure, Scope, check_not_nested, pause_after};
 
 /// What an error says of the statement's effect.
@@ -23,9 +24,12 @@ impl Scope<'_> {
     ///
     /// # Cancel safety
     /// None: call it in a task of the session's, which is not dropped with its caller.
-    pub(crate) async fn once(&self, statement: &Statement) -> Result<Vec<QueryResult>, Failure<(), Error>> {
+    pub(crate) async fn once(
+        &self,
+        singles: &Singles,
+        statement: &Statement,
+    ) -> Result<Vec<QueryResult>, Failure<(), Error>> {
         check_not_nested().map_err(Failure::NotCommitted)?;
-        let singles = self.singles.expect("BUG: single statements are for servers");
         let started = Instant::now();
         let mut attempts = 0_u32;
         loop {

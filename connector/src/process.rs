@@ -53,7 +53,7 @@ pub trait Process: Sized + Send + Sync + 'static {
     type Item: ModelTrait<Entity: MachineRow> + FromQueryResult + Sync + 'static;
 
     /// Which machines are fit. The only source for claims, counts and explanations. Machines that are held, in work on this slot or backed off
-    /// from are left out by BMDB itself.
+    /// from are left out by BMDB itself. It must answer the same each time: a component builds some of its statements once.
     fn eligible(machines: Eligible<Self>) -> Eligible<Self>;
 }
 

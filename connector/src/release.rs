@@ -66,15 +66,15 @@ async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
         return Some(doubt);
     }
     match end::claimed(core, doubt.slot, doubt.process, &doubt.works).await {
-        Ok(keys) if !keys.is_empty() => {
+        Ok(keys) => {
             for key in keys {
                 let_go(core, &key).await;
+                doubt.works.retain(|work| *work != key.work);
             }
-            // All or nothing was claimed.
-            return None;
+            if doubt.works.is_empty() || doubt.pause > LAST_PAUSE {
+                return None;
+            }
         }
-        Ok(_nothing) if doubt.pause > LAST_PAUSE => return None,
-        Ok(_nothing) => {}
         Err(error) => {
             tracing::warn!(session = %core.id, process = doubt.process, %error, "what became of a claim is still not known");
         }

@@ -2,9 +2,10 @@
 
 use bmdb_entity::{Fence, MachineId, WorkId, machine, work_backoff};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement};
-use sea_orm::{ColumnTrait, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult};
+use sea_orm::{ColumnTrait, Condition, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult};
 
-use crate::eligible::from_machines;
+use crate::dialect::Dialect;
+use crate::eligible::{Among, Eligible, from_machines};
 use crate::process::Process;
 use crate::work::Key;
 
@@ -49,6 +50,20 @@ pub(crate) struct Seen<P: Process> {
 }
 
 impl<P: Process> Seen<P> {
+    /// [`look`](Self::look) at machines that can be claimed.
+    pub(crate) fn look_for(eligible: &Eligible<P>, dialect: Dialect) -> SelectStatement {
+        use work_backoff::Column;
+        let backoff = |column: Column| Expr::col((BACKOFF, column));
+        let may_try = Condition::any()
+            .add(backoff(Column::MachineId).is_null())
+            .add(backoff(Column::Until).lte(dialect.now_expr()));
+        let mut select = Self::look();
+        select
+            .cond_where(eligible.claimable_but_for_backoff(dialect, Among::All))
+            .cond_where(may_try);
+        select
+    }
+
     /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
     pub(crate) fn look() -> SelectStatement {
         use work_backoff::Column;

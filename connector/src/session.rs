@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, ClaimMany};
+use crate::crowd::Crowds;
 use crate::database::Database;
 use crate::error::Error;
 use crate::history::{self, Author};
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) releases: mpsc::UnboundedSender<Release>,
     held: Mutex<HashMap<WorkId, Arc<Held>>>,
+    pub(crate) crowds: Crowds,
     /// A work was claimed or let go.
     pub(crate) changed: Notify,
 }
@@ -119,6 +121,7 @@ impl Session {
             tasks: TaskTracker::new(),
             releases,
             held: Mutex::default(),
+            crowds: Crowds::new(database.dialect),
             changed: Notify::new(),
         });
         database.own_sessions().push(id);

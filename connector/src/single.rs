@@ -13,7 +13,7 @@ use crate::claim::{Attempt, Claim};
 use crate::dialect::Dialect;
 use crate::eligible::Eligible;
 use crate::error::Error;
-use crate::leave::{self, After};
+use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
@@ -30,12 +30,16 @@ pub(crate) async fn attempt<P: Process>(
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
-    after: Option<&After<'_>>,
+    after: &[Leaving],
 ) -> Result<Attempt<P>, Failure<(), Error>> {
-    let eligible = Eligible::of_process();
-    let statement = statement(core, claim, &eligible, source, begun, works, after);
+    let statement = statement(core, claim, source, begun, works, after);
     let scope = core.library("claim a machine");
-    let rows = match scope.once(&statement).await {
+    let singles = core.database.one_by_one();
+    let singles = match source {
+        Source::Plenty | Source::Hints | Source::Machine(_) => &singles.by_keys,
+        Source::Fleet(_) | Source::Alone => &singles.searches,
+    };
+    let rows = match scope.once(singles, &statement).await {
         // The only key that a claim can miss is its session's: the machine is locked.
         Err(Failure::NotCommitted(error)) if crate::once::is_dangling(&error) => {
             core.lose("its row is gone");
@@ -46,22 +50,24 @@ pub(crate) async fn attempt<P: Process>(
         rows => rows?,
     };
     // It has taken effect, so what cannot be read cannot be told from what is not known.
-    read(&rows).map_err(|source| Failure::Unknown {
+    read(&rows, source).map_err(|source| Failure::Unknown {
         value: (),
         source: Some(source),
     })
 }
 
-fn read<P: Process>(rows: &[sea_orm::QueryResult]) -> Result<Attempt<P>, sea_orm::DbErr> {
+fn read<P: Process>(rows: &[sea_orm::QueryResult], source: Source) -> Result<Attempt<P>, sea_orm::DbErr> {
     let first = rows
         .first()
         .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
-    let told = Told {
-        candidates: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(),
-        ended: first.try_get("", "bmdb_left")?,
-        eligible: first.try_get("", "bmdb_eligible")?,
-        turn: first.try_get("", "bmdb_turn")?,
-        searches: Searches::read(first)?,
+    let told = match source {
+        Source::Plenty => None,
+        _ => Some(Told {
+            candidates: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(),
+            eligible: first.try_get("", "bmdb_eligible")?,
+            turn: first.try_get("", "bmdb_turn")?,
+            searches: Searches::read(first)?,
+        }),
     };
     let mut taken = Vec::with_capacity(rows.len());
     for row in rows {
@@ -72,62 +78,72 @@ fn read<P: Process>(rows: &[sea_orm::QueryResult]) -> Result<Attempt<P>, sea_orm
             });
         }
     }
-    Ok(Attempt { taken, told })
+    Ok(Attempt {
+        ended: ids(first.try_get("", "bmdb_left")?)?,
+        taken,
+        told,
+    })
+}
+
+/// Ids between blanks. (An array would be nearer, and needs a feature of each crate between here and the driver.)
+fn ids(list: Option<String>) -> Result<Vec<WorkId>, sea_orm::DbErr> {
+    let list = list.unwrap_or_default();
+    let id = |text: &str| {
+        text.parse()
+            .map(WorkId)
+            .map_err(|error| sea_orm::DbErr::Type(format!("{text}: {error}")))
+    };
+    list.split_whitespace().map(id).collect()
 }
 
 fn statement<P: Process>(
     core: &Core,
     claim: &Claim<P>,
-    eligible: &Eligible<P>,
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
-    after: Option<&After<'_>>,
+    after: &[Leaving],
 ) -> Statement {
     let dialect = core.database.dialect;
     let count = works.len() as u64;
-    let by_hints = matches!(source, Source::Hints);
+    let by_hints = matches!(source, Source::Plenty | Source::Hints);
     let mut text = Text::new(dialect);
     text.put("WITH ", []);
-    if let Some(After { leaving, trace }) = after {
+    if !after.is_empty() {
         // The session's row first, as everybody does who takes both: an expiry that has it waits for its works.
         text.put(
             "lives AS MATERIALIZED (SELECT session_id FROM session WHERE session_id = $1 {share}), ",
             [core.id.into()],
         );
         const WHILE_IT_LIVES: &str = " AND EXISTS (SELECT lives.session_id FROM lives)";
-        leave::put(&mut text, core, std::slice::from_ref(leaving), trace, WHILE_IT_LIVES);
+        leave::put(&mut text, core, after, WHILE_IT_LIVES);
         text.put(", ", []);
     }
     text.put("q AS (", []);
-    put_candidates(&mut text, claim, eligible, source, dialect, count, after.is_some());
+    put_candidates(&mut text, claim, source, dialect, count, !after.is_empty());
     text.put("), c AS MATERIALIZED (", []);
-    let skips = by_hints && dialect == Dialect::Postgres;
     if by_hints {
-        put_look_at_hints::<P>(&mut text, eligible, dialect, count);
+        let most = match after {
+            // One for each that has ended.
+            [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
+            _ => count.to_string(),
+        };
+        put_look_at_hints::<P>(&mut text, core, &most);
     } else {
-        text.query(&look(claim, eligible, source, dialect, count));
+        text.query(&look(claim, source, dialect, count));
     }
     text.put(
         "), l AS (UPDATE machine SET fence = machine.fence + 1 FROM c \
          WHERE machine.machine_id = c.bmdb_machine AND machine.fence = c.bmdb_fence \
-         RETURNING machine.machine_id, machine.fence), \
-         n AS (SELECT machine_id, fence, row_number() OVER (ORDER BY machine_id) AS nth FROM l), \
-         ids (nth, work_id) AS (VALUES ",
+         RETURNING machine.machine_id, machine.fence), n AS (",
         [],
     );
-    for (place, work) in works.iter().enumerate() {
-        let comma = if place == 0 { "" } else { ", " };
-        text.put(
-            &format!("{comma}(CAST({} AS BIGINT), CAST($1 AS UUID))", place + 1),
-            [(*work).into()],
-        );
-    }
+    put_numbered(&mut text, works);
     let author = core.author();
     text.put(
         "), w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) \
-         SELECT n.machine_id, CAST($1 AS TEXT), CAST($2 AS TEXT), ids.work_id, CAST($3 AS UUID), n.fence, {now} \
-         FROM n JOIN ids ON ids.nth = n.nth RETURNING machine_id, slot, process, work_id, session_id, fence), \
+         SELECT n.machine_id, CAST($1 AS TEXT), CAST($2 AS TEXT), n.work_id, CAST($3 AS UUID), n.fence, {now} \
+         FROM n RETURNING machine_id, slot, process, work_id, session_id, fence), \
          h AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at) \
          SELECT w.machine_id, w.fence, 'started', w.work_id, w.process, w.slot, w.session_id, CAST($4 AS TEXT), CAST($5 AS TEXT), {now} \
          FROM w RETURNING machine_id)",
@@ -140,8 +156,15 @@ fn statement<P: Process>(
         ],
     );
     match source {
+        Source::Plenty => {
+            let gone = among_hints(dialect, TAKEN);
+            text.put(
+                &format!(", x AS (DELETE FROM work_candidate WHERE {gone})"),
+                [P::NAME.into()],
+            );
+        }
         Source::Hints => {
-            put_hints_after::<P>(&mut text, skips, begun, source.window(count), after.is_some());
+            put_hints_after::<P>(&mut text, begun, source.window(count), !after.is_empty());
         }
         Source::Fleet(turn) => {
             text.put(
@@ -155,57 +178,107 @@ fn statement<P: Process>(
         }
         Source::Alone | Source::Machine(_) => {}
     }
-    text.put(" SELECT (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c)", [])
-        .put(" AS bmdb_eligible, ", [])
-        .put(if after.is_some() { "EXISTS (SELECT ended.work_id FROM ended)" } else { "true" }, [])
-        .put(" AS bmdb_left, ", [])
-        .put(if by_hints { "(SELECT begun FROM t)" } else { "CAST(NULL AS BIGINT)" }, [])
-        .put(" AS bmdb_turn, ", [])
-        .put(Searches::COLUMNS, [])
-        .put(", w.fence AS bmdb_fence, w.work_id AS bmdb_work", []);
+    put_answer::<P>(&mut text, source, !after.is_empty());
+    text.finish()
+}
+
+/// A row for each work, or one without.
+fn put_answer<P: Process>(text: &mut Text, source: Source, is_after: bool) {
+    let ended = if is_after {
+        "(SELECT string_agg(CAST(work_id AS TEXT), ' ') FROM ended)"
+    } else {
+        "CAST(NULL AS TEXT)"
+    };
+    text.put(
+        &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
+        [],
+    );
     for name in Seen::<P>::columns() {
         text.put(&format!(", c.\"{name}\""), []);
     }
+    if !matches!(source, Source::Plenty) {
+        let turn = if matches!(source, Source::Hints) {
+            "(SELECT begun FROM t)"
+        } else {
+            "CAST(NULL AS BIGINT)"
+        };
+        text.put(
+            &format!(
+                ", (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c) AS bmdb_eligible, \
+                 {turn} AS bmdb_turn, {}",
+                Searches::COLUMNS
+            ),
+            [],
+        );
+    }
     text.put(
-        " FROM (VALUES (CAST(1 AS BIGINT))) AS one (n) LEFT JOIN work_retrieval ON work_retrieval.process = $1 \
-         LEFT JOIN (w JOIN c ON c.bmdb_machine = w.machine_id) ON true",
-        [P::NAME.into()],
+        " FROM (VALUES (CAST(1 AS BIGINT))) AS one (n) LEFT JOIN (w JOIN c ON c.bmdb_machine = w.machine_id) ON true",
+        [],
     );
-    text.finish()
+    if !matches!(source, Source::Plenty) {
+        text.put(
+            " LEFT JOIN work_retrieval ON work_retrieval.process = $1",
+            [P::NAME.into()],
+        );
+    }
+}
+
+/// What was taken, with an id of a work for each.
+fn put_numbered(text: &mut Text, works: &[WorkId]) {
+    if let [work] = works {
+        text.put(
+            "SELECT machine_id, fence, CAST($1 AS UUID) AS work_id FROM l",
+            [(*work).into()],
+        );
+        return;
+    }
+    text.put(
+        "SELECT taken.machine_id, taken.fence, ids.work_id FROM (SELECT machine_id, fence, row_number() OVER (ORDER BY machine_id) AS nth \
+         FROM l) AS taken JOIN (VALUES ",
+        [],
+    );
+    for (place, work) in works.iter().enumerate() {
+        let comma = if place == 0 { "" } else { ", " };
+        text.put(
+            &format!("{comma}(CAST({} AS BIGINT), CAST($1 AS UUID))", place + 1),
+            [(*work).into()],
+        );
+    }
+    text.put(") AS ids (nth, work_id) ON ids.nth = taken.nth", []);
 }
 
 fn put_candidates<P: Process>(
     text: &mut Text,
     claim: &Claim<P>,
-    eligible: &Eligible<P>,
     source: Source,
     dialect: Dialect,
     count: u64,
     is_after: bool,
 ) {
     match source {
-        Source::Hints => {
+        Source::Plenty | Source::Hints => {
             // A limit in the text lets the server plan the statement once and for all.
-            let window = source.window(count);
+            let (window, hint) = (source.window(count), hint_of(dialect));
+            let most = window + Source::MOST_SKIPPED;
             let part = |part: u8, side: &str| {
                 format!(
-                    "(SELECT {part} AS part, machine_id FROM work_candidate WHERE process = $1 AND machine_id {side} $2 \
-                     ORDER BY machine_id LIMIT {window})"
+                    "(SELECT {part} AS part, machine_id, {hint} AS hint FROM work_candidate WHERE process = $1 AND machine_id {side} $2 \
+                     ORDER BY machine_id LIMIT {most})"
                 )
             };
             let only_after = if is_after { AFTER } else { "" };
             let around = format!(
-                "SELECT part, machine_id FROM ({} UNION ALL {}) AS around WHERE true{only_after} LIMIT {window}",
+                "SELECT part, machine_id, hint FROM ({} UNION ALL {}) AS around WHERE true{only_after} LIMIT {window} OFFSET CAST($3 AS BIGINT)",
                 part(1, ">="),
                 part(2, "<")
             );
-            text.put(&around, [P::NAME.into(), MachineId::random().into()]);
+            let start = MachineId::random();
+            text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
         }
         Source::Fleet(_) | Source::Alone => {
-            for (place, part) in search(eligible, claim.filter_condition(), dialect, source.window(count))
-                .iter()
-                .enumerate()
-            {
+            let (eligible, window) = (Eligible::<P>::of_process(), source.window(count));
+            let parts = search(&eligible, claim.filter_condition(), dialect, window);
+            for (place, part) in parts.iter().enumerate() {
                 text.put(if place == 0 { "(" } else { " UNION ALL (" }, [])
                     .query(part)
                     .put(")", []);
@@ -218,34 +291,32 @@ fn put_candidates<P: Process>(
 }
 
 /// Verifies hints one by one, from the random start, until there are enough.
-fn put_look_at_hints<P: Process>(text: &mut Text, eligible: &Eligible<P>, dialect: Dialect, count: u64) {
+fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
+    let dialect = text.dialect();
     let mut columns = Seen::<P>::columns().join("\", seen.\"");
     columns.push_str("\", seen.\"bmdb_fence");
-    let mut one = Seen::<P>::look();
-    one.cond_where(eligible.claimable(dialect))
-        .and_where(Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId)));
+    let one = core.database.looks.of::<P>(|| {
+        let mut one = Seen::look_for(&Eligible::<P>::of_process(), dialect);
+        one.and_where(Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId)));
+        one
+    });
     text.put(&format!("SELECT seen.\"{columns}\" FROM q CROSS JOIN LATERAL ("), [])
-        .query(&one);
+        .piece(&one);
     match dialect {
         // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
         // cannot but take the hints as they come.
         Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS seen", []),
         Dialect::Cockroach | Dialect::Sqlite => text.put(") AS seen ORDER BY q.part, q.machine_id", []),
     }
-    .put(&format!(" LIMIT {count}"), []);
+    .put(&format!(" LIMIT {most}"), []);
 }
 
 /// Reads candidates by their keys, with the process's predicate, until there are enough.
-fn look<P: Process>(
-    claim: &Claim<P>,
-    eligible: &Eligible<P>,
-    source: Source,
-    dialect: Dialect,
-    count: u64,
-) -> SelectStatement {
-    let mut select = Seen::<P>::look();
+fn look<P: Process>(claim: &Claim<P>, source: Source, dialect: Dialect, count: u64) -> SelectStatement {
+    let eligible = Eligible::<P>::of_process();
+    let mut select = Seen::look_for(&eligible, dialect);
     among_candidates(&mut select);
-    select.cond_where(eligible.claimable(dialect)).limit(count);
+    select.limit(count);
     if matches!(source, Source::Alone | Source::Machine(_)) {
         select.cond_where(claim.filter_condition().clone());
     }
@@ -260,21 +331,43 @@ fn among_candidates(select: &mut SelectStatement) {
     select.join(JoinType::InnerJoin, "q", on);
 }
 
+/// The hints of what was taken.
+const TAKEN: &str = "SELECT q.hint FROM q JOIN l ON l.machine_id = q.machine_id";
+
+/// What a statement knows a hint by.
+fn hint_of(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => "ctid",
+        Dialect::Cockroach | Dialect::Sqlite => "machine_id",
+    }
+}
+
+/// Whether a hint is among those of `rows`. PostgreSQL knows it by where it lies, which nothing changes as long as a statement runs: by their keys it
+/// might read all hints for a few. `$1` is the process.
+fn among_hints(dialect: Dialect, rows: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("ctid = ANY (ARRAY({rows}))"),
+        Dialect::Cockroach | Dialect::Sqlite => format!("process = $1 AND machine_id IN ({rows})"),
+    }
+}
+
 /// What was taken is no candidate any more, nor is any of them when none could be taken: they are not eligible, or others are just taking them. And when
 /// the window was not full then, it may be time to search.
-fn put_hints_after<P: Process>(text: &mut Text, skips: bool, begun: Option<i64>, window: u64, is_after: bool) {
+fn put_hints_after<P: Process>(text: &mut Text, begun: Option<i64>, window: u64, is_after: bool) {
     let process: Value = P::NAME.into();
+    let disproved = among_hints(text.dialect(), "SELECT q.hint FROM q");
+    let gone = among_hints(text.dialect(), &format!("{TAKEN} UNION ALL SELECT d.hint FROM d"));
+    let hint = hint_of(text.dialect());
+    let skip = if text.dialect() == Dialect::Postgres {
+        " FOR UPDATE OF work_candidate SKIP LOCKED"
+    } else {
+        ""
+    };
     text.put(
-        ", d AS (SELECT work_candidate.machine_id FROM work_candidate JOIN q ON q.machine_id = work_candidate.machine_id \
-         WHERE work_candidate.process = $1 AND NOT EXISTS (SELECT c.bmdb_machine FROM c)",
-        [process.clone()],
-    );
-    if skips {
-        text.put(" FOR UPDATE OF work_candidate SKIP LOCKED", []);
-    }
-    text.put(
-        "), x AS (DELETE FROM work_candidate USING (SELECT machine_id FROM l UNION ALL SELECT machine_id FROM d) AS gone (machine_id) \
-         WHERE work_candidate.process = $1 AND work_candidate.machine_id = gone.machine_id), t AS (",
+        &format!(
+            ", d AS (SELECT {hint} AS hint FROM work_candidate WHERE {disproved} AND NOT EXISTS (SELECT c.bmdb_machine FROM c){skip}), \
+             x AS (DELETE FROM work_candidate WHERE {gone}), t AS ("
+        ),
         [process.clone()],
     )
     .put(TAKE_TURN, [process, Value::BigInt(begun)])

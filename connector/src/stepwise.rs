@@ -11,7 +11,7 @@ use crate::claim::{Attempt, Claim};
 use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::history;
-use crate::leave::{self, After};
+use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
@@ -25,13 +25,13 @@ pub(crate) async fn attempt<P: Process>(
     source: Source,
     begun: Option<i64>,
     works: &[WorkId],
-    after: Option<&After<'_>>,
+    after: &[Leaving],
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let eligible = Eligible::of_process();
     let window = source.window(works.len() as u64);
     // Before the transaction: a search takes its time, and nobody else could write in it.
     let found = match source {
-        Source::Hints => Ok(Vec::new()),
+        Source::Plenty | Source::Hints => Ok(Vec::new()),
         Source::Machine(machine) => Ok(vec![machine]),
         Source::Fleet(_) | Source::Alone => {
             candidate::search_now(&core.database, &eligible, claim.filter_condition(), window).await
@@ -40,13 +40,14 @@ pub(crate) async fn attempt<P: Process>(
     let found = found.map_err(Failure::NotCommitted)?;
     let whole = async |tx: &Tx| {
         core.lock_row(tx).await?;
-        if let Some(After { leaving, trace }) = after
-            && leave::within(tx, core, &[*leaving], trace).await?.is_empty()
-        {
-            return Ok(Attempt::not_ended());
+        let ended = leave::within(tx, core, after).await?;
+        if !after.is_empty() && ended.is_empty() {
+            return Ok(Attempt::lost_race());
         }
+        // One for each that has ended.
+        let works = if after.is_empty() { works } else { &works[..ended.len()] };
         let candidates = match source {
-            Source::Hints => candidate::hints::<P>(tx, window).await?,
+            Source::Plenty | Source::Hints => candidate::hints::<P>(tx, source, works.len() as u64).await?,
             _ => found.clone(),
         };
         let taken = take(tx, core, claim, &eligible, &candidates, works).await?;
@@ -56,7 +57,6 @@ pub(crate) async fn attempt<P: Process>(
         };
         let mut told = Told {
             candidates: candidates.len() as u64,
-            ended: true,
             eligible: !taken.is_empty(),
             turn: None,
             searches: searches::<P>(tx).await?,
@@ -76,9 +76,13 @@ pub(crate) async fn attempt<P: Process>(
                     .collect();
                 candidate::end_turn::<P>(tx, turn, &left).await?;
             }
-            Source::Alone | Source::Machine(_) => candidate::forget_hints::<P>(tx, &gone).await?,
+            Source::Plenty | Source::Alone | Source::Machine(_) => candidate::forget_hints::<P>(tx, &gone).await?,
         }
-        Ok::<_, Error>(Attempt { taken, told })
+        Ok::<_, Error>(Attempt {
+            ended,
+            taken,
+            told: Some(told).filter(|_| !matches!(source, Source::Plenty)),
+        })
     };
     core.library("claim a machine")
         .run(whole)
@@ -97,9 +101,8 @@ async fn take<P: Process>(
     let Some(first) = candidates.first() else {
         return Ok(Vec::new());
     };
-    let mut look = Seen::<P>::look();
+    let mut look = Seen::look_for(eligible, tx.dialect());
     look.and_where(Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied()))
-        .cond_where(eligible.claimable(tx.dialect()))
         .cond_where(claim.filter_condition().clone())
         .limit(works.len() as u64);
     candidate::in_order(&mut look, eligible, Some(first));

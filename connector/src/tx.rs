@@ -22,7 +22,6 @@ use crate::file::OpenFile;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
-use crate::singles::Singles;
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
 ///
@@ -213,8 +212,6 @@ pub(crate) struct Scope<'a> {
     /// What it is for, for errors and logs.
     pub(crate) doing: &'static str,
     pub(crate) pool: &'a DatabaseConnection,
-    /// Where its single statements go. `None`: it has none.
-    pub(crate) singles: Option<&'a Singles>,
     pub(crate) dialect: Dialect,
     /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK run: the future of a caller may be dropped, they may not.
     pub(crate) tasks: &'a TaskTracker,
@@ -247,6 +244,33 @@ impl<T, E> Failure<T, E> {
             Self::NotCommitted(error) => Failure::NotCommitted(error),
             Self::Unknown { source, .. } => Failure::Unknown { value: (), source },
         }
+    }
+}
+
+impl Failure<(), Error> {
+    pub(crate) const UNKNOWN: Self = Self::Unknown {
+        value: (),
+        source: None,
+    };
+
+    /// The failure of one statement, for each of those whom it was to serve.
+    pub(crate) fn of_each(self, many: usize) -> impl Iterator<Item = Self> {
+        let mut source = None;
+        let error = match self {
+            Self::NotCommitted(error) => Some(error),
+            Self::Unknown { source: known, .. } => {
+                source = known;
+                None
+            }
+        };
+        std::iter::repeat_with(move || match &error {
+            Some(error) => Self::NotCommitted(error.clone()),
+            None => Self::Unknown {
+                value: (),
+                source: source.take(),
+            },
+        })
+        .take(many)
     }
 }
 

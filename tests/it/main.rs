@@ -8,6 +8,7 @@ mod canary;
 mod candidates;
 mod collect;
 mod crash;
+mod crowds;
 mod dropped;
 mod eligible;
 mod faults;

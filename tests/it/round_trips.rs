@@ -170,17 +170,17 @@ async fn the_first_claim_of_a_small_fleet_takes_one_round_trip_more() {
         let db = TestDatabase::migrated(Backend::Postgres).await;
         let wire = Wire::new(&db, INTERVAL).await;
         provide(&wire.session, 100).await;
-        // Registered, and a connection that knows both statements.
+        // Registered, and connections that know both statements. In the end it has just found nothing, as a component that has only been started.
+        let raw = db.raw().await;
         for _ in 0..2 {
-            let raw = db.raw().await;
-            drop(
-                wire.session
-                    .claim::<AgentStart>()
-                    .await
-                    .unwrap()
-                    .expect("a hundred are eligible"),
-            );
-            until("it is let go of", LONG, async || wire.session.held().is_empty()).await;
+            let mut works = Vec::new();
+            while let Some(work) = wire.session.claim::<AgentStart>().await.unwrap() {
+                works.push(work);
+            }
+            assert_eq!(works.len(), 100);
+            for ended in Work::cancel_many(works).await {
+                ended.unwrap();
+            }
             wire.quiet().await;
             crate::world::tamper(&raw, "DELETE FROM work_candidate").await;
         }
@@ -189,6 +189,40 @@ async fn the_first_claim_of_a_small_fleet_takes_one_round_trip_more() {
         let found = wire.proxy.round_trips() - before;
         assert!(first.is_some());
         assert_eq!(found, 2, "a look for hints, and the search that takes one");
+    })
+    .await;
+}
+
+/// Thirty-two tasks claim and end at once: two statements are under way, and who comes meanwhile shares the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_at_once_shares_round_trips() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let wire = Wire::new(&db, INTERVAL).await;
+        provide(&wire.session, 100).await;
+        for _ in 0..2 {
+            wire.work().await.cancel().await.unwrap();
+        }
+        let claims = async || futures_util::future::join_all((0..32).map(|_| wire.work())).await;
+        let end_all = async |works: Vec<Work<Survey>>| {
+            let ends = works
+                .into_iter()
+                .map(|work| async move { work.cancel().await.unwrap() });
+            futures_util::future::join_all(ends).await
+        };
+        let claimed = wire
+            .least(nothing, async |()| {
+                let works = claims().await;
+                assert_eq!(works.len(), 32);
+                works
+            })
+            .await;
+        let ended = wire.least(&claims, end_all).await;
+        // Two alone, and then sixteen, eight, four and two; more, where some come later than others.
+        assert!(
+            claimed <= 12 && ended <= 12,
+            "{claimed} for the claims, {ended} for the ends"
+        );
     })
     .await;
 }

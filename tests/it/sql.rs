@@ -4,6 +4,7 @@
 //! a rule that cannot go red is seen.
 
 use std::collections::BTreeSet;
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use bmdb::{
@@ -145,9 +146,14 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// What PostgreSQL's dialect may say that CockroachDB's does not: the lines that `Dialect::Cockroach` leaves out, and an end with the next claim, which
-/// are two statements there.
-const POSTGRES_ONLY: &[&str] = &["shared row locks", "skipping locks", "one table written twice"];
+/// What PostgreSQL's dialect may say that CockroachDB's does not: the lines that `Dialect::Cockroach` leaves out; an end with the next claim, which
+/// are two statements there; and where a hint lies, by which PostgreSQL finds it again within a statement, as CockroachDB does by its key.
+const POSTGRES_ONLY: &[&str] = &[
+    "shared row locks",
+    "skipping locks",
+    "one table written twice",
+    "system columns",
+];
 
 fn broken(statement: &str) -> Vec<&'static str> {
     let strings = Regex::new(r"'(?:[^']|'')*'").expect("is a pattern");
@@ -192,7 +198,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     };
     let bmdb = connect().await;
     let session = bmdb.start_session().await.unwrap();
-    let machines = provide(&session, 4).await;
+    let machines = provide(&session, 16).await;
     let machine = machines[0];
     session.transact(machine::create).await.unwrap();
     let new = machine::NewMachine {
@@ -273,6 +279,15 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
             .unwrap()
             .unwrap(),
     );
+    // Many at once, which share statements.
+    let claims = futures_util::future::join_all((0..10).map(|_| session.claim::<Survey>().into_future())).await;
+    let claimed = claims.into_iter().filter_map(Result::unwrap);
+    let cycles = claimed.map(|work| work.done().then(session.claim::<Survey>()));
+    let next = futures_util::future::join_all(cycles).await;
+    let next = next.into_iter().filter_map(|next| next.unwrap().unwrap());
+    for ended in futures_util::future::join_all(next.map(|work| work.cancel().into_future())).await {
+        ended.unwrap();
+    }
     session
         .transact(async |tx| machine::hint::<Survey>(tx, machine).await)
         .await

@@ -91,7 +91,7 @@ impl Protocol {
         Some(())
     }
 
-    /// A write that collides with the claim's own waited for its end; then the work's row tells.
+    /// The work's row tells, and is asked again until nothing of the claim can be on its way any more.
     pub(super) fn claim_settled(&self, state: &mut State, s: usize, k: usize) -> Option<()> {
         let settles = self.has(Mechanism::Settle);
         let (share, fence) = claimed(state, s, k)?;

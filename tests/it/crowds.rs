@@ -1,0 +1,214 @@
+//! Claims and ends that come at once share statements; each is answered on its own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bmdb::{Error, MachineId, Session, Unfinished, Work};
+use bmdb_entity::{work_backoff, work_history};
+use futures_util::future::join_all;
+use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend};
+use sea_orm::{EntityTrait, QueryOrder};
+
+use crate::world::{AgentStart, INTERVAL, Survey, events, provide, session, tamper, works};
+
+/// Claims at once, as the tasks of a busy component do.
+async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
+    let claims = join_all((0..count).map(|_| {
+        let session = session.clone();
+        tokio::spawn(async move { session.claim::<Survey>().await })
+    }));
+    let claimed = claims
+        .await
+        .into_iter()
+        .map(|claim| claim.unwrap().unwrap().expect("all are fit"));
+    claimed.collect()
+}
+
+/// From here on hints are plenty.
+async fn warm_up(session: &Session) {
+    for _ in 0..2 {
+        claim_all(session, 1)
+            .await
+            .pop()
+            .expect("one was claimed")
+            .cancel()
+            .await
+            .unwrap();
+    }
+}
+
+on_each_backend! {
+    async fn what_comes_at_once_is_answered_each_on_its_own(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines: HashSet<MachineId> = provide(&session, 24).await.into_iter().collect();
+        let raw = db.raw().await;
+        warm_up(&session).await;
+        let claimed = claim_all(&session, 24).await;
+        assert_eq!(claimed.iter().map(Work::machine).collect::<HashSet<_>>(), machines);
+        assert!(session.claim::<Survey>().await.unwrap().is_none());
+        // Each fails for a reason of its own, and history and backoffs keep it.
+        let fails = join_all(claimed.into_iter().map(|work| async move {
+            let machine = work.machine();
+            work.fail(format!("{machine} did not answer")).await.unwrap();
+        }));
+        fails.await;
+        let backoffs = work_backoff::Entity::find().all(&raw).await.unwrap();
+        assert_eq!(backoffs.len(), 24);
+        for backoff in backoffs {
+            assert_eq!(backoff.cause, format!("{} did not answer", backoff.machine_id));
+            assert_eq!(backoff.attempts, 1);
+        }
+        let ends = work_history::Entity::find().order_by_desc(work_history::Column::At).all(&raw).await.unwrap();
+        for end in ends.iter().filter(|end| end.cause.is_some()) {
+            assert_eq!(end.cause, Some(format!("{} did not answer", end.machine_id)));
+        }
+        assert_eq!(ends.iter().filter(|end| end.cause.is_some()).count(), 24);
+        assert_eq!((works(&raw).await, session.held().len()), (0, 0));
+    }
+
+    async fn who_has_lost_its_work_claims_nothing_among_others_who_end_and_claim(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 40).await;
+        let raw = db.raw().await;
+        warm_up(&session).await;
+        // One alone, two, and more at once: whoever has lost its work is served at the head, in the middle or at the end.
+        for lost in 0..10 {
+            let held = claim_all(&session, 10).await;
+            let lost = held[lost].id();
+            tamper(&raw, &format!("DELETE FROM work WHERE work_id = {}", literal(&raw, lost))).await;
+            let cycles = join_all(held.into_iter().map(|work| {
+                let (session, id) = (session.clone(), work.id());
+                tokio::spawn(async move { (id, work.done().then(session.claim::<Survey>()).await) })
+            }));
+            let mut next = Vec::new();
+            for cycle in cycles.await {
+                match cycle.unwrap() {
+                    (id, Err(Unfinished::Over(error))) => {
+                        assert!(matches!(error, Error::WorkLost { .. }), "{error:?}");
+                        assert_eq!(id, lost);
+                    }
+                    (id, claimed) => {
+                        assert_ne!(id, lost);
+                        next.push(claimed.unwrap().unwrap().expect("thirty more are fit"));
+                    }
+                }
+            }
+            assert_eq!((next.len(), works(&raw).await), (9, 9), "one for each that has ended");
+            for ended in Work::cancel_many(next).await {
+                ended.unwrap();
+            }
+        }
+    }
+
+    async fn few_machines_for_many_at_once(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 5).await;
+        let raw = db.raw().await;
+        for _ in 0..3 {
+            warm_up(&session).await;
+            let claims = join_all((0..16).map(|_| {
+                let session = session.clone();
+                tokio::spawn(async move { session.claim::<AgentStart>().await.unwrap() })
+            }));
+            let claimed: Vec<_> = claims.await.into_iter().filter_map(Result::unwrap).collect();
+            let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
+            assert_eq!((claimed.len(), different.len()), (5, 5), "of {machines:?}");
+            for ended in Work::cancel_many(claimed).await {
+                ended.unwrap();
+            }
+            assert_eq!(works(&raw).await, 0);
+        }
+    }
+}
+
+fn literal(raw: &sea_orm::DatabaseConnection, id: bmdb::WorkId) -> String {
+    match raw.get_database_backend() {
+        sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", id.0.simple()),
+        _ => format!("'{id}'"),
+    }
+}
+
+/// The answer to a statement that served many is lost: each finds what it has claimed, and nobody else has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_for_many_is_settled_for_each() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let proxy = Proxy::to(db.url()).await;
+        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
+            .await
+            .unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let raw = db.raw().await;
+        let machines = provide(&session, 24).await;
+        warm_up(&session).await;
+        let lost = Arc::new(AtomicU32::new(0));
+        let lose_one = |shared: &'static str| {
+            let lost = Arc::clone(&lost);
+            lost.store(0, Ordering::Relaxed);
+            proxy.decide(move |passing| {
+                if passing.sql.contains(shared) && lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                    Fate::Fail(Fault::DropAfter)
+                } else {
+                    Fate::Pass
+                }
+            });
+        };
+        // Each of several has an id of its own.
+        lose_one("ids (nth");
+        let claimed = claim_all(&session, 20).await;
+        assert!(lost.load(Ordering::Relaxed) > 0, "several were claimed at once");
+        let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
+        assert_eq!((claimed.len(), different.len(), works(&raw).await), (20, 20, 20));
+        lose_one("ANY (ARRAY(SELECT work_id FROM leaving");
+        let ends = claimed
+            .into_iter()
+            .map(|work| tokio::spawn(async move { work.done().await.unwrap() }));
+        for ended in join_all(ends).await {
+            ended.unwrap();
+        }
+        assert!(lost.load(Ordering::Relaxed) > 0, "several were ended at once");
+        assert_eq!((works(&raw).await, session.held().len()), (0, 0));
+        for machine in machines {
+            let events = events(&raw, machine).await;
+            assert_eq!(
+                events.iter().filter(|event| *event == "started").count() * 2,
+                events.len(),
+                "{events:?}"
+            );
+        }
+    })
+    .await;
+}
+
+/// An end with the next claim is refused because another claim was faster: the work ends all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_whose_next_claim_lost_a_race_ends() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let proxy = Proxy::to(db.url()).await;
+        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
+            .await
+            .unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let raw = db.raw().await;
+        provide(&session, 3).await;
+        warm_up(&session).await;
+        let work = claim_all(&session, 1).await.pop().expect("one was claimed");
+        let machine = work.machine();
+        let mut refused = false;
+        proxy.decide(move |passing| {
+            let is_both = passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (");
+            if is_both && !std::mem::replace(&mut refused, true) {
+                Fate::Fail(Fault::Refused("23505"))
+            } else {
+                Fate::Pass
+            }
+        });
+        let next = work.done().then(session.claim::<Survey>()).await.unwrap().unwrap();
+        assert!(next.is_some());
+        assert_eq!((works(&raw).await, session.held().len()), (1, 1));
+        assert!(events(&raw, machine).await.contains(&"finished".to_owned()));
+    })
+    .await;
+}
