@@ -13,6 +13,7 @@ use crate::database::Database;
 use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
 use crate::process::Process;
+use crate::text::places;
 use crate::tx::Tx;
 
 /// How many candidates a claim looks at in each part, beside those that it wants to take.
@@ -392,9 +393,11 @@ pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Re
 
 /// Removes hints: of machines that were taken, or that are not eligible.
 pub(crate) async fn forget_hints<P: Process>(tx: &Tx, machines: &[MachineId]) -> Result<(), DbErr> {
-    for machine in machines {
-        const FORGET: &str = "DELETE FROM work_candidate WHERE process = $1 AND machine_id = $2";
-        tx.execute_text(FORGET, [P::NAME.into(), (*machine).into()]).await?;
+    if machines.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let them = places(2, machines.len());
+    let forget = format!("DELETE FROM work_candidate WHERE process = $1 AND machine_id IN ({them})");
+    let values = std::iter::once(P::NAME.into()).chain(machines.iter().map(|machine| (*machine).into()));
+    tx.execute_text(&forget, values).await.map(drop)
 }

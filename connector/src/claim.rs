@@ -29,7 +29,8 @@ pub(crate) const MOST: u32 = 1000;
 
 /// A claim of one machine; await it.
 ///
-/// `Ok(None)`: nothing is eligible now. Losing a race for a machine is not an error: the next candidate is tried.
+/// `Ok(None)`: nothing is eligible now. Losing a race for a machine is not an error: the next candidate is tried. Claims that tasks of one session make
+/// at the same time share statements, each answered on its own.
 ///
 /// # Errors
 /// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`] and [`Error::Invalid`] for the process,

@@ -173,6 +173,7 @@ impl<R, A> Drop for Next<'_, R, A> {
 mod tests {
     use super::*;
     use tokio::sync::Semaphore;
+    use tokio_util::task::TaskTracker;
 
     /// Serves as soon as it may, and answers with the request and how many were served together.
     async fn ask(crowd: Arc<Crowd<u32, (u32, usize)>>, request: u32, may: Arc<Semaphore>) -> Option<(u32, usize)> {
@@ -187,9 +188,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_others_are_served_is_served_with_others() {
+        let tasks = TaskTracker::new();
         let (crowd, may) = (Crowd::new(2, 4), Arc::new(Semaphore::new(0)));
         let asked: Vec<_> = (0..9)
-            .map(|request| tokio::spawn(ask(Arc::clone(&crowd), request, Arc::clone(&may))))
+            .map(|request| tasks.spawn(ask(Arc::clone(&crowd), request, Arc::clone(&may))))
             .collect();
         tokio::task::yield_now().await;
         assert_eq!(crowd.state().waiting.len(), 7, "two are served, and the others wait");
@@ -213,15 +215,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_leaves_those_who_were_served_with_it_without_an_answer_and_serves_the_next() {
+        let tasks = TaskTracker::new();
         let (crowd, may) = (Crowd::<u32, (u32, usize)>::new(1, 4), Arc::new(Semaphore::new(0)));
-        let first = tokio::spawn(ask(Arc::clone(&crowd), 0, Arc::clone(&may)));
+        let first = tasks.spawn(ask(Arc::clone(&crowd), 0, Arc::clone(&may)));
         tokio::task::yield_now().await;
-        let panics = tokio::spawn({
+        let panics = tasks.spawn({
             let crowd = Arc::clone(&crowd);
             async move { crowd.ask(1, |_| async { panic!("it cannot be served") }).await }
         });
         tokio::task::yield_now().await;
-        let with_it = tokio::spawn(ask(Arc::clone(&crowd), 2, Arc::clone(&may)));
+        let with_it = tasks.spawn(ask(Arc::clone(&crowd), 2, Arc::clone(&may)));
         tokio::task::yield_now().await;
         may.add_permits(2);
         assert_eq!(first.await.expect("no panic"), Some((0, 1)));

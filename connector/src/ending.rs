@@ -96,7 +96,8 @@ fn failed<P: Process>(cause: impl fmt::Display) -> Result<Trace, Error> {
     })
 }
 
-/// An end of a work without a commit phase; await it, alone or [with the next claim](Self::then).
+/// An end of a work without a commit phase; await it, alone or [with the next claim](Self::then). Ends of one kind that tasks of one session make at the
+/// same time share statements, each answered on its own.
 ///
 /// # Errors
 /// [`Unfinished`].

@@ -16,13 +16,12 @@ pub(crate) struct Author<'a> {
     pub(crate) runtime_info: &'a str,
 }
 
-/// Writes one event of each work. The key (machine, fence, event) refuses a second one of a kind.
+/// Writes one event of each work, with its cause. The key (machine, fence, event) refuses a second one of a kind.
 pub(crate) async fn record(
     tx: &Tx,
     by: &Author<'_>,
-    keys: &[Key],
+    works: impl Iterator<Item = (Key, Option<&str>)>,
     event: Event,
-    cause: Option<&str>,
 ) -> Result<(), DbErr> {
     let mut text =
         "INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, \
@@ -33,14 +32,13 @@ pub(crate) async fn record(
         by.session.into(),
         by.component.into(),
         by.runtime_info.into(),
-        cause.into(),
     ];
-    for (nth, key) in keys.iter().enumerate() {
+    for (nth, (key, cause)) in works.enumerate() {
         let first = values.len() + 1;
         let comma = if nth == 0 { "" } else { ", " };
-        let [machine, fence, work, process, slot] = [first, first + 1, first + 2, first + 3, first + 4];
+        let [machine, fence, work, process, slot, why] = [0, 1, 2, 3, 4, 5].map(|place| first + place);
         text.push_str(&format!(
-            "{comma}(${machine}, ${fence}, $1, ${work}, ${process}, ${slot}, $2, $3, $4, {{now}}, $5)"
+            "{comma}(${machine}, ${fence}, $1, ${work}, ${process}, ${slot}, $2, $3, $4, {{now}}, ${why})"
         ));
         values.extend([
             key.machine.into(),
@@ -48,6 +46,7 @@ pub(crate) async fn record(
             key.work.into(),
             key.process.into(),
             key.slot.into(),
+            cause.into(),
         ]);
     }
     tx.execute_text(&text, values).await.map(drop)

@@ -1,12 +1,13 @@
 //! What ends of work write: the works' rows go, and backoffs, hints, and history are left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sea_orm::sea_query::Value;
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Statement};
 
 use bmdb_entity::work_history::Event;
-use bmdb_entity::{WorkId, work_backoff};
+use bmdb_entity::{MachineId, WorkId, work_backoff};
 
 use crate::backoff::Backoff;
 use crate::candidate;
@@ -15,7 +16,7 @@ use crate::error::Error;
 use crate::history;
 use crate::seen::Failures;
 use crate::session::Core;
-use crate::text::Text;
+use crate::text::{Text, places};
 use crate::tx::{Failure, Scope, Tx};
 use crate::work::Key;
 
@@ -71,25 +72,16 @@ impl Leaving {
 
 /// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
 pub(crate) async fn within(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, DbErr> {
-    let mut ended = Vec::with_capacity(leaving.len());
+    if leaving.is_empty() {
+        return Ok(Vec::new());
+    }
     if tx.dialect() == Dialect::Sqlite {
-        for leaving in leaving {
-            if in_steps(tx, core, &leaving.key, &leaving.trace).await? {
-                ended.push(leaving.key.work);
-            }
-        }
-        return Ok(ended);
+        return in_steps(tx, core, leaving).await;
     }
     let mut now = leaving.to_vec();
-    for leaving in &mut now {
-        if leaving.trace.is_failure() {
-            leaving.failures = failures(tx, &leaving.key).await?;
-        }
-    }
-    for row in tx.query_all_raw(statement(core, &now)).await? {
-        ended.push(row.try_get_by_index(0)?);
-    }
-    Ok(ended)
+    know_failures(tx, &mut now).await?;
+    let rows = tx.query_all_raw(statement(core, &now)).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known of them; of the
@@ -130,15 +122,27 @@ impl Next {
     }
 }
 
-/// Nobody else writes this row while the work is held; a person may delete it.
-async fn failures(tx: &Tx, key: &Key) -> Result<Option<Failures>, DbErr> {
-    let last = work_backoff::Entity::find_by_id((key.machine, key.process.to_owned()))
-        .one(tx)
+/// Reads the failures before those that are to be written. Nobody else writes these rows while the works are held; a person may delete them.
+async fn know_failures(tx: &Tx, leaving: &mut [Leaving]) -> Result<(), DbErr> {
+    let failed = leaving.iter().filter(|leaving| leaving.trace.is_failure());
+    let machines: Vec<MachineId> = failed.map(|leaving| leaving.key.machine).collect();
+    if machines.is_empty() {
+        return Ok(());
+    }
+    let known = work_backoff::Entity::find()
+        .filter(work_backoff::Column::MachineId.is_in(machines))
+        .all(tx)
         .await?;
-    Ok(last.map(|last| Failures {
-        attempts: last.attempts,
-        last_interval_seconds: last.last_interval_seconds,
-    }))
+    for Leaving { key, failures, .. } in leaving {
+        let last = known
+            .iter()
+            .find(|known| known.machine_id == key.machine && known.process == key.process);
+        *failures = last.map(|last| Failures {
+            attempts: last.attempts,
+            last_interval_seconds: last.last_interval_seconds,
+        });
+    }
+    Ok(())
 }
 
 /// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
@@ -234,42 +238,80 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
     );
 }
 
-/// SQLite's way.
-async fn in_steps(tx: &Tx, core: &Core, key: &Key, trace: &Trace) -> Result<bool, DbErr> {
-    const TAKE: &str = "DELETE FROM work WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
-    let values: [Value; 4] = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
-    if tx.execute_text(TAKE, values).await? == 0 {
-        return Ok(false);
+/// SQLite's way: one statement for each table.
+async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, DbErr> {
+    let mut keys = String::new();
+    let mut values: Vec<Value> = leaving.iter().map(|leaving| leaving.key.work.into()).collect();
+    for Leaving { key, .. } in leaving {
+        let comma = if keys.is_empty() { "" } else { ", " };
+        keys.push_str(&format!("{comma}({})", places(values.len() + 1, 3)));
+        values.extend([key.machine.into(), key.slot.into(), key.fence.into()]);
     }
-    match trace {
+    // By the ids, which have an index; the rest of a key is that of its work, for no two claims of a machine have one fence.
+    let take = format!(
+        "DELETE FROM work WHERE work_id IN ({}) AND (machine_id, slot, fence) IN (VALUES {keys}) RETURNING work_id",
+        places(1, leaving.len())
+    );
+    let rows = tx.query_text(&take, values).await?;
+    let ended: Vec<WorkId> = rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?;
+    let ours = leaving.iter().filter(|leaving| ended.contains(&leaving.key.work));
+    let mut ours: Vec<Leaving> = ours.cloned().collect();
+    let Some(way) = ours.first().map(|leaving| leaving.trace.clone()) else {
+        return Ok(ended);
+    };
+    know_failures(tx, &mut ours).await?;
+    let mut of_processes: BTreeMap<&'static str, Vec<MachineId>> = BTreeMap::new();
+    for Leaving { key, .. } in &ours {
+        of_processes.entry(key.process).or_default().push(key.machine);
+    }
+    match way {
         Trace::Finished => {
-            let forget = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
-            tx.execute_text(forget, [key.machine.into(), key.process.into()])
-                .await?;
+            for (process, machines) in of_processes {
+                let them = places(2, machines.len());
+                let forget = format!("DELETE FROM work_backoff WHERE process = $1 AND machine_id IN ({them})");
+                let values = std::iter::once(process.into()).chain(machines.into_iter().map(Value::from));
+                tx.execute_text(&forget, values).await?;
+            }
         }
-        Trace::Failed { cause, backoff } => back_off(tx, key, cause, backoff).await?,
+        Trace::Failed { .. } => back_off(tx, &ours).await?,
         Trace::Canceled => {
-            candidate::leave_hints(tx, key.process, &[key.machine]).await?;
+            for (process, machines) in of_processes {
+                candidate::leave_hints(tx, process, &machines).await?;
+            }
         }
     }
-    history::record(tx, &core.author(), &[*key], trace.event(), trace.cause()).await?;
-    Ok(true)
+    let ends = ours.iter().map(|leaving| (leaving.key, leaving.trace.cause()));
+    history::record(tx, &core.author(), ends, way.event()).await?;
+    Ok(ended)
 }
 
-async fn back_off(tx: &Tx, key: &Key, cause: &str, backoff: &Backoff) -> Result<(), DbErr> {
-    const WRITE: &str = "
-        INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds)
-        VALUES ($1, $2, {after $3}, $4, $5, $6)
-        ON CONFLICT (machine_id, process) DO UPDATE
-        SET until = excluded.until, cause = excluded.cause, attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds";
-    let next = Next::after(failures(tx, key).await?, backoff);
-    let values: [Value; 6] = [
-        key.machine.into(),
-        key.process.into(),
-        next.wait_ms.into(),
-        cause.into(),
-        next.attempts.into(),
-        next.interval_seconds.into(),
-    ];
-    tx.execute_text(WRITE, values).await.map(drop)
+async fn back_off(tx: &Tx, leaving: &[Leaving]) -> Result<(), DbErr> {
+    let mut text =
+        "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES "
+            .to_owned();
+    let mut values: Vec<Value> = Vec::new();
+    for leaving in leaving {
+        let next = leaving.next().expect("BUG: what backs off has failed");
+        let comma = if values.is_empty() { "" } else { ", " };
+        let [machine, process, wait, cause, attempts, interval] = [1, 2, 3, 4, 5, 6].map(|place| values.len() + place);
+        text.push_str(&format!(
+            "{comma}(${machine}, ${process}, {{after ${wait}}}, ${cause}, ${attempts}, ${interval})"
+        ));
+        values.extend([
+            leaving.key.machine.into(),
+            leaving.key.process.into(),
+            next.wait_ms.into(),
+            leaving.trace.cause().into(),
+            next.attempts.into(),
+            next.interval_seconds.into(),
+        ]);
+    }
+    text.push_str(
+        " ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
+         attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
+    );
+    tx.execute_text(&text, values).await.map(drop)
 }

@@ -15,6 +15,7 @@ use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
+use crate::text::places;
 use crate::tx::{Failure, Tx};
 use crate::work::Key;
 
@@ -109,16 +110,21 @@ async fn take<P: Process>(
     let mut taken = Vec::with_capacity(works.len());
     for (row, work) in tx.query_all(&look).await?.iter().zip(works) {
         let mut seen = Seen::<P>::read(row)?;
-        // Nobody else writes meanwhile, so nothing is to be compared.
-        const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
-        tx.execute_text(RAISE, [seen.machine.into()]).await?;
         seen.fence = Fence(seen.fence.0 + 1);
         taken.push(Taken { work: *work, seen });
     }
     if !taken.is_empty() {
+        // Nobody else writes meanwhile, so nothing is to be compared.
+        let raise = format!(
+            "UPDATE machine SET fence = fence + 1 WHERE machine_id IN ({})",
+            places(1, taken.len())
+        );
+        tx.execute_text(&raise, taken.iter().map(|taken| taken.seen.machine.into()))
+            .await?;
         let keys: Vec<Key> = taken.iter().map(Taken::key).collect();
         insert_works(tx, core, &keys).await?;
-        history::record(tx, &core.author(), &keys, Event::Started, None).await?;
+        let started = keys.iter().map(|key| (*key, None));
+        history::record(tx, &core.author(), started, Event::Started).await?;
     }
     Ok(taken)
 }

@@ -35,6 +35,16 @@ impl Pieces {
     }
 }
 
+/// `$first`, `$first+1`… for so many values.
+pub(crate) fn places(first: usize, count: usize) -> String {
+    let mut text = String::new();
+    for place in first..first + count {
+        text.push_str(if place == first { "$" } else { ", $" });
+        text.push_str(&place.to_string());
+    }
+    text
+}
+
 /// A statement for PostgreSQL or CockroachDB that is being written.
 pub(crate) struct Text {
     writer: SqlWriterValues,

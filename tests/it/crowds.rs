@@ -16,12 +16,12 @@ use crate::world::{AgentStart, INTERVAL, Survey, events, provide, session, tampe
 async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
     let claims = join_all((0..count).map(|_| {
         let session = session.clone();
-        tokio::spawn(async move { session.claim::<Survey>().await })
+        async move { session.claim::<Survey>().await }
     }));
     let claimed = claims
         .await
         .into_iter()
-        .map(|claim| claim.unwrap().unwrap().expect("all are fit"));
+        .map(|claim| claim.unwrap().expect("all are fit"));
     claimed.collect()
 }
 
@@ -79,11 +79,11 @@ on_each_backend! {
             tamper(&raw, &format!("DELETE FROM work WHERE work_id = {}", literal(&raw, lost))).await;
             let cycles = join_all(held.into_iter().map(|work| {
                 let (session, id) = (session.clone(), work.id());
-                tokio::spawn(async move { (id, work.done().then(session.claim::<Survey>()).await) })
+                async move { (id, work.done().then(session.claim::<Survey>()).await) }
             }));
             let mut next = Vec::new();
             for cycle in cycles.await {
-                match cycle.unwrap() {
+                match cycle {
                     (id, Err(Unfinished::Over(error))) => {
                         assert!(matches!(error, Error::WorkLost { .. }), "{error:?}");
                         assert_eq!(id, lost);
@@ -109,9 +109,9 @@ on_each_backend! {
             warm_up(&session).await;
             let claims = join_all((0..16).map(|_| {
                 let session = session.clone();
-                tokio::spawn(async move { session.claim::<AgentStart>().await.unwrap() })
+                async move { session.claim::<AgentStart>().await.unwrap() }
             }));
-            let claimed: Vec<_> = claims.await.into_iter().filter_map(Result::unwrap).collect();
+            let claimed: Vec<_> = claims.await.into_iter().flatten().collect();
             let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
             assert_eq!((claimed.len(), different.len()), (5, 5), "of {machines:?}");
             for ended in Work::cancel_many(claimed).await {
@@ -163,10 +163,8 @@ async fn a_lost_answer_for_many_is_settled_for_each() {
         lose_one("ANY (ARRAY(SELECT work_id FROM leaving");
         let ends = claimed
             .into_iter()
-            .map(|work| tokio::spawn(async move { work.done().await.unwrap() }));
-        for ended in join_all(ends).await {
-            ended.unwrap();
-        }
+            .map(|work| async move { work.done().await.unwrap() });
+        join_all(ends).await;
         assert!(lost.load(Ordering::Relaxed) > 0, "several were ended at once");
         assert_eq!((works(&raw).await, session.held().len()), (0, 0));
         for machine in machines {
