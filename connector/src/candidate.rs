@@ -393,11 +393,16 @@ pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Re
 
 /// Removes hints: of machines that were taken, or that are not eligible.
 pub(crate) async fn forget_hints<P: Process>(tx: &Tx, machines: &[MachineId]) -> Result<(), DbErr> {
+    forget(tx, "work_candidate", P::NAME, machines).await
+}
+
+/// Removes what a process has in `table` on these machines.
+pub(crate) async fn forget(tx: &Tx, table: &str, process: &str, machines: &[MachineId]) -> Result<(), DbErr> {
     if machines.is_empty() {
         return Ok(());
     }
     let them = places(2, machines.len());
-    let forget = format!("DELETE FROM work_candidate WHERE process = $1 AND machine_id IN ({them})");
-    let values = std::iter::once(P::NAME.into()).chain(machines.iter().map(|machine| (*machine).into()));
+    let forget = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN ({them})");
+    let values = std::iter::once(process.into()).chain(machines.iter().map(|machine| (*machine).into()));
     tx.execute_text(&forget, values).await.map(drop)
 }

@@ -68,23 +68,27 @@ impl<P: Process> Eligible<P> {
         }
     }
 
-    fn clause(mut self, why: String, test: impl Fn(Dialect, Among) -> Condition + Send + Sync + 'static) -> Self {
-        self.clauses.push(Clause {
+    fn clause(self, why: String, test: impl Fn(Dialect, Among) -> Condition + Send + Sync + 'static) -> Self {
+        self.with(Clause {
             why,
             test: Box::new(test),
             has: None,
-        });
+        })
+    }
+
+    fn with(mut self, clause: Clause) -> Self {
+        self.clauses.push(clause);
         self
     }
 
     /// The machine has the tag `T`.
     #[must_use]
     pub fn has<T: Tag>(self) -> Self {
-        let mut with = self.clause(format!("has {}", T::name()), |_, among| exists(rows_of::<T>(among)));
-        if let Some(clause) = with.clauses.last_mut() {
-            clause.has = Some(T::default().table_name());
-        }
-        with
+        self.with(Clause {
+            why: format!("has {}", T::name()),
+            test: Box::new(|_, among| exists(rows_of::<T>(among))),
+            has: Some(T::default().table_name()),
+        })
     }
 
     /// The machine does not have the tag `T`.

@@ -84,8 +84,8 @@ pub(crate) async fn within(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known of them; of the
-/// others nothing was written.
+/// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known
+/// of them; of the others nothing was written.
 pub(crate) async fn at_once(
     scope: &Scope<'_>,
     core: &Core,
@@ -270,10 +270,7 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
     match way {
         Trace::Finished => {
             for (process, machines) in of_processes {
-                let them = places(2, machines.len());
-                let forget = format!("DELETE FROM work_backoff WHERE process = $1 AND machine_id IN ({them})");
-                let values = std::iter::once(process.into()).chain(machines.into_iter().map(Value::from));
-                tx.execute_text(&forget, values).await?;
+                candidate::forget(tx, "work_backoff", process, &machines).await?;
             }
         }
         Trace::Failed { .. } => back_off(tx, &ours).await?,

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend};
 use sea_orm::{EntityTrait, QueryOrder};
 
-use crate::world::{AgentStart, INTERVAL, Survey, events, provide, session, tamper, works};
+use crate::world::{AgentStart, Survey, connect_to, events, literal, provide, session, tamper, works};
 
 /// Claims at once, as the tasks of a busy component do.
 async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
@@ -76,7 +76,7 @@ on_each_backend! {
         for lost in 0..10 {
             let held = claim_all(&session, 10).await;
             let lost = held[lost].id();
-            tamper(&raw, &format!("DELETE FROM work WHERE work_id = {}", literal(&raw, lost))).await;
+            tamper(&raw, &format!("DELETE FROM work WHERE work_id = {}", literal(&raw, lost.0))).await;
             let cycles = join_all(held.into_iter().map(|work| {
                 let (session, id) = (session.clone(), work.id());
                 async move { (id, work.done().then(session.claim::<Survey>()).await) }
@@ -122,23 +122,13 @@ on_each_backend! {
     }
 }
 
-fn literal(raw: &sea_orm::DatabaseConnection, id: bmdb::WorkId) -> String {
-    match raw.get_database_backend() {
-        sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", id.0.simple()),
-        _ => format!("'{id}'"),
-    }
-}
-
 /// The answer to a statement that served many is lost: each finds what it has claimed, and nobody else has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_for_many_is_settled_for_each() {
     bounded(async {
         let db = TestDatabase::migrated(Backend::Postgres).await;
         let proxy = Proxy::to(db.url()).await;
-        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
-            .await
-            .unwrap();
-        let session = bmdb.start_session().await.unwrap();
+        let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         let raw = db.raw().await;
         let machines = provide(&session, 24).await;
         warm_up(&session).await;
@@ -185,10 +175,7 @@ async fn an_end_whose_next_claim_lost_a_race_ends() {
     bounded(async {
         let db = TestDatabase::migrated(Backend::Postgres).await;
         let proxy = Proxy::to(db.url()).await;
-        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
-            .await
-            .unwrap();
-        let session = bmdb.start_session().await.unwrap();
+        let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         let raw = db.raw().await;
         provide(&session, 3).await;
         warm_up(&session).await;

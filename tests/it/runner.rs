@@ -12,7 +12,7 @@ use sea_orm::{EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
 use crate::world::{
-    AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works,
+    AgentStart, LONG, Survey, connect, events, kill_session, literal, provide, session, sessions, tamper, works,
 };
 
 /// Starts agents; how each machine fares is told by its name.
@@ -120,10 +120,7 @@ on_each_backend! {
         let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 1).poll(Duration::from_millis(50)));
         until("the work has begun", LONG, async || begun.load(Ordering::SeqCst) == 1).await;
         let work = bmdb_entity::work::Entity::find().one(&raw).await.unwrap().expect("it is held");
-        let is_it = match db.backend() {
-            harness::Backend::Sqlite => format!("x'{}'", work.session_id.0.simple()),
-            harness::Backend::Postgres => format!("'{}'", work.session_id),
-        };
+        let is_it = literal(&raw, work.session_id.0);
         tamper(&raw, &format!("DELETE FROM session WHERE session_id = {is_it}")).await;
         until("a new session works on it", LONG, async || begun.load(Ordering::SeqCst) == 2).await;
         shutdown.cancel();

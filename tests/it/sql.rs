@@ -7,15 +7,12 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bmdb::{
-    Bmdb, Config, Error, Hold, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request,
-    tag,
-};
+use bmdb::{Error, Hold, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request, tag};
 use harness::{Backend, TestDatabase, until};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
 
-use crate::world::{AgentRecovery, AgentStart, INTERVAL, LONG, Survey, kill_session, provide, tamper};
+use crate::world::{AgentRecovery, AgentStart, LONG, Survey, connect_to, kill_session, provide, tamper};
 
 /// A rule: its name, what breaks it, what pardons a match, and a statement that breaks it.
 struct Rule {
@@ -191,12 +188,7 @@ fn each_rule_goes_red() {
 
 /// Every public operation once, by a component at `url`; `raw` is for tampering.
 pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
-    let connect = async || {
-        Bmdb::connect(Config::new(url, "test", "").interval(INTERVAL))
-            .await
-            .unwrap()
-    };
-    let bmdb = connect().await;
+    let bmdb = connect_to(url).await;
     let session = bmdb.start_session().await.unwrap();
     let machines = provide(&session, 16).await;
     let machine = machines[0];
@@ -312,7 +304,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     bmdb.clear_backoff(machine, AgentStart::NAME).await.unwrap();
     assert!(!bmdb.ask_to_stop(WorkId::random(), "a test").await.unwrap());
 
-    let dead = connect().await.start_session().await.unwrap();
+    let dead = connect_to(url).await.start_session().await.unwrap();
     let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
     assert!(bmdb.break_session(dead.id()).await.unwrap().is_some());
     kill_session(raw, &dead).await;

@@ -5,7 +5,7 @@ use harness::on_postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
-use crate::world::{AgentStart, INTERVAL, events, provide, session, tamper, works};
+use crate::world::{AgentStart, connect_to, events, provide, session, tamper, works};
 
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
@@ -129,10 +129,7 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
     harness::bounded(async {
         let db = harness::TestDatabase::migrated(harness::Backend::Postgres).await;
         let proxy = harness::Proxy::to(db.url()).await;
-        let bmdb = bmdb::Bmdb::connect(bmdb::Config::new(proxy.url(), "test", "").interval(INTERVAL))
-            .await
-            .unwrap();
-        let session = bmdb.start_session().await.unwrap();
+        let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];
         session
             .claim::<AgentStart>()

@@ -7,7 +7,9 @@ use bmdb_entity::{work, work_backoff};
 use harness::{on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait};
 
-use crate::world::{AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, provide, session, tamper, works};
+use crate::world::{
+    AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, literal, provide, session, tamper, works,
+};
 
 on_each_backend! {
     async fn a_claimed_machine_is_finished_with_its_facts(db: TestDatabase) {
@@ -143,10 +145,7 @@ on_each_backend! {
         let mut works_of_all = one.claim_many::<AgentStart>(4).await.unwrap();
         let lost = works_of_all.remove(1);
         let machine = lost.machine();
-        let key = match raw.get_database_backend() {
-            sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", machine.0.simple()),
-            _ => format!("'{machine}'"),
-        };
+        let key = literal(&raw, machine.0);
         tamper(&raw, &format!("DELETE FROM work WHERE machine_id = {key}")).await;
         works_of_all.insert(1, lost);
         works_of_all.extend(two.claim_many::<AgentStart>(2).await.unwrap());

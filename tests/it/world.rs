@@ -27,6 +27,12 @@ pub(crate) async fn connect(db: &TestDatabase) -> Bmdb {
     Bmdb::connect(config(db)).await.expect("the test's database is good")
 }
 
+/// A component at `url`, which may be a proxy's.
+pub(crate) async fn connect_to(url: &str) -> Bmdb {
+    let config = Config::new(url, "test", "").interval(INTERVAL);
+    Bmdb::connect(config).await.expect("the test's database is good")
+}
+
 pub(crate) async fn session(db: &TestDatabase) -> Session {
     connect(db)
         .await
@@ -58,12 +64,17 @@ pub(crate) async fn tamper(raw: &DatabaseConnection, sql: &str) {
     raw.execute_unprepared(sql).await.expect(sql);
 }
 
+/// An id as it stands in SQL.
+pub(crate) fn literal(raw: &DatabaseConnection, id: uuid::Uuid) -> String {
+    match raw.get_database_backend() {
+        sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", id.simple()),
+        _ => format!("'{id}'"),
+    }
+}
+
 /// Puts a session's deadline into the past, as if its component had died long ago.
 pub(crate) async fn kill_session(raw: &DatabaseConnection, session: &Session) {
-    let is_it = match raw.get_database_backend() {
-        sea_orm::DatabaseBackend::Sqlite => format!("session_id = x'{}'", session.id().0.simple()),
-        _ => format!("session_id = '{}'", session.id()),
-    };
+    let is_it = format!("session_id = {}", literal(raw, session.id().0));
     tamper(
         raw,
         &format!("UPDATE session_lease SET deadline = '2020-01-01 00:00:00.000' WHERE {is_it}"),
@@ -74,17 +85,16 @@ pub(crate) async fn kill_session(raw: &DatabaseConnection, session: &Session) {
 
 /// Puts a session's deadline ten hours ahead, as if the database's clock had jumped back by that since the last heartbeat.
 pub(crate) async fn set_ahead(raw: &DatabaseConnection, session: &Session) {
-    let sql = match raw.get_database_backend() {
-        sea_orm::DatabaseBackend::Sqlite => format!(
-            "UPDATE session_lease SET deadline = strftime('%Y-%m-%d %H:%M:%f', 'now', '+10 hours') WHERE session_id = x'{}'",
-            session.id().0.simple()
-        ),
-        _ => format!(
-            "UPDATE session_lease SET deadline = now() + INTERVAL '10 hours' WHERE session_id = '{}'",
-            session.id()
-        ),
+    let ahead = match raw.get_database_backend() {
+        sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now', '+10 hours')",
+        _ => "now() + INTERVAL '10 hours'",
     };
-    tamper(raw, &sql).await;
+    let id = literal(raw, session.id().0);
+    tamper(
+        raw,
+        &format!("UPDATE session_lease SET deadline = {ahead} WHERE session_id = {id}"),
+    )
+    .await;
 }
 
 pub(crate) async fn works(raw: &DatabaseConnection) -> u64 {
