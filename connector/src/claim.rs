@@ -93,16 +93,22 @@ impl<P: Process> Claim<P> {
             && process::register::<P>(&core.database).await.is_ok()
     }
 
-    /// The first attempt, in one statement with an end.
+    /// The first attempt, in one statement with an end. What the database refuses for what the end states, or what another end in the same statement
+    /// does, has not ended: then it is to be tried alone.
     pub(crate) async fn attempt_after(
         &self,
         core: &Core,
         leaving: Leaving,
         work: WorkId,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        match self.source(core) {
+        let states = !leaving.facts.is_empty();
+        let attempt = match self.source(core) {
             Source::Plenty => self.attempt_with_others(core, vec![work], Some(leaving)).await,
             source => self.attempt_once(core, source, None, &[work], &[leaving]).await,
+        };
+        match attempt {
+            Err(Failure::NotCommitted(Error::Database { .. })) if states => Ok(Attempt::lost_race()),
+            attempt => attempt,
         }
     }
 
@@ -250,7 +256,7 @@ impl<P: Process> Claim<P> {
         works: Vec<WorkId>,
         leaving: Option<Leaving>,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let way = leaving.as_ref().map(|leaving| leaving.trace.event());
+        let way = leaving.as_ref().map(Leaving::way);
         let crowd = core
             .crowds
             .of::<Asked, Result<Attempt<P>, Failure<(), Error>>>(works.len(), way);

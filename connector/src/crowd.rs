@@ -7,10 +7,10 @@ use std::any::{Any, TypeId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bmdb_entity::work_history::Event;
 use tokio::sync::oneshot;
 
 use crate::dialect::Dialect;
+use crate::leave::Way;
 
 /// So many statements of a kind are under way at once in a session before requests wait. With one alone, whoever comes would wait for as long as a
 /// statement takes, and the server would have nothing to do between two.
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 2;
 const MOST_WORKS: usize = 320;
 const MOST: usize = 32;
 
-type Kind = (TypeId, usize, Option<Event>);
+type Kind = (TypeId, usize, Option<Way>);
 
 /// A session's crowds.
 pub(crate) struct Crowds {
@@ -43,11 +43,7 @@ impl Crowds {
         }
     }
 
-    pub(crate) fn of<R: Send + 'static, A: Send + 'static>(
-        &self,
-        works: usize,
-        way: Option<Event>,
-    ) -> Arc<Crowd<R, A>> {
+    pub(crate) fn of<R: Send + 'static, A: Send + 'static>(&self, works: usize, way: Option<Way>) -> Arc<Crowd<R, A>> {
         let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
         let crowd = crowds
             .entry((TypeId::of::<Crowd<R, A>>(), works, way))

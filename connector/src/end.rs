@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::fact::Facts;
 use crate::lease::Moment;
 use crate::leave::{self, Leaving, Trace};
 use crate::process::Process;
@@ -18,8 +19,8 @@ use crate::work::{Key, Work};
 
 impl<P: Process> Work<P> {
     /// Ends the work with success: one SERIALIZABLE transaction lets go of the machine, deletes the process's backoff, writes history and runs
-    /// `body` (the commit phase: the facts that the work established). If the work was lost, nothing of the body is in the database. Without
-    /// anything to write, [`done`](Self::done) needs no transaction.
+    /// `body` (the commit phase: what the work established). If the work was lost, nothing of the body is in the database. What only states facts
+    /// about the machine, or writes nothing, needs no transaction: [`done`](Self::done), with [`stating`](crate::End::stating).
     ///
     /// The body may run many times. What it returns is what its last run returned.
     ///
@@ -49,7 +50,7 @@ impl<P: Process> Work<P> {
         T: Send,
         E: From<Error> + Send,
     {
-        let (key, leaving) = (self.key(), self.leaving(&Trace::Finished));
+        let (key, leaving) = (self.key(), self.leaving(&Trace::Finished, &Facts::none()));
         let core = self.session().core().clone();
         let scope = core.bodies("finish a work");
         loop {
@@ -126,9 +127,11 @@ pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
         key: *key,
         failures: None,
         trace: Trace::Canceled,
+        facts: Facts::none(),
     };
     // No row: the work has ended some other way, which is all that was wanted.
-    end(core, vec![leaving]).await.rest.map_or(Ok(()), Err)
+    let rest = end(core, vec![leaving]).await.rest.pop();
+    rest.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// What a claim of unknown outcome has taken, as far as it has arrived.
@@ -158,64 +161,95 @@ pub(crate) async fn claimed(
 const DOING: &str = "end a work";
 
 /// What came of ends without a body.
+#[derive(Default)]
 pub(crate) struct Ends {
     /// Ended as asked, now or by an earlier attempt.
     pub(crate) ended: Vec<WorkId>,
-    /// Why the others did not. `None`: they were not there to be ended.
-    pub(crate) rest: Option<Error>,
+    /// Not ended, and why. Those that are in neither were not there to be ended.
+    pub(crate) rest: Vec<(WorkId, Error)>,
+}
+
+impl Ends {
+    fn refuse(mut self, left: &[Leaving], error: &Error) -> Self {
+        self.rest
+            .extend(left.iter().map(|leaving| (leaving.key.work, error.clone())));
+        self
+    }
 }
 
 /// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row.
-pub(crate) async fn end(core: &Core, mut left: Vec<Leaving>) -> Ends {
-    let mut ended = Vec::with_capacity(left.len());
+pub(crate) async fn end(core: &Core, left: Vec<Leaving>) -> Ends {
+    let states = left.iter().any(|leaving| !leaving.facts.is_empty());
+    let mut ends = end_or_refuse(core, left.clone(), true).await;
+    if !states
+        || !ends
+            .rest
+            .iter()
+            .any(|(_, error)| matches!(error, Error::Database { .. }))
+    {
+        return ends;
+    }
+    // Perhaps for what one states, here or in another's end: alone, each is answered for itself.
+    let refused = std::mem::take(&mut ends.rest);
+    for leaving in left {
+        if refused.iter().any(|(work, _)| *work == leaving.key.work) {
+            let Ends { ended, rest } = end_or_refuse(core, vec![leaving], false).await;
+            ends.ended.extend(ended);
+            ends.rest.extend(rest);
+        }
+    }
+    ends
+}
+
+async fn end_or_refuse(core: &Core, mut left: Vec<Leaving>, with_others: bool) -> Ends {
+    let mut ends = Ends::default();
     // With failures before as they were when the machines were claimed.
     let mut as_claimed = true;
-    let rest = loop {
-        let Some(way) = left.first().map(|leaving| leaving.trace.clone()) else {
-            break None;
-        };
-        let attempt = if as_claimed {
-            end_with_others(core, left.clone(), way.event()).await
-        } else {
-            in_transaction(core, &left).await
+    while let Some(way) = left.first().map(|leaving| leaving.trace.clone()) {
+        let attempt = match (as_claimed, with_others) {
+            (true, true) => end_with_others(core, left.clone()).await,
+            (true, false) => end_at_once(core, &left).await,
+            (false, _) => in_transaction(core, &left).await,
         };
         let source = match attempt {
             Ok(gone) => {
                 left.retain(|leaving| !gone.contains(&leaving.key.work));
-                ended.extend(gone);
+                ends.ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
                 if !as_claimed || !way.is_failure() || core.database.dialect == Dialect::Sqlite {
-                    break None;
+                    return ends;
                 }
                 as_claimed = false;
                 continue;
             }
-            Err(Failure::NotCommitted(error)) => break Some(error),
+            Err(Failure::NotCommitted(error)) => return ends.refuse(&left, &error),
             Err(Failure::Unknown { source, .. }) => source,
         };
         let mut held = Vec::new();
         let mut unreachable = false;
-        for leaving in left {
+        for leaving in &left {
             match settle(core, &leaving.key).await {
-                Ok(Settled::Held) => held.push(leaving),
-                Ok(Settled::Ended(event)) if event == way.event() => ended.push(leaving.key.work),
+                Ok(Settled::Held) => held.push(leaving.clone()),
+                Ok(Settled::Ended(event)) if event == way.event() => ends.ended.push(leaving.key.work),
                 Ok(Settled::Ended(_) | Settled::Gone) => {}
                 Err(_unreachable) => unreachable = true,
             }
         }
         if unreachable {
-            break Some(Error::CommitUnknown { doing: DOING, source });
+            left.retain(|leaving| !ends.ended.contains(&leaving.key.work));
+            return ends.refuse(&left, &Error::CommitUnknown { doing: DOING, source });
         }
         left = held;
-    };
-    Ends { ended, rest }
+    }
+    ends
 }
 
 /// Ends works, in a statement with others of the session that end at the same time.
-async fn end_with_others(core: &Core, left: Vec<Leaving>, way: Event) -> Result<Vec<WorkId>, Failure<(), Error>> {
+async fn end_with_others(core: &Core, left: Vec<Leaving>) -> Result<Vec<WorkId>, Failure<(), Error>> {
+    let way = left.first().map(Leaving::way);
     let crowd = core
         .crowds
-        .of::<Vec<Leaving>, Result<Vec<WorkId>, Failure<(), Error>>>(left.len(), Some(way));
+        .of::<Vec<Leaving>, Result<Vec<WorkId>, Failure<(), Error>>>(left.len(), way);
     let together = async |asked: Vec<Vec<Leaving>>| match end_at_once(core, &asked.concat()).await {
         Ok(gone) => {
             let of = |left: &Vec<Leaving>| {

@@ -1,6 +1,6 @@
 //! Ends without a commit phase: of one work, of one and a claim of the next at once, of many at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -11,15 +11,17 @@ use crate::claim::{Answer, Attempt, Claim, MOST};
 use crate::doubt::Doubts;
 use crate::end::{Ends, end};
 use crate::error::Error;
+use crate::fact::Facts;
 use crate::leave::{Leaving, Trace};
 use crate::process::{Process, check_text};
-use crate::session::Core;
+use crate::session::{Core, Session};
 use crate::tx::{Failure, answer_of, check_not_nested};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
 
 impl<P: Process> Work<P> {
-    /// Ends the work with success and nothing to write: [`finish`](Self::finish) with an empty commit phase, in one round trip.
+    /// Ends the work with success in one round trip: [`finish`](Self::finish) with nothing to write, or with facts to [state](End::stating) about
+    /// the machine.
     pub fn done(self) -> End<P> {
         End::new(self, Ok(Trace::Finished))
     }
@@ -56,33 +58,25 @@ impl<P: Process> Work<P> {
     /// # }
     /// ```
     pub fn done_many(works: Vec<Self>) -> EndMany<P> {
-        EndMany {
-            works,
-            trace: Ok(Trace::Finished),
-        }
+        EndMany::new(works, Ok(Trace::Finished))
     }
 
     /// [`fail`](Self::fail) for many works in one round trip.
     pub fn fail_many(works: Vec<Self>, cause: impl fmt::Display) -> EndMany<P> {
-        EndMany {
-            works,
-            trace: failed::<P>(cause),
-        }
+        EndMany::new(works, failed::<P>(cause))
     }
 
     /// [`cancel`](Self::cancel) for many works in one round trip.
     pub fn cancel_many(works: Vec<Self>) -> EndMany<P> {
-        EndMany {
-            works,
-            trace: Ok(Trace::Canceled),
-        }
+        EndMany::new(works, Ok(Trace::Canceled))
     }
 
-    pub(crate) fn leaving(&self, trace: &Trace) -> Leaving {
+    pub(crate) fn leaving(&self, trace: &Trace, facts: &Facts) -> Leaving {
         Leaving {
             key: self.key(),
             failures: self.claimed.held.failures,
             trace: trace.clone(),
+            facts: facts.clone(),
         }
     }
 }
@@ -108,11 +102,42 @@ fn failed<P: Process>(cause: impl fmt::Display) -> Result<Trace, Error> {
 pub struct End<P: Process> {
     work: Work<P>,
     trace: Result<Trace, Error>,
+    facts: Facts,
 }
 
 impl<P: Process> End<P> {
     fn new(work: Work<P>, trace: Result<Trace, Error>) -> Self {
-        Self { work, trace }
+        let facts = Facts::none();
+        Self { work, trace, facts }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        self.work.session()
+    }
+
+    /// States facts about the machine as well, in the same statement: if the work was lost, none of them is in the database. What a row does not set
+    /// stays as it is, and the column [`Tag::STATED_AT`](crate::tag::Tag::STATED_AT) is filled by the database's clock.
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
+    /// # struct AgentStart;
+    /// # impl Process for AgentStart {
+    /// #     const NAME: &'static str = "agent-start";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(work: Work<AgentStart>, key: Vec<u8>) -> Result<(), Error> {
+    /// work.done().stating(agent_started::row(key)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Awaiting it answers [`Error::Invalid`] for a row that names another machine, for a second row of a tag, and for a text with NUL; and
+    /// [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
+    pub fn stating(mut self, facts: impl Into<Facts>) -> Self {
+        self.facts = self.facts.and(facts);
+        self
     }
 
     /// Ends the work and makes the next claim, both in one round trip where they can be: on PostgreSQL and SQLite, for a claim of the same session
@@ -144,15 +169,16 @@ impl<P: Process> End<P> {
     /// # Cancel safety
     /// Once polled, both go on when the future is dropped; what is claimed is let go of.
     pub async fn then<Q: Process>(self, claim: Claim<Q>) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
-        let Self { work, trace } = self;
-        let trace = match trace.and_then(|trace| check_not_nested().map(|()| trace)) {
+        let Self { work, trace, facts } = self;
+        let checked = facts.check(work.machine()).and_then(|()| check_not_nested());
+        let trace = match checked.and(trace) {
             Ok(trace) => trace,
             Err(error) => return Err(Unfinished::NotCommitted { work, error }),
         };
         let (core, key) = (Arc::clone(work.session().core()), work.key());
         let both = core.tasks.spawn({
             let core = Arc::clone(&core);
-            async move { end_and_claim(&core, work, &trace, claim).await }
+            async move { end_and_claim(&core, work, &trace, facts, claim).await }
         });
         answer_of(both).await.unwrap_or_else(|| Err(unanswered(&key)))
     }
@@ -163,9 +189,9 @@ impl<P: Process> IntoFuture for End<P> {
     type IntoFuture = Answer<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { work, trace } = self;
+        let Self { work, trace, facts } = self;
         let many = EndMany {
-            works: vec![work],
+            works: vec![(work, facts)],
             trace,
         };
         Box::pin(async move { many.await.pop().expect("BUG: there is an answer for each work") })
@@ -176,25 +202,26 @@ async fn end_and_claim<P: Process, Q: Process>(
     core: &Arc<Core>,
     mut work: Work<P>,
     trace: &Trace,
+    facts: Facts,
     claim: Claim<Q>,
 ) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
     let mut doubts = Doubts::none(core);
     let follows = claim.can_follow(core).await;
     if follows {
         let next = WorkId::random();
-        match claim.attempt_after(core, work.leaving(trace), next).await {
+        match claim.attempt_after(core, work.leaving(trace, &facts), next).await {
             Ok(attempt) if attempt.ended.contains(&work.id()) => {
                 work.claimed.disarm();
                 return Ok(claim_after(core, claim, Some(attempt), doubts).await);
             }
-            // It is not ours, which is found out below; or a backoff was cleared meanwhile.
+            // It is not ours, or what it states is refused, which is found out below; or a backoff was cleared meanwhile.
             Ok(_not_ended) => {}
             Err(Failure::NotCommitted(error)) => return Err(work.not_committed(error)),
             // Both have happened, or both may still.
             Err(Failure::Unknown { source, .. }) => doubts.add([next], source),
         }
     }
-    let alone = end_now(core, vec![work], trace).await.pop();
+    let alone = end_now(core, vec![(work, facts)], trace).await.pop();
     alone.expect("BUG: there is an answer for each work")?;
     if follows {
         Ok(claim_after(core, claim, None, doubts).await)
@@ -222,7 +249,7 @@ async fn claim_after<Q: Process>(
 /// Dropping the future before its first poll drops the guards; after it, the ends go on.
 #[must_use = "works end when this is awaited; dropped, they are canceled"]
 pub struct EndMany<P: Process> {
-    works: Vec<Work<P>>,
+    works: Vec<(Work<P>, Facts)>,
     trace: Result<Trace, Error>,
 }
 
@@ -236,30 +263,49 @@ impl<P: Process> IntoFuture for EndMany<P> {
 }
 
 impl<P: Process> EndMany<P> {
+    fn new(works: Vec<Work<P>>, trace: Result<Trace, Error>) -> Self {
+        let works = works.into_iter().map(|work| (work, Facts::none())).collect();
+        Self { works, trace }
+    }
+
+    /// States facts about the machine of each work as well, as [`End::stating`]. Works in a row
+    /// whose facts have the same columns share round trips.
+    pub fn stating<F: Into<Facts>>(mut self, facts: impl Fn(&Work<P>) -> F) -> Self {
+        for (work, stated) in &mut self.works {
+            *stated = std::mem::take(stated).and(facts(work));
+        }
+        self
+    }
+
     async fn run(self) -> Vec<Result<(), Unfinished<P>>> {
-        let Self { mut works, trace } = self;
-        let trace = match trace.and_then(|trace| check_not_nested().map(|()| trace)) {
-            Ok(trace) => Arc::new(trace),
-            Err(error) => {
-                let not_committed = |work| {
-                    Err(Unfinished::NotCommitted {
-                        work,
-                        error: error.clone(),
-                    })
-                };
-                return works.into_iter().map(not_committed).collect();
-            }
-        };
+        let Self { works, trace } = self;
+        let trace = trace.map(Arc::new);
         let mut answers = Vec::with_capacity(works.len());
-        while let Some(first) = works.first() {
-            // Usually all of them: those of one session, as many as fit into a statement.
-            let core = Arc::clone(first.session().core());
-            let is_of_core = |work: &&Work<P>| work.session().id() == core.id;
-            let rest = works.split_off(works.iter().take(MOST as usize).take_while(is_of_core).count());
-            let these = std::mem::replace(&mut works, rest);
-            let keys: Vec<Key> = these.iter().map(Work::key).collect();
+        let mut works = works.into_iter().peekable();
+        while let Some((work, facts)) = works.next() {
+            let checked = facts.check(work.machine()).and_then(|()| check_not_nested());
+            let trace = match checked.and(trace.clone()) {
+                Ok(trace) => trace,
+                Err(error) => {
+                    answers.push(Err(Unfinished::NotCommitted { work, error }));
+                    continue;
+                }
+            };
+            // Usually all of them: those of one session that state the like, as many as fit into a statement.
+            let (core, shape) = (Arc::clone(work.session().core()), facts.shape());
+            let fits = |(work, facts): &(Work<P>, Facts)| {
+                work.session().id() == core.id && facts.shape() == shape && facts.check(work.machine()).is_ok()
+            };
+            let most = (MOST as usize).min(MOST_VALUES / (VALUES_OF_AN_END + facts.values()));
+            let mut these = vec![(work, facts)];
+            while these.len() < most
+                && let Some(next) = works.next_if(fits)
+            {
+                these.push(next);
+            }
+            let keys: Vec<Key> = these.iter().map(|(work, _)| work.key()).collect();
             let ending = core.tasks.spawn({
-                let (core, trace) = (Arc::clone(&core), Arc::clone(&trace));
+                let core = Arc::clone(&core);
                 async move { end_now(&core, these, &trace).await }
             });
             match answer_of(ending).await {
@@ -271,14 +317,24 @@ impl<P: Process> EndMany<P> {
     }
 }
 
+/// A statement takes 32,766 bound values on SQLite, 65,535 on PostgreSQL.
+const MOST_VALUES: usize = 30_000;
+/// At most, on any of them.
+const VALUES_OF_AN_END: usize = 10;
+
 /// What it is called in must be a task of the session's, which is not dropped with its caller.
-async fn end_now<P: Process>(core: &Core, works: Vec<Work<P>>, trace: &Trace) -> Vec<Result<(), Unfinished<P>>> {
-    let leaving = works.iter().map(|work| work.leaving(trace)).collect();
+async fn end_now<P: Process>(
+    core: &Core,
+    works: Vec<(Work<P>, Facts)>,
+    trace: &Trace,
+) -> Vec<Result<(), Unfinished<P>>> {
+    let leaving = works.iter().map(|(work, facts)| work.leaving(trace, facts)).collect();
     let Ends { ended, rest } = end(core, leaving).await;
     let ended: HashSet<WorkId> = ended.into_iter().collect();
+    let mut rest: HashMap<WorkId, Error> = rest.into_iter().collect();
     let mut answers = Vec::with_capacity(works.len());
-    for mut work in works {
-        answers.push(match rest.clone() {
+    for (mut work, _stated) in works {
+        answers.push(match rest.remove(&work.id()) {
             _ if ended.contains(&work.id()) => {
                 work.claimed.disarm();
                 Ok(())

@@ -13,6 +13,7 @@ use crate::backoff::Backoff;
 use crate::candidate;
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::fact::{Fact, Facts, Shape};
 use crate::history;
 use crate::seen::Failures;
 use crate::session::Core;
@@ -59,15 +60,34 @@ pub(crate) struct Leaving {
     /// As they were when the machine was claimed.
     pub(crate) failures: Option<Failures>,
     pub(crate) trace: Trace,
+    /// What it states about its machine.
+    pub(crate) facts: Facts,
 }
 
+/// Ends of one kind can share a statement: the event, and the shape of what they state.
+pub(crate) type Way = (Event, Shape);
+
 impl Leaving {
+    pub(crate) fn way(&self) -> Way {
+        (self.trace.event(), self.facts.shape())
+    }
+
     fn next(&self) -> Option<Next> {
         match &self.trace {
             Trace::Failed { backoff, .. } => Some(Next::after(self.failures, backoff)),
             Trace::Finished | Trace::Canceled => None,
         }
     }
+}
+
+/// The facts of ends of one kind, those of one tag together.
+fn by_tag(leaving: &[Leaving]) -> impl Iterator<Item = impl Iterator<Item = (Key, &Fact)>> {
+    let tags = leaving.first().map_or(0, |leaving| leaving.facts.iter().count());
+    (0..tags).map(|tag| {
+        leaving
+            .iter()
+            .filter_map(move |leaving| Some((leaving.key, leaving.facts.iter().nth(tag)?)))
+    })
 }
 
 /// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
@@ -236,6 +256,12 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
             author.runtime_info.into(),
         ],
     );
+    for (tag, facts) in by_tag(leaving).enumerate() {
+        let stated = Fact::state_ended(text.dialect(), facts.map(|(key, fact)| (key.work, fact)));
+        text.put(&format!(", stated_{tag} AS ("), [])
+            .query(&stated)
+            .put(")", []);
+    }
 }
 
 /// SQLite's way: one statement for each table.
@@ -279,6 +305,10 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
                 candidate::leave_hints(tx, process, &machines).await?;
             }
         }
+    }
+    for facts in by_tag(&ours) {
+        let stated = Fact::state(tx.dialect(), facts.map(|(key, fact)| (key.machine, fact)));
+        tx.execute(&stated).await?;
     }
     let ends = ours.iter().map(|leaving| (leaving.key, leaving.trace.cause()));
     history::record(tx, &core.author(), ends, way.event()).await?;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bmdb::Bmdb;
 use crate::ending::{End, fit_cause};
 use crate::error::Error;
+use crate::fact::Facts;
 use crate::process::Process;
 use crate::session::Session;
 use crate::tally::{Counts, Tally, add};
@@ -24,7 +25,7 @@ use crate::work::Work;
 /// What a component author writes: how one machine is worked on.
 ///
 /// ```
-/// use bmdb::{Error, MachineId, Tx, Work, Worker, agent_started};
+/// use bmdb::{Facts, Work, Worker, agent_started};
 /// # use bmdb::{Eligible, Process, provided};
 /// # struct AgentStart;
 /// # impl Process for AgentStart {
@@ -43,8 +44,8 @@ use crate::work::Work;
 ///         Ok(format!("key of the agent at {address}, fence {}", work.fence()).into_bytes())
 ///     }
 ///
-///     async fn commit(&self, tx: &Tx, machine: MachineId, key: &Vec<u8>) -> Result<(), Error> {
-///         agent_started::set(tx, machine, key.clone()).await
+///     fn facts(&self, key: &Vec<u8>) -> Option<Facts> {
+///         Some(agent_started::row(key.clone()).into())
 ///     }
 /// }
 /// ```
@@ -62,7 +63,14 @@ pub trait Worker: Send + Sync + 'static {
     /// is a failure too.
     fn run(&self, work: &Work<Self::Process>) -> impl Future<Output = Result<Self::Outcome, String>> + Send;
 
-    /// The commit phase: writes what the work has established, in the transaction that finishes the work. It may run many times.
+    /// What the work has established, when facts about its machine are all of it, or nothing is. The work's end is then one statement, and so is the
+    /// next claim with it. `None`: it is for [`commit`](Self::commit). That is the default.
+    fn facts(&self, outcome: &Self::Outcome) -> Option<Facts> {
+        let _not_all = outcome;
+        None
+    }
+
+    /// The commit phase: writes what the work has established, in the transaction that finishes the work. It may run many times. Default: nothing.
     ///
     /// # Errors
     /// Nothing is written, and the work fails with the error as its cause.
@@ -71,13 +79,9 @@ pub trait Worker: Send + Sync + 'static {
         tx: &Tx,
         machine: bmdb_entity::MachineId,
         outcome: &Self::Outcome,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// Whether this outcome has anything to commit. `false` spares the commit phase's transaction: the work's end is one statement, and so is the
-    /// next claim with it.
-    fn commits(&self, outcome: &Self::Outcome) -> bool {
-        let _every = outcome;
-        true
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _nothing = (tx, machine, outcome);
+        std::future::ready(Ok(()))
     }
 }
 
@@ -165,76 +169,61 @@ impl<W: Worker> AnyWorker for Typed<W> {
 /// The work phase and the end that follows from it, with the next claim where that costs nothing more.
 async fn handle<W: Worker>(worker: &W, work: Work<W::Process>, tally: &Tally, more: &More) -> Option<Work<W::Process>> {
     let stop = work.stop();
-    let cause = match AssertUnwindSafe(worker.run(&work)).catch_unwind().await {
-        Ok(Ok(outcome)) if !worker.commits(&outcome) => {
-            return end(work, Work::done, &tally.finished, tally, more).await;
-        }
+    let ended = match AssertUnwindSafe(worker.run(&work)).catch_unwind().await {
         Ok(Ok(outcome)) => {
-            let machine = work.machine();
-            let commit = async |tx: &Tx| worker.commit(tx, machine, &outcome).await;
-            match work.finish(commit).await {
-                Ok(()) => {
-                    add(&tally.finished);
-                    return None;
+            let committed = match worker.facts(&outcome) {
+                Some(facts) => end(work.done().stating(facts), &tally.finished, more).await,
+                None => {
+                    let machine = work.machine();
+                    let committed = work.finish(async |tx| worker.commit(tx, machine, &outcome).await);
+                    committed.await.map(|()| {
+                        add(&tally.finished);
+                        None
+                    })
                 }
+            };
+            match committed {
                 Err(Unfinished::NotCommitted { work, error }) => {
-                    let cause = error_text(&error);
-                    return end(work, |work| work.fail(fit_cause(&cause)), &tally.failed, tally, more).await;
+                    end(work.fail(fit_cause(&error_text(&error))), &tally.failed, more).await
                 }
-                Err(gone) => {
-                    lost(gone, tally);
-                    return None;
-                }
+                committed => committed,
             }
         }
         // Being interrupted is not a failure of the machine.
-        Ok(Err(_cause)) if stop.is_cancelled() => return end(work, Work::cancel, &tally.canceled, tally, more).await,
-        Ok(Err(cause)) => cause,
+        Ok(Err(_cause)) if stop.is_cancelled() => end(work.cancel(), &tally.canceled, more).await,
+        Ok(Err(cause)) => end(work.fail(fit_cause(&cause)), &tally.failed, more).await,
         Err(panic) => {
             add(&tally.panicked);
-            format!("the worker panicked: {}", panic_text(panic.as_ref()))
+            let cause = format!("the worker panicked: {}", panic_text(panic.as_ref()));
+            end(work.fail(fit_cause(&cause)), &tally.failed, more).await
         }
     };
-    end(work, |work| work.fail(fit_cause(&cause)), &tally.failed, tally, more).await
+    ended.unwrap_or_else(|gone| {
+        add(&tally.lost);
+        let error = gone.into_error();
+        tracing::warn!(
+            process = W::Process::NAME,
+            error = &error as &dyn std::error::Error,
+            "a work was lost"
+        );
+        None
+    })
 }
 
-async fn end<P: Process>(
-    work: Work<P>,
-    end: impl FnOnce(Work<P>) -> End<P>,
-    count: &AtomicU64,
-    tally: &Tally,
-    more: &More,
-) -> Option<Work<P>> {
-    let next = work.session().claim::<P>();
-    let ended = if more.is_wanted() {
-        end(work).then(next).await
+/// Ends a work, and claims the next if it may.
+async fn end<P: Process>(end: End<P>, count: &AtomicU64, more: &More) -> Result<Option<Work<P>>, Unfinished<P>> {
+    let next = if more.is_wanted() {
+        let next = end.session().claim::<P>();
+        end.then(next).await?
     } else {
-        end(work).await.map(|()| Ok(None))
+        end.await.map(|()| Ok(None))?
     };
-    match ended {
-        Ok(claimed) => {
-            add(count);
-            // The lane claims next, and meets the error again.
-            claimed.unwrap_or_else(|error| {
-                tracing::debug!(process = P::NAME, %error, "the claim after an end failed");
-                None
-            })
-        }
-        Err(gone) => {
-            lost(gone, tally);
-            None
-        }
-    }
-}
-
-fn lost<P: Process>(unfinished: Unfinished<P>, tally: &Tally) {
-    add(&tally.lost);
-    let error = unfinished.into_error();
-    tracing::warn!(
-        process = P::NAME,
-        error = &error as &dyn std::error::Error,
-        "a work was lost"
-    );
+    add(count);
+    // The lane claims next, and meets the error again.
+    Ok(next.unwrap_or_else(|error| {
+        tracing::debug!(process = P::NAME, %error, "the claim after an end failed");
+        None
+    }))
 }
 
 /// An error with everything that led to it, for people.

@@ -39,9 +39,10 @@ pub(crate) async fn attempt<P: Process>(
         Source::Plenty | Source::Hints | Source::Machine(_) => &singles.by_keys,
         Source::Fleet(_) | Source::Alone => &singles.searches,
     };
+    let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
     let rows = match scope.once(singles, &statement).await {
-        // The only key that a claim can miss is its session's: the machine is locked.
-        Err(Failure::NotCommitted(error)) if crate::once::is_dangling(&error) => {
+        // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
+        Err(Failure::NotCommitted(error)) if crate::once::is_dangling(&error) && states_nothing => {
             core.lose("its row is gone");
             return Err(Failure::NotCommitted(core.expired()));
         }

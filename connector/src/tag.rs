@@ -3,11 +3,12 @@
 pub use bmdb_entity::Tag;
 
 use bmdb_entity::MachineId;
-use sea_orm::sea_query::{Expr, OnConflict, Query, Value};
-use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, IdenStatic, Iterable};
+use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::Value;
 
 use crate::error::Error;
-use crate::process::is_constraint;
+use crate::fact::Fact;
+use crate::once::is_dangling;
 use crate::tx::Tx;
 
 /// States a fact about a machine: writes the tag's row, or the columns that are set in `row` if the machine has the tag already. The column
@@ -27,57 +28,29 @@ use crate::tx::Tx;
 /// # }
 /// ```
 ///
+/// What a work has established needs no transaction of its own: [`End::stating`](crate::End::stating).
+///
 /// # Errors
-/// [`Error::Invalid`] for a text with NUL, which only some databases hold; [`Error::UnknownMachine`]; [`Error::Database`] when a rule of the tag's table refuses the row.
+/// [`Error::Invalid`] for a row that names no machine, and for a text with NUL, which only some databases hold; [`Error::UnknownMachine`];
+/// [`Error::Database`] when a rule of the tag's table refuses the row.
 pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     const DOING: &str = "set a tag";
-    let (mut columns, mut values) = (Vec::new(), Vec::new());
-    for column in T::Column::iter() {
-        let value = match row.get(column) {
-            _ if Some(column.as_str()) == T::STATED_AT.as_ref().map(IdenStatic::as_str) => tx.dialect().now_expr(),
-            ActiveValue::Set(value) | ActiveValue::Unchanged(value) => {
-                check_value(&value)?;
-                column.save_as(Expr::val(value))
-            }
-            ActiveValue::NotSet => continue,
-        };
-        columns.push(column);
-        values.push(value);
-    }
-    let others = columns
-        .iter()
-        .filter(|column| column.as_str() != T::MACHINE_ID.as_str())
-        .copied();
-    let mut conflict = OnConflict::column(T::MACHINE_ID);
-    conflict.update_columns(others.clone());
-    if others.count() == 0 {
-        conflict.do_nothing();
-    }
-    let mut insert = Query::insert();
-    insert
-        .into_table(T::default())
-        .columns(columns)
-        .values_panic(values)
-        .on_conflict(conflict);
+    let fact = Fact::of(&row);
+    fact.check()?;
+    let Some(machine) = fact.about else {
+        return Err(Error::invalid("a tag's row", T::name(), "a row that names its machine"));
+    };
+    let insert = Fact::state(tx.dialect(), [(machine, &fact)]);
     match tx.execute(&insert).await.map_err(Error::database(DOING)) {
         Ok(_) => Ok(()),
-        Err(error) => {
-            // PostgreSQL refuses further statements in this transaction, so the machine cannot be looked for here; the key's name tells.
-            let machine = match row.get(T::MACHINE_ID) {
-                ActiveValue::Set(value) | ActiveValue::Unchanged(value) => value,
-                ActiveValue::NotSet => return Err(error),
-            };
-            let unknown = is_constraint(&error) && names_machine_key(&error);
-            match <MachineId as sea_orm::sea_query::ValueType>::try_from(machine) {
-                Ok(machine) if unknown => Err(Error::UnknownMachine { machine }),
-                _ => Err(error),
-            }
-        }
+        // PostgreSQL refuses further statements in this transaction, so the machine cannot be looked for here; the key's name tells.
+        Err(error) if is_dangling(&error) => Err(Error::UnknownMachine { machine }),
+        Err(error) => Err(error),
     }
 }
 
 /// PostgreSQL holds no NUL in texts and JSON; SQLite would.
-fn check_value(value: &Value) -> Result<(), Error> {
+pub(crate) fn check_value(value: &Value) -> Result<(), Error> {
     let text = match value {
         Value::String(Some(text)) if text.contains('\0') => text.as_str(),
         Value::Json(Some(json)) if has_nul(json) => "JSON",
@@ -95,17 +68,6 @@ pub(crate) fn has_nul(json: &serde_json::Value) -> bool {
         Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
         _ => false,
     }
-}
-
-/// Whether a foreign key was what refused a row. A tag's only one is its machine's.
-fn names_machine_key(error: &Error) -> bool {
-    let Error::Database { source, .. } = error else {
-        return false;
-    };
-    matches!(
-        source.sql_err(),
-        Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))
-    )
 }
 
 /// Reads a machine's tag.
@@ -157,8 +119,14 @@ tag_module! {
         /// # Errors
         /// As [`tag::set`](crate::tag::set).
         pub async fn set(tx: &crate::Tx, machine: MachineId, public_key: impl Into<Vec<u8>>) -> Result<(), crate::Error> {
-            let row = ActiveModel { machine_id: Set(machine), at: NotSet, public_key: Set(public_key.into()) };
+            let row = ActiveModel { machine_id: Set(machine), ..row(public_key) };
             crate::tag::set::<Entity>(tx, row).await
+        }
+
+        /// The fact that an agent was started now, with this public key, about whichever machine it is stated.
+        #[must_use]
+        pub fn row(public_key: impl Into<Vec<u8>>) -> ActiveModel {
+            ActiveModel { machine_id: NotSet, at: NotSet, public_key: Set(public_key.into()) }
         }
     }
 }
@@ -174,7 +142,13 @@ tag_module! {
         /// # Errors
         /// As [`tag::set`](crate::tag::set).
         pub async fn set(tx: &crate::Tx, machine: MachineId) -> Result<(), crate::Error> {
-            crate::tag::set::<Entity>(tx, ActiveModel { machine_id: Set(machine), at: NotSet }).await
+            crate::tag::set::<Entity>(tx, ActiveModel { machine_id: Set(machine), ..row() }).await
+        }
+
+        /// The fact that the agent was heard now, about whichever machine it is stated.
+        #[must_use]
+        pub fn row() -> ActiveModel {
+            ActiveModel { machine_id: NotSet, at: NotSet }
         }
     }
 }

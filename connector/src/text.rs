@@ -4,7 +4,9 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sea_orm::sea_query::{PostgresQueryBuilder, SelectStatement, SqlWriter, SqlWriterValues, Value};
+use sea_orm::sea_query::{
+    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriter, SqlWriterValues, Value,
+};
 use sea_orm::{DatabaseBackend, Statement};
 
 use crate::dialect::Dialect;
@@ -98,7 +100,7 @@ impl Text {
         self
     }
 
-    pub(crate) fn query(&mut self, query: &SelectStatement) -> &mut Self {
+    pub(crate) fn query(&mut self, query: &impl QueryStatementWriter) -> &mut Self {
         query.build_collect_into(PostgresQueryBuilder, &mut self.writer);
         self
     }

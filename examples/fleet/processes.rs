@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bmdb::{
-    Backoff, Eligible, Error, MachineId, Process, Tx, Work, Worker, agent_heartbeat, agent_started,
+    Backoff, Eligible, Error, Facts, MachineId, Process, Tx, Work, Worker, agent_heartbeat, agent_started,
     os_installation_report, os_installation_request, provided, tag,
 };
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::ColumnTrait;
 
 use crate::provider::{self, Command};
@@ -93,14 +93,13 @@ impl Worker for Starter {
         order(self.0, work, command).await
     }
 
-    async fn commit(&self, tx: &Tx, machine: MachineId, key: &String) -> Result<(), Error> {
-        agent_started::set(tx, machine, key.as_bytes()).await?;
+    fn facts(&self, key: &String) -> Option<Facts> {
         let request = os_installation_request::ActiveModel {
-            machine_id: Set(machine),
+            machine_id: NotSet,
             generation: Set(GENERATION),
             raw: Set(b"example-os 1.0".to_vec()),
         };
-        tag::set::<os_installation_request::Entity>(tx, request).await
+        Some(Facts::from(agent_started::row(key.as_bytes())).and(request))
     }
 }
 

@@ -183,7 +183,7 @@ on_each_backend! {
         }, nothing).await;
         scene.at_every_poll("fail", held, |work| async move { work.fail("a test's failure").await.unwrap() }, forgive).await;
         scene.at_every_poll("cancel", held, |work| async move { work.cancel().await.unwrap() }, nothing).await;
-        scene.at_every_poll("done", held, |work| async move { work.done().await.unwrap() }, nothing).await;
+        scene.at_every_poll("done", held, |work| async move { work.done().stating(agent_heartbeat::row()).await.unwrap() }, nothing).await;
         let then = async |work: Work<Survey>| work.done().then(scene.session.claim::<Survey>()).await.unwrap().unwrap();
         scene.at_every_poll("done, then a claim", held, |work| async move { drop(then(work).await) }, nothing).await;
         let many = async |work| Work::fail_many(vec![work], "a test's failure").await.pop().unwrap().unwrap();

@@ -11,6 +11,7 @@ mod crash;
 mod crowds;
 mod dropped;
 mod eligible;
+mod facts;
 mod faults;
 mod file_faults;
 mod hostile;

@@ -91,6 +91,17 @@ async fn no_call_waits_for_the_server_more_often_than_it_must() {
                     .await,
             ),
             (
+                "done with a fact",
+                1,
+                wire.least(
+                    async || wire.work().await,
+                    async |work| {
+                        work.done().stating(agent_started::row(*b"key")).await.unwrap();
+                    },
+                )
+                .await,
+            ),
+            (
                 "fail",
                 1,
                 wire.least(
@@ -106,9 +117,16 @@ async fn no_call_waits_for_the_server_more_often_than_it_must() {
                     .await,
             ),
         ];
-        let then = async |work: Work<Survey>| work.done().then(session.claim::<Survey>()).await.unwrap().unwrap();
+        let then = async |work: Work<Survey>| {
+            work.done()
+                .stating(agent_started::row(*b"key"))
+                .then(session.claim::<Survey>())
+                .await
+                .unwrap()
+                .unwrap()
+        };
         seen.push((
-            "an end and the next claim",
+            "an end with a fact and the next claim",
             1,
             wire.least(async || wire.work().await, then).await,
         ));

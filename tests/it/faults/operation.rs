@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bmdb::{Bmdb, Error, Hold, Process};
+use bmdb::{Bmdb, Error, Hold, Process, agent_heartbeat};
 use harness::Survey;
 use tokio::time::sleep;
 
@@ -129,7 +129,7 @@ impl Operation {
                 said
             }
             Finish => Said::of_end(scene.take().finish(async |tx| scene.count(tx).await).await),
-            Done => Said::of_end(scene.take().done().await),
+            Done => Said::of_end(scene.take().done().stating(agent_heartbeat::row()).await),
             Fail => Said::of_end(scene.take().fail("a test").await),
             FailMany => {
                 let works = vec![scene.take(), scene.take()];
@@ -142,7 +142,13 @@ impl Operation {
             }
             FailThenClaim => {
                 let next = session.claim::<Survey>();
-                match scene.take().fail("a test").then(next).await {
+                match scene
+                    .take()
+                    .fail("a test")
+                    .stating(agent_heartbeat::row())
+                    .then(next)
+                    .await
+                {
                     // The other machine; or the same, when the faults took longer than its backoff.
                     Ok(Ok(Some(work))) => scene.keep(work),
                     Ok(Ok(None)) => panic!("the other machine was there to be had"),
@@ -203,6 +209,7 @@ impl Operation {
             let count = format!("SELECT count(*) FROM work_history WHERE machine_id = $1 AND event = '{event}'");
             scene.number(&count).await
         };
+        const HEARD: &str = "SELECT count(*) FROM machine_agent_heartbeat WHERE machine_id = $1";
         const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
         match self {
             Connect | Heartbeat | Count | Explain | History | Holds | Backoffs => 1,
@@ -224,11 +231,24 @@ impl Operation {
                 // The body and the end are one.
                 if counted == finished { finished } else { i64::MAX }
             }
-            Done => events("finished").await,
+            Done => {
+                let (stated, finished) = (scene.number(HEARD).await, events("finished").await);
+                // What an end states and the end are one.
+                if stated == finished { finished } else { i64::MAX }
+            }
             Fail | FailThenClaim => {
                 let attempts = "SELECT coalesce(max(attempts), 0) FROM work_backoff WHERE machine_id = $1";
                 let (backed_off, failed) = (scene.number(attempts).await, events("failed").await);
-                if backed_off == failed { failed } else { i64::MAX }
+                let stated = if self == Fail {
+                    failed
+                } else {
+                    scene.number(HEARD).await
+                };
+                if backed_off == failed && stated == failed {
+                    failed
+                } else {
+                    i64::MAX
+                }
             }
             FailMany => {
                 let other = format!(

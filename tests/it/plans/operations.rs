@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_started, provided};
+use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_heartbeat, agent_started, provided};
 use harness::until;
 use sea_orm::ColumnTrait;
 
@@ -74,8 +74,15 @@ async fn claims(scene: &mut Scene) {
     }
     let mut work = session.claim::<AgentStart>().await.unwrap().expect("there are hints");
     for _ in 0..TIMES {
-        let end = work.fail("no answer").then(session.claim::<AgentStart>());
-        let next = scene.watch("end and claim", BY_HINTS, end).await.unwrap().unwrap();
+        let end = work
+            .fail("no answer")
+            .stating(agent_heartbeat::row())
+            .then(session.claim::<AgentStart>());
+        let next = scene
+            .watch("end with a fact, and claim", BY_HINTS, end)
+            .await
+            .unwrap()
+            .unwrap();
         work = next.expect("there are hints");
     }
     work.cancel().await.unwrap();
