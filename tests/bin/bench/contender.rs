@@ -22,9 +22,11 @@ pub(crate) enum Kind {
     Steps,
     /// The connector's public API: a claim, and a finish whose body states a fact.
     Ours,
-    /// A claim, and a failure: an end without a body.
+    /// A claim, and an end that states the fact itself.
+    OursDone,
+    /// A claim, and a failure, which leaves a backoff.
     OursFail,
-    /// An end with the next claim.
+    /// An end that states a fact, with the next claim.
     OursFused,
     /// Ten claimed at once, and ended at once.
     OursTen,
@@ -54,6 +56,7 @@ impl Kind {
             Self::Limit => "limit",
             Self::Steps => "statement per step",
             Self::Ours => "bmdb, finish",
+            Self::OursDone => "bmdb, done",
             Self::OursFail => "bmdb, fail",
             Self::OursFused => "bmdb, fused",
             Self::OursTen => "bmdb, 10 at once",
@@ -68,7 +71,10 @@ impl Kind {
     }
 
     pub(crate) fn goes_by_hints(self) -> bool {
-        matches!(self, Self::Ours | Self::OursFail | Self::OursFused | Self::OursTen)
+        matches!(
+            self,
+            Self::Ours | Self::OursDone | Self::OursFail | Self::OursFused | Self::OursTen
+        )
     }
 
     /// Somebody else's way of doing something like it.
@@ -121,7 +127,8 @@ impl Contender {
             Kind::Steps => Self::Steps(Steps::connect(url, workers).await?),
             Kind::Ours => Self::Ours(Ours::connect(url, workers, Style::Finish).await?),
             Kind::OursFail => Self::Ours(Ours::connect(url, workers, Style::Fail).await?),
-            Kind::OursFused => Self::Ours(Ours::connect(url, workers, Style::FailThenClaim).await?),
+            Kind::OursDone => Self::Ours(Ours::connect(url, workers, Style::Done).await?),
+            Kind::OursFused => Self::Ours(Ours::connect(url, workers, Style::DoneThenClaim).await?),
             Kind::OursTen => Self::Ours(Ours::connect(url, workers, Style::Ten).await?),
             Kind::Keys => Self::Keys(Keys::connect(url).await?),
             _ => return Err(format!("{} is a program of its own", kind.name()).into()),

@@ -10,16 +10,18 @@ use crate::Failure;
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
 
-/// How a machine is claimed and its work ended. A failure leaves a row as a finish does, a backoff instead of a fact, and needs no transaction.
+/// How a machine is claimed and its work ended. All but a failure write the rows that the limit writes; it leaves a backoff instead of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Finished with a body that states a fact.
     Finish,
+    /// Ended with a fact.
+    Done,
     /// Failed.
     Fail,
-    /// Failed, with the next claim in the same round trip.
-    FailThenClaim,
-    /// Ten claimed at once, and failed at once.
+    /// Ended with a fact, and the next claimed in the same round trip.
+    DoneThenClaim,
+    /// Ten claimed at once, and ended at once, each with a fact.
     Ten,
 }
 
@@ -71,10 +73,11 @@ impl Ours {
                 let finished = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await);
                 finished.await.map_err(Error::from)?;
             }
-            Style::FailThenClaim => {
+            Style::DoneThenClaim => {
                 let began = Instant::now();
                 let next = work
-                    .fail("bench")
+                    .done()
+                    .stating(agent_started::row(*b"key"))
                     .then(self.session.claim())
                     .await
                     .map_err(Error::from)??;
@@ -84,7 +87,11 @@ impl Ours {
                 }
                 *self.next[worker].lock().await = next;
             }
-            Style::Fail | Style::Ten => work.fail("bench").await.map_err(Error::from)?,
+            Style::Done | Style::Ten => {
+                let ended = work.done().stating(agent_started::row(*b"key"));
+                ended.await.map_err(Error::from)?;
+            }
+            Style::Fail => work.fail("bench").await.map_err(Error::from)?,
         }
         fleet.finished(machine);
         Ok(Some(Cycle {
@@ -106,7 +113,7 @@ impl Ours {
             fleet.claimed(*machine);
             fleet.finishing(*machine);
         }
-        for ended in Work::fail_many(works, "bench").await {
+        for ended in Work::done_many(works).stating(|_| agent_started::row(*b"key")).await {
             ended.map_err(Error::from)?;
         }
         for machine in &machines {
