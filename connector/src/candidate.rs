@@ -367,28 +367,34 @@ pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) 
     tx.execute_text(&text, values).await
 }
 
+/// SQLite's: some hints, around the circle from a start.
+const AROUND: &str = "
+    SELECT machine_id FROM (
+        SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = ? AND machine_id >= ? ORDER BY machine_id LIMIT ?)
+        UNION ALL
+        SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = ? AND machine_id < ? ORDER BY machine_id LIMIT ?))
+    LIMIT ? OFFSET ?";
+
+fn around<P: Process>(source: Source, count: u64, start: MachineId) -> [Value; 8] {
+    let (window, skip) = (source.window(count), source.skip());
+    let part = || [P::NAME.into(), start.into(), (window + skip).into()];
+    let ([a, b, c], [d, e, f]) = (part(), part());
+    [a, b, c, d, e, f, window.into(), skip.into()]
+}
+
+/// Whether a machine is among [some hints](hints).
+pub(crate) fn is_hinted<P: Process>(source: Source, count: u64, start: MachineId) -> Expr {
+    let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+    let them = Expr::cust_with_values(AROUND, around::<P>(source, count, start));
+    Expr::cust_with_exprs("? IN (?)", [machine, them])
+}
+
 /// Some hints, around the circle from a random start.
 pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Result<Vec<MachineId>, DbErr> {
-    const FROM: &str =
-        "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id >= $2 ORDER BY machine_id LIMIT $3";
-    const BEFORE: &str =
-        "SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id < $2 ORDER BY machine_id LIMIT $3";
-    let (start, skip) = (MachineId::random(), source.skip());
-    let most = source.window(count) + skip;
-    let mut found = Vec::new();
-    for text in [FROM, BEFORE] {
-        let left = most - found.len() as u64;
-        if left > 0 {
-            let rows = tx.query_text(text, [P::NAME.into(), start.into(), left.into()]).await?;
-            for row in rows {
-                found.push(row.try_get_by_index(0)?);
-            }
-        }
-    }
-    Ok(found
-        .into_iter()
-        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-        .collect())
+    let rows = tx
+        .query_text(AROUND, around::<P>(source, count, MachineId::random()))
+        .await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// Removes hints: of machines that were taken, or that are not eligible.

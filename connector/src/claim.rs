@@ -15,6 +15,7 @@ use crate::doubt::Doubts;
 use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::Leaving;
+use crate::once::{is_dangling, is_taken};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
@@ -283,9 +284,20 @@ impl<P: Process> Claim<P> {
         works: &[WorkId],
         after: &[Leaving],
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        match core.database.dialect {
+        let attempt = match core.database.dialect {
             Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after).await,
             Dialect::Postgres | Dialect::Cockroach => single::attempt(core, self, source, begun, works, after).await,
+        };
+        let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
+        match attempt {
+            // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
+            Err(Failure::NotCommitted(error)) if is_dangling(&error) && states_nothing => {
+                core.lose("its row is gone");
+                Err(Failure::NotCommitted(core.expired()))
+            }
+            // Another claim has taken the slot and its fence, and this one looked in between.
+            Err(Failure::NotCommitted(error)) if is_taken(&error) => Ok(Attempt::lost_race()),
+            attempt => attempt,
         }
     }
 

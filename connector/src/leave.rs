@@ -290,7 +290,11 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
     };
     know_failures(tx, &mut ours).await?;
     let mut of_processes: BTreeMap<&'static str, Vec<MachineId>> = BTreeMap::new();
-    for Leaving { key, .. } in &ours {
+    for Leaving { key, failures, .. } in &ours {
+        // Who had not failed when it claimed has no backoff now: nobody else writes one meanwhile.
+        if matches!(way, Trace::Finished) && failures.is_none() {
+            continue;
+        }
         of_processes.entry(key.process).or_default().push(key.machine);
     }
     match way {

@@ -39,17 +39,7 @@ pub(crate) async fn attempt<P: Process>(
         Source::Plenty | Source::Hints | Source::Machine(_) => &singles.by_keys,
         Source::Fleet(_) | Source::Alone => &singles.searches,
     };
-    let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
-    let rows = match scope.once(singles, &statement).await {
-        // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
-        Err(Failure::NotCommitted(error)) if crate::once::is_dangling(&error) && states_nothing => {
-            core.lose("its row is gone");
-            return Err(Failure::NotCommitted(core.expired()));
-        }
-        // Another claim has taken the slot and its fence, and this one looked in between.
-        Err(Failure::NotCommitted(error)) if crate::once::is_taken(&error) => return Ok(Attempt::lost_race()),
-        rows => rows?,
-    };
+    let rows = scope.once(singles, &statement).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     read(&rows, source).map_err(|source| Failure::Unknown {
         value: (),

@@ -40,18 +40,33 @@ pub(crate) async fn attempt<P: Process>(
     };
     let found = found.map_err(Failure::NotCommitted)?;
     let whole = async |tx: &Tx| {
-        core.lock_row(tx).await?;
         let ended = leave::within(tx, core, after).await?;
         if !after.is_empty() && ended.is_empty() {
             return Ok(Attempt::lost_race());
         }
         // One for each that has ended.
         let works = if after.is_empty() { works } else { &works[..ended.len()] };
+        let count = works.len() as u64;
+        if matches!(source, Source::Plenty) {
+            let start = MachineId::random();
+            let among = candidate::is_hinted::<P>(source, count, start);
+            let taken = take(tx, core, claim, &eligible, among, start, works).await?;
+            let gone: Vec<MachineId> = taken.iter().map(|taken| taken.seen.machine).collect();
+            candidate::forget_hints::<P>(tx, &gone).await?;
+            let told = None;
+            return Ok(Attempt { ended, taken, told });
+        }
         let candidates = match source {
-            Source::Plenty | Source::Hints => candidate::hints::<P>(tx, source, works.len() as u64).await?,
+            Source::Hints => candidate::hints::<P>(tx, source, count).await?,
             _ => found.clone(),
         };
-        let taken = take(tx, core, claim, &eligible, &candidates, works).await?;
+        let taken = match candidates.first() {
+            Some(first) => {
+                let is_in = Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied());
+                take(tx, core, claim, &eligible, is_in, *first, works).await?
+            }
+            None => Vec::new(),
+        };
         let gone: Vec<MachineId> = match source {
             Source::Hints if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
@@ -79,11 +94,8 @@ pub(crate) async fn attempt<P: Process>(
             }
             Source::Plenty | Source::Alone | Source::Machine(_) => candidate::forget_hints::<P>(tx, &gone).await?,
         }
-        Ok::<_, Error>(Attempt {
-            ended,
-            taken,
-            told: Some(told).filter(|_| !matches!(source, Source::Plenty)),
-        })
+        let told = Some(told);
+        Ok::<_, Error>(Attempt { ended, taken, told })
     };
     core.library("claim a machine")
         .run(whole)
@@ -91,22 +103,21 @@ pub(crate) async fn attempt<P: Process>(
         .map_err(Failure::without_value)
 }
 
+/// Takes a machine for each of `works`, of those that are `among` the candidates, from the first on.
 async fn take<P: Process>(
     tx: &Tx,
     core: &Core,
     claim: &Claim<P>,
     eligible: &Eligible<P>,
-    candidates: &[MachineId],
+    among: Expr,
+    first: MachineId,
     works: &[WorkId],
 ) -> Result<Vec<Taken<P>>, DbErr> {
-    let Some(first) = candidates.first() else {
-        return Ok(Vec::new());
-    };
     let mut look = Seen::look_for(eligible, tx.dialect());
-    look.and_where(Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied()))
+    look.and_where(among)
         .cond_where(claim.filter_condition().clone())
         .limit(works.len() as u64);
-    candidate::in_order(&mut look, eligible, Some(first));
+    candidate::in_order(&mut look, eligible, Some(&first));
     let mut taken = Vec::with_capacity(works.len());
     for (row, work) in tx.query_all(&look).await?.iter().zip(works) {
         let mut seen = Seen::<P>::read(row)?;
