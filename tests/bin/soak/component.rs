@@ -85,9 +85,16 @@ impl Worker {
     }
 
     async fn round<P: Process>(&mut self) -> Result<bool, Error> {
-        let Some(work) = self.session.claim::<P>().await? else {
-            return Ok(false);
-        };
+        let mut next = self.session.claim::<P>().await?;
+        let found = next.is_some();
+        while let Some(work) = next {
+            next = self.hold(work).await?;
+        }
+        Ok(found)
+    }
+
+    /// Works on a machine, and ends with the next claim or alone.
+    async fn hold<P: Process>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, fence, id) = (work.machine(), work.fence(), work.id());
         say(&format!("claimed {machine} {} {fence} {id} {}", P::SLOT, now()));
         for _ in 0..self.random.u8(0..4) {
@@ -104,11 +111,10 @@ impl Worker {
                 say(&format!("error {}", word_of(&error)));
             }
         }
-        self.end(work).await;
-        Ok(true)
+        self.end(work).await
     }
 
-    async fn end<P: Process>(&mut self, work: Work<P>) {
+    async fn end<P: Process>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, id) = (work.machine(), work.id());
         let event = match self.random.u8(0..100) {
             0..60 => Event::Finished,
@@ -116,22 +122,35 @@ impl Worker {
             65..90 => Event::Canceled,
             _ => {
                 say(&format!("dropped {id}"));
-                return drop(work);
+                drop(work);
+                return Ok(None);
             }
         };
         say(&format!("ending {id} {event} {}", now()));
-        let outcome: Result<(), Unfinished<P>> = match event {
-            Event::Finished => work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await,
-            Event::Failed => work.fail("a soak's failure").await,
-            _ => work.cancel().await,
+        let by_body = event == Event::Finished && self.random.bool();
+        let outcome: Result<Result<Option<Work<P>>, Error>, Unfinished<P>> = if by_body {
+            let finished = work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await;
+            finished.map(|()| Ok(None))
+        } else {
+            let end = match event {
+                Event::Finished => work.done().stating(agent_heartbeat::row()),
+                Event::Failed => work.fail("a soak's failure"),
+                _ => work.cancel(),
+            };
+            if self.random.bool() {
+                end.then(self.session.claim::<P>()).await
+            } else {
+                end.await.map(|()| Ok(None))
+            }
         };
-        let answer = match outcome {
-            Ok(()) => "ended",
+        let answer = match &outcome {
+            Ok(_) => "ended",
             Err(Unfinished::Unknown { .. }) => "unknown",
             // Its guard is dropped: it will be canceled.
             Err(_) => "refused",
         };
         say(&format!("{answer} {id} {event}"));
+        outcome.unwrap_or(Ok(None))
     }
 }
 
