@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bmdb_entity::WorkId;
 use bmdb_entity::work_history::Event;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -96,18 +96,35 @@ impl<P: Process> Work<P> {
     }
 
     /// There was no row to delete: says whether an earlier attempt ended the work as asked.
-    pub(crate) async fn over<E>(mut self, core: &Core, asked: Event) -> Unfinished<P, E> {
-        self.claimed.disarm();
+    pub(crate) async fn over<E>(self, core: &Core, asked: Event) -> Unfinished<P, E> {
+        let settled = settle(core, &self.key()).await;
+        self.over_as(core, asked, settled)
+    }
+
+    /// The same, of what is known.
+    pub(crate) fn over_as<E>(mut self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
         let key = self.key();
-        let error = match settle(core, &key).await {
+        let is_held = matches!(settled, Ok(Settled::Held));
+        let error = match settled {
             Ok(Settled::Ended(event)) if event == asked => Error::AlreadyFinished {
                 machine: key.machine,
                 fence: key.fence,
             },
             _ if core.lease.remaining(Moment::now()).is_zero() => core.expired(),
-            _ => key.lost(),
+            Ok(_) => key.lost(),
+            Err(_unreachable) => return self.unknown(None),
         };
+        // What is there after all is let go of by its guard.
+        if !is_held {
+            self.claimed.disarm();
+        }
         Unfinished::Over(error)
+    }
+
+    /// It may have ended, and the database cannot be asked.
+    pub(crate) fn unknown<E>(self, source: Option<DbErr>) -> Unfinished<P, E> {
+        let error = Error::CommitUnknown { doing: DOING, source };
+        Unfinished::Unknown { work: self, error }
     }
 
     pub(crate) fn not_committed<E>(mut self, error: E) -> Unfinished<P, E> {
@@ -277,7 +294,7 @@ async fn in_transaction(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>,
 }
 
 /// What became of a work whose end has an unknown outcome.
-enum Settled {
+pub(crate) enum Settled {
     /// Its row is there: the end did not take effect, and cannot any more.
     Held,
     /// It has ended this way.
@@ -287,7 +304,7 @@ enum Settled {
 }
 
 /// Decides an unknown outcome by a write that collides with the end's own: it waits for a commit that is still on its way. A read would not.
-async fn settle(core: &Core, key: &Key) -> Result<Settled, Error> {
+pub(crate) async fn settle(core: &Core, key: &Key) -> Result<Settled, Error> {
     const TOUCH: &str = "
         UPDATE work SET stop_requested = stop_requested WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
     const ENDED: &str = "

@@ -9,7 +9,7 @@ use bmdb_entity::WorkId;
 
 use crate::claim::{Answer, Attempt, Claim, MOST};
 use crate::doubt::Doubts;
-use crate::end::{Ends, end};
+use crate::end::{Ends, Settled, end, settle};
 use crate::error::Error;
 use crate::fact::Facts;
 use crate::leave::{Leaving, Trace};
@@ -218,7 +218,20 @@ async fn end_and_claim<P: Process, Q: Process>(
             Ok(_not_ended) => {}
             Err(Failure::NotCommitted(error)) => return Err(work.not_committed(error)),
             // Both have happened, or both may still.
-            Err(Failure::Unknown { source, .. }) => doubts.add([next], source),
+            Err(Failure::Unknown { source, .. }) => match settle(core, &work.key()).await {
+                Ok(Settled::Held) => doubts.add([next], source),
+                Ok(Settled::Ended(event)) if event == trace.event() => {
+                    work.claimed.disarm();
+                    doubts.add([next], source);
+                    return Ok(claim_after(core, claim, None, doubts).await);
+                }
+                Ok(other) => return Err(work.over_as(core, trace.event(), Ok(other))),
+                Err(_unreachable) => {
+                    // What the next claim may have taken is let go of with the doubt.
+                    doubts.add([next], None);
+                    return Err(work.unknown(source));
+                }
+            },
         }
     }
     let alone = end_now(core, vec![(work, facts)], trace).await.pop();

@@ -6,9 +6,12 @@ pub use bmdb_entity::machine::*;
 use std::collections::{HashMap, HashSet};
 
 use bmdb_entity::{MachineId, machine_hardware_report, machine_provided};
-use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::sea_query::{Expr, Query, Value};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect,
+};
 
+use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::process::check_text;
 use crate::tx::Tx;
@@ -163,6 +166,13 @@ async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, Str
     }
     let mut known = HashMap::new();
     for (provider, ids) in by_provider {
+        if tx.dialect() == Dialect::Postgres {
+            for row in looked_up(tx, provider, &ids).await? {
+                let id = row.try_get_by_index(1)?;
+                known.insert((provider.to_owned(), id), row.try_get_by_index(0)?);
+            }
+            continue;
+        }
         let rows: Vec<(MachineId, String)> = machine_provided::Entity::find()
             .select_only()
             .columns([Column::MachineId, Column::ProviderId])
@@ -177,6 +187,19 @@ async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, Str
         );
     }
     Ok(known)
+}
+
+/// Looks each id up by its key. Told a list, PostgreSQL reads all machines of the provider while it has no statistics, as in a first import, and
+/// compares each with the whole list.
+async fn looked_up(tx: &Tx, provider: &str, ids: &[&str]) -> Result<Vec<QueryResult>, DbErr> {
+    let list: Vec<String> = (2..ids.len() + 2).map(|place| format!("(${place})")).collect();
+    let text = format!(
+        "SELECT m.machine_id, m.provider_id FROM (VALUES {}) AS ids (id) CROSS JOIN LATERAL \
+         (SELECT machine_id, provider_id FROM machine_provided WHERE provider = $1 AND provider_id = ids.id LIMIT 1) AS m",
+        list.join(", ")
+    );
+    let values = std::iter::once(provider).chain(ids.iter().copied());
+    tx.query_text(&text, values.map(Value::from)).await
 }
 
 async fn insert(tx: &Tx, machines: &[(MachineId, &NewMachine)]) -> Result<(), DbErr> {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use bmdb::{Error, MachineId, Session, Unfinished, Work};
+use bmdb::{Bmdb, Config, Error, MachineId, Session, Unfinished, Work};
 use bmdb_entity::{work_backoff, work_history};
 use futures_util::future::join_all;
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend};
@@ -194,6 +195,58 @@ async fn an_end_whose_next_claim_lost_a_race_ends() {
         assert!(next.is_some());
         assert_eq!((works(&raw).await, session.held().len()), (1, 1));
         assert!(events(&raw, machine).await.contains(&"finished".to_owned()));
+    })
+    .await;
+}
+
+/// An end with the next claim takes effect, its answer is lost, and then nothing answers any more until trust is over: nobody says that it did not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_with_a_claim_of_unknown_outcome_is_not_called_lost() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let raw = db.raw().await;
+        for (round, calms) in [false, true].into_iter().enumerate() {
+            let proxy = Proxy::to(db.url()).await;
+            let config = Config::new(proxy.url(), "test", "").interval(Duration::from_secs(1));
+            let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
+            if round == 0 {
+                provide(&session, 3).await;
+            }
+            warm_up(&session).await;
+            let work = claim_all(&session, 1).await.pop().expect("one was claimed");
+            let machine = work.machine();
+            let mut has_ended = false;
+            proxy.decide(move |passing| {
+                let is_both = passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (");
+                if is_both && !std::mem::replace(&mut has_ended, true) {
+                    Fate::Fail(Fault::DropAfter)
+                } else if has_ended && !calms {
+                    Fate::Fail(Fault::DropBefore)
+                } else {
+                    Fate::Pass
+                }
+            });
+            let answer = work.done().then(session.claim::<Survey>()).await;
+            assert_eq!(
+                events(&raw, machine)
+                    .await
+                    .iter()
+                    .filter(|event| *event == "finished")
+                    .count(),
+                1
+            );
+            if calms {
+                assert!(
+                    answer.unwrap().unwrap().is_some(),
+                    "it is settled, and the next is claimed"
+                );
+            } else {
+                assert!(matches!(answer, Err(Unfinished::Unknown { .. })), "{answer:?}");
+                tamper(&raw, "DELETE FROM work").await;
+                tamper(&raw, "DELETE FROM session").await;
+            }
+            tamper(&raw, "DELETE FROM work_history").await;
+        }
     })
     .await;
 }
