@@ -3,6 +3,7 @@
 //! `cargo run --release -p bmdb-tests --bin bench`. Every contender runs on the same server, the same fleet and in the same run, taking turns;
 //! what counts are the ratios. With `--peers`, systems that others use for something like it take turns too. Every run checks that no machine is held twice and that no finished work is done again.
 
+mod by_hand;
 mod contender;
 mod fleet;
 mod holding;
@@ -87,6 +88,10 @@ impl Cli {
                 return Err("the peers run on PostgreSQL only".into());
             }
             contenders.retain(|kind| kind.runs_on_sqlite());
+        }
+        if self.no_hints {
+            // It never searches.
+            contenders.retain(|kind| *kind != Kind::Loop);
         }
         Ok(contenders)
     }

@@ -55,7 +55,7 @@ impl Run<'_> {
         }
         let (fleet, process) = (self.fleet, std::process::id());
         fleet.survey().await?;
-        let contender = Contender::enter(self.kind, self.url, self.workers).await?;
+        let contender = Contender::enter(self.kind, self.url, self.workers, fleet).await?;
         self.work(&contender, self.lasts.min(WARM_UP)).await?;
         let before = Meters::read(self.server, fleet, process).await?;
         let began = Instant::now();
