@@ -15,24 +15,26 @@ mod peers;
 mod plot;
 mod report;
 mod run;
+mod running;
 mod steps;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use harness::{Backend, OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
 use fleet::{Fleet, Size};
+use holding::Holder;
 use install::Programs;
 use peers::Peers;
 use report::{Line, Report};
 use run::Run;
 
 #[derive(Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", disable_help_subcommand = true)]
 struct Cli {
     /// Where: `postgres`, which starts a server of its own, or `sqlite`.
     #[arg(long, default_value = "postgres")]
@@ -70,6 +72,16 @@ struct Cli {
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(subcommand)]
+    alone: Option<Alone>,
+}
+
+/// What the bench has itself do in a process of its own.
+#[derive(Subcommand)]
+enum Alone {
+    /// Holds so many, until its input ends.
+    #[command(hide = true)]
+    Hold { holder: Holder, count: u32, url: String },
 }
 
 impl Cli {
@@ -112,6 +124,10 @@ async fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn bench(cli: &Cli) -> Result<bool, Failure> {
+    if let Some(Alone::Hold { holder, count, url }) = &cli.alone {
+        holding::hold(*holder, *count, url).await?;
+        return Ok(true);
+    }
     if let Some(held) = cli.holding {
         holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
         return Ok(true);
