@@ -37,7 +37,6 @@ struct Turn {
     /// The memory of whoever holds, in KiB, and how much that was before it held anything.
     resident: u64,
     resident_before: u64,
-    /// The bench's own among them.
     connections: u64,
     lost: String,
 }
@@ -53,15 +52,13 @@ pub(crate) async fn compare(held: u32, lasts: Duration, turns: usize, durable: b
     let fleet = Fleet::fill(&database, size).await?;
     // It counts the statements.
     let network = Proxy::to(database.url()).await;
-    let others = connections(&fleet).await?;
     println!(
         "| held | by | turn | statements/s | server ms/s | client ms/s | WAL B/s | RSS MiB | grown by MiB | connections | lost |"
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for turn in 1..=turns {
         for holder in Holder::value_variants() {
-            let mut one = measure(*holder, held, lasts, &server, &fleet, &network).await?;
-            one.connections -= others;
+            let one = measure(*holder, held, lasts, &server, &fleet, &network).await?;
             let a_second = |amount: f64| amount / one.used.took.as_secs_f64();
             let mib = |kib: u64| kib as f64 / 1024.0;
             println!(

@@ -6,10 +6,12 @@
 mod by_hand;
 mod contender;
 mod fleet;
+mod heartbeats;
 mod holding;
 mod install;
 mod keys;
 mod limit;
+mod medians;
 mod ours;
 mod peers;
 mod plot;
@@ -27,6 +29,7 @@ use harness::{Backend, OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
 use fleet::{Fleet, Size};
+use heartbeats::Heartbeats;
 use holding::Holder;
 use install::Programs;
 use peers::Peers;
@@ -69,6 +72,12 @@ struct Cli {
     /// Instead: what it costs to hold this many, of one session and of a lock per key.
     #[arg(long)]
     holding: Option<u32>,
+    /// Instead: what it costs to keep this many sessions alive.
+    #[arg(long)]
+    heartbeats: Option<u32>,
+    /// For how many seconds one of their heartbeats lasts.
+    #[arg(long, default_value_t = 10.0)]
+    interval: f64,
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -131,6 +140,15 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
     if let Some(held) = cli.holding {
         holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
         return Ok(true);
+    }
+    if let Some(sessions) = cli.heartbeats {
+        let heartbeats = Heartbeats {
+            sessions,
+            interval: Duration::from_secs_f64(cli.interval),
+            lasts: Duration::from_secs_f64(cli.seconds),
+            server: &OwnServer::for_measurements(cli.durable).await,
+        };
+        return heartbeats::compare(heartbeats, cli.turns).await;
     }
     let on_sqlite = match cli.database.as_str() {
         "postgres" => false,

@@ -150,13 +150,11 @@ impl Meters {
     }
 }
 
-/// How many connections to the server there are.
+/// How many connections to the server there are beside the bench's own.
 pub(crate) async fn connections(fleet: &Fleet) -> Result<u64, Failure> {
-    ask(
-        fleet,
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
-    )
-    .await
+    const ALL: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let all = ask(fleet, ALL).await?;
+    Ok(all.saturating_sub(fleet.raw().get_postgres_connection_pool().size().into()))
 }
 
 /// The number that a question has for an answer.
