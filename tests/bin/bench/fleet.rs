@@ -65,10 +65,12 @@ impl Fleet {
     pub(crate) async fn fill(database: &TestDatabase, size: Size) -> Result<Self, Failure> {
         let raw = database.raw().await;
         let every = (1.0 / size.share).round();
-        for statement in match database.backend() {
+        let statements = match database.backend() {
+            _ if size.machines == 0 => Vec::new(),
             Backend::Postgres => postgres(size.machines, every),
             Backend::Sqlite => sqlite(size.machines, every),
-        } {
+        };
+        for statement in statements {
             raw.execute_unprepared(&statement).await?;
         }
         Ok(Self {

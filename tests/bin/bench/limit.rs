@@ -52,14 +52,7 @@ impl Limit {
     pub(crate) async fn connect(url: &str, workers: usize) -> Result<Self, Failure> {
         let session = Uuid::new_v4();
         if url.starts_with("sqlite") {
-            let mut connection = SqliteConnection::connect(url).await?;
-            for statement in [
-                "PRAGMA journal_mode = WAL",
-                "PRAGMA synchronous = NORMAL",
-                "PRAGMA foreign_keys = ON",
-            ] {
-                sqlx::query(statement).execute(&mut connection).await?;
-            }
+            let mut connection = connect_to_sqlite(url).await?;
             sqlx::query(
                 "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
                  VALUES ($1, 'limit', '', strftime('%Y-%m-%d %H:%M:%f', 'now'), 3600000)",
@@ -137,6 +130,19 @@ impl Limit {
         }
         Ok(())
     }
+}
+
+/// Set up as the connector's.
+pub(crate) async fn connect_to_sqlite(url: &str) -> Result<SqliteConnection, Failure> {
+    let mut connection = SqliteConnection::connect(url).await?;
+    for statement in [
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = NORMAL",
+        "PRAGMA foreign_keys = ON",
+    ] {
+        sqlx::query(statement).execute(&mut connection).await?;
+    }
+    Ok(connection)
 }
 
 async fn claim_on_sqlite(

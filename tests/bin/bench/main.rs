@@ -5,9 +5,11 @@
 
 mod by_hand;
 mod contender;
+mod expiries;
 mod fleet;
 mod heartbeats;
 mod holding;
+mod imports;
 mod install;
 mod keys;
 mod limit;
@@ -15,6 +17,7 @@ mod medians;
 mod ours;
 mod peers;
 mod plot;
+mod rates;
 mod report;
 mod run;
 mod running;
@@ -78,6 +81,9 @@ struct Cli {
     /// For how many seconds one of their heartbeats lasts.
     #[arg(long, default_value_t = 10.0)]
     interval: f64,
+    /// Instead: how fast machines are imported and dead sessions are expired.
+    #[arg(long)]
+    rates: bool,
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -155,6 +161,17 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
         "sqlite" => true,
         other => return Err(format!("--database is postgres or sqlite, not {other}").into()),
     };
+    if cli.rates {
+        let own;
+        let server = if on_sqlite {
+            None
+        } else {
+            own = OwnServer::for_measurements(cli.durable).await;
+            Some(&own)
+        };
+        rates::compare(server, cli.turns).await?;
+        return Ok(true);
+    }
     let contenders = cli.contenders(on_sqlite)?;
     let programs = contenders
         .iter()
