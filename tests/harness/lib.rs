@@ -19,6 +19,6 @@ pub use history::{Snapshot, Told, check_history};
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, kill};
 pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
-pub use proxy::{Fate, Fault, Passing, Proxy};
+pub use proxy::{Bound, Fate, Fault, Passing, Proxy};
 pub use small_disk::SmallDisk;
 pub use until::until;

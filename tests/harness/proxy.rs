@@ -23,6 +23,17 @@ pub struct Passing<'a> {
     pub sql: &'a str,
     /// Whether it ends a transaction by committing it: COMMIT, or a write that is a transaction of its own.
     pub commits: bool,
+    /// What it is sent with.
+    pub values: &'a [Bound],
+}
+
+/// A value that a statement is sent with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The OID of its type as the client declared it; 0: the server finds out.
+    pub oid: u32,
+    /// As it is sent; none for NULL.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// What becomes of a statement.

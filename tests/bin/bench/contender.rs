@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::Failure;
+use crate::by_hand::ByHand;
 use crate::fleet::Fleet;
 use crate::install::Program;
 use crate::keys::Keys;
@@ -26,6 +27,8 @@ pub(crate) enum Kind {
     OursDone,
     /// A claim, and a failure, which leaves a backoff.
     OursFail,
+    /// A failure's statements in a loop written by hand.
+    Loop,
     /// An end that states a fact, with the next claim.
     OursFused,
     /// Ten claimed at once, and ended at once.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Ours => "bmdb, finish",
             Self::OursDone => "bmdb, done",
             Self::OursFail => "bmdb, fail",
+            Self::Loop => "loop of fail's statements",
             Self::OursFused => "bmdb, fused",
             Self::OursTen => "bmdb, 10 at once",
             Self::GraphileWorker => "graphile-worker",
@@ -73,7 +77,7 @@ impl Kind {
     pub(crate) fn goes_by_hints(self) -> bool {
         matches!(
             self,
-            Self::Ours | Self::OursDone | Self::OursFail | Self::OursFused | Self::OursTen
+            Self::Ours | Self::OursDone | Self::OursFail | Self::Loop | Self::OursFused | Self::OursTen
         )
     }
 
@@ -97,7 +101,7 @@ impl Kind {
     }
 
     pub(crate) fn runs_on_sqlite(self) -> bool {
-        self != Self::Steps && !self.is_peer()
+        !matches!(self, Self::Steps | Self::Loop) && !self.is_peer()
     }
 }
 
@@ -117,16 +121,18 @@ pub(crate) enum Contender {
     Limit(Limit),
     Steps(Steps),
     Ours(Ours),
+    Loop(ByHand),
     Keys(Keys),
 }
 
 impl Contender {
-    pub(crate) async fn enter(kind: Kind, url: &str, workers: usize) -> Result<Self, Failure> {
+    pub(crate) async fn enter(kind: Kind, url: &str, workers: usize, fleet: &Fleet) -> Result<Self, Failure> {
         Ok(match kind {
             Kind::Limit => Self::Limit(Limit::connect(url, workers).await?),
             Kind::Steps => Self::Steps(Steps::connect(url, workers).await?),
             Kind::Ours => Self::Ours(Ours::connect(url, workers, Style::Finish).await?),
             Kind::OursFail => Self::Ours(Ours::connect(url, workers, Style::Fail).await?),
+            Kind::Loop => Self::Loop(ByHand::connect(url, workers, fleet).await?),
             Kind::OursDone => Self::Ours(Ours::connect(url, workers, Style::Done).await?),
             Kind::OursFused => Self::Ours(Ours::connect(url, workers, Style::DoneThenClaim).await?),
             Kind::OursTen => Self::Ours(Ours::connect(url, workers, Style::Ten).await?),
@@ -141,6 +147,7 @@ impl Contender {
             Self::Limit(limit) => limit.cycle(worker, fleet).await,
             Self::Steps(steps) => steps.cycle(worker, fleet).await,
             Self::Ours(ours) => ours.cycle(worker, fleet).await,
+            Self::Loop(by_hand) => by_hand.cycle(worker, fleet).await,
             Self::Keys(keys) => keys.cycle().await.map(Some),
         }
     }
@@ -150,6 +157,7 @@ impl Contender {
             Self::Limit(limit) => limit.leave().await,
             Self::Steps(steps) => steps.leave().await,
             Self::Ours(ours) => ours.leave().await,
+            Self::Loop(by_hand) => by_hand.leave().await,
             Self::Keys(keys) => keys.leave().await,
         }
     }

@@ -36,6 +36,9 @@ impl fmt::Display for Size {
     }
 }
 
+/// How many machines a statement of ours is about at most.
+const AT_ONCE: usize = 500;
+
 /// Whether the database has answered.
 type Answered = bool;
 
@@ -62,10 +65,12 @@ impl Fleet {
     pub(crate) async fn fill(database: &TestDatabase, size: Size) -> Result<Self, Failure> {
         let raw = database.raw().await;
         let every = (1.0 / size.share).round();
-        for statement in match database.backend() {
+        let statements = match database.backend() {
+            _ if size.machines == 0 => Vec::new(),
             Backend::Postgres => postgres(size.machines, every),
             Backend::Sqlite => sqlite(size.machines, every),
-        } {
+        };
+        for statement in statements {
             raw.execute_unprepared(&statement).await?;
         }
         Ok(Self {
@@ -140,31 +145,43 @@ impl Fleet {
             let finished = ledger.finished.extract_if(|_, answered| *answered);
             finished.map(|(machine, _)| machine).collect()
         };
-        // In key order, as the library leaves its hints.
         finished.sort();
-        for some in finished.chunks(500) {
+        for some in finished.chunks(AT_ONCE) {
             let list: Vec<String> = some.iter().map(|machine| literal(&self.raw, *machine)).collect();
             for table in ["machine_agent_started", "work_backoff"] {
                 let delete = format!("DELETE FROM {table} WHERE machine_id IN ({})", list.join(", "));
                 self.raw.execute_unprepared(&delete).await?;
             }
-            if hints {
-                let now = match self.raw.get_database_backend() {
-                    sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-                    _ => "now()",
-                };
-                let rows: Vec<String> = list
-                    .iter()
-                    .map(|machine| format!("('agent-start', {machine}, {now})"))
-                    .collect();
-                let hint = format!(
-                    "INSERT INTO work_candidate (process, machine_id, found_at) VALUES {} ON CONFLICT DO NOTHING",
-                    rows.join(", ")
-                );
-                self.raw.execute_unprepared(&hint).await?;
-            }
+        }
+        if hints {
+            self.hint(&finished).await?;
         }
         self.ledger().free.extend(finished);
+        Ok(())
+    }
+
+    /// Hints at all that is free, for those who never search.
+    pub(crate) async fn hint_at_free(&self) -> Result<(), Failure> {
+        let mut free = self.ledger().free.clone();
+        free.sort();
+        self.hint(&free).await
+    }
+
+    /// Leaves hints at machines in key order, as the library does.
+    async fn hint(&self, machines: &[MachineId]) -> Result<(), Failure> {
+        let now = match self.raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+            _ => "now()",
+        };
+        for some in machines.chunks(AT_ONCE) {
+            let row = |machine: &MachineId| format!("('agent-start', {}, {now})", literal(&self.raw, *machine));
+            let rows: Vec<String> = some.iter().map(row).collect();
+            let hint = format!(
+                "INSERT INTO work_candidate (process, machine_id, found_at) VALUES {} ON CONFLICT DO NOTHING",
+                rows.join(", ")
+            );
+            self.raw.execute_unprepared(&hint).await?;
+        }
         Ok(())
     }
 

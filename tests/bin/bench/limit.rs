@@ -13,9 +13,10 @@ use crate::Failure;
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
 
-const SESSION: &str = "
+/// A session that nobody needs to keep alive, of the component `$2`.
+pub(crate) const SESSION: &str = "
     WITH s AS (INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
-               VALUES ($1, 'limit', '', now(), 3600000) RETURNING session_id)
+               VALUES ($1, $2, '', now(), 3600000) RETURNING session_id)
     INSERT INTO session_lease (session_id, deadline) SELECT session_id, now() + INTERVAL '1 hour' FROM s";
 const CLAIM: &str = "
     WITH m AS (UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING machine_id, fence),
@@ -30,8 +31,8 @@ const FINISH: &str = "
     INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
     SELECT machine_id, fence, 'finished', $2, 'agent-start', 'agent', $3, 'limit', '', now(), NULL FROM w";
 
-/// Its works go with its session.
-const LEAVE: [&str; 2] = [
+/// Works go with their session.
+pub(crate) const LEAVE: [&str; 2] = [
     "DELETE FROM work WHERE session_id = $1",
     "DELETE FROM session WHERE session_id = $1",
 ];
@@ -51,14 +52,7 @@ impl Limit {
     pub(crate) async fn connect(url: &str, workers: usize) -> Result<Self, Failure> {
         let session = Uuid::new_v4();
         if url.starts_with("sqlite") {
-            let mut connection = SqliteConnection::connect(url).await?;
-            for statement in [
-                "PRAGMA journal_mode = WAL",
-                "PRAGMA synchronous = NORMAL",
-                "PRAGMA foreign_keys = ON",
-            ] {
-                sqlx::query(statement).execute(&mut connection).await?;
-            }
+            let mut connection = connect_to_sqlite(url).await?;
             sqlx::query(
                 "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
                  VALUES ($1, 'limit', '', strftime('%Y-%m-%d %H:%M:%f', 'now'), 3600000)",
@@ -75,6 +69,7 @@ impl Limit {
         }
         sqlx::query(SESSION)
             .bind(session)
+            .bind("limit")
             .execute(&mut *connections[0].lock().await)
             .await?;
         Ok(Self::Postgres { session, connections })
@@ -135,6 +130,19 @@ impl Limit {
         }
         Ok(())
     }
+}
+
+/// Set up as the connector's.
+pub(crate) async fn connect_to_sqlite(url: &str) -> Result<SqliteConnection, Failure> {
+    let mut connection = SqliteConnection::connect(url).await?;
+    for statement in [
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = NORMAL",
+        "PRAGMA foreign_keys = ON",
+    ] {
+        sqlx::query(statement).execute(&mut connection).await?;
+    }
+    Ok(connection)
 }
 
 async fn claim_on_sqlite(

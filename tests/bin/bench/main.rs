@@ -3,35 +3,44 @@
 //! `cargo run --release -p bmdb-tests --bin bench`. Every contender runs on the same server, the same fleet and in the same run, taking turns;
 //! what counts are the ratios. With `--peers`, systems that others use for something like it take turns too. Every run checks that no machine is held twice and that no finished work is done again.
 
+mod by_hand;
 mod contender;
+mod expiries;
 mod fleet;
+mod heartbeats;
 mod holding;
+mod imports;
 mod install;
 mod keys;
 mod limit;
+mod medians;
 mod ours;
 mod peers;
 mod plot;
+mod rates;
 mod report;
 mod run;
+mod running;
 mod steps;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use harness::{Backend, OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
 use fleet::{Fleet, Size};
+use heartbeats::Heartbeats;
+use holding::Holder;
 use install::Programs;
 use peers::Peers;
 use report::{Line, Report};
 use run::Run;
 
 #[derive(Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", disable_help_subcommand = true)]
 struct Cli {
     /// Where: `postgres`, which starts a server of its own, or `sqlite`.
     #[arg(long, default_value = "postgres")]
@@ -66,9 +75,28 @@ struct Cli {
     /// Instead: what it costs to hold this many, of one session and of a lock per key.
     #[arg(long)]
     holding: Option<u32>,
+    /// Instead: what it costs to keep this many sessions alive.
+    #[arg(long)]
+    heartbeats: Option<u32>,
+    /// For how many seconds one of their heartbeats lasts.
+    #[arg(long, default_value_t = 10.0)]
+    interval: f64,
+    /// Instead: how fast machines are imported and dead sessions are expired.
+    #[arg(long)]
+    rates: bool,
     /// A folder for results.csv and the plots.
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(subcommand)]
+    alone: Option<Alone>,
+}
+
+/// What the bench has itself do in a process of its own.
+#[derive(Subcommand)]
+enum Alone {
+    /// Holds so many, until its input ends.
+    #[command(hide = true)]
+    Hold { holder: Holder, count: u32, url: String },
 }
 
 impl Cli {
@@ -87,6 +115,10 @@ impl Cli {
                 return Err("the peers run on PostgreSQL only".into());
             }
             contenders.retain(|kind| kind.runs_on_sqlite());
+        }
+        if self.no_hints {
+            // It never searches.
+            contenders.retain(|kind| *kind != Kind::Loop);
         }
         Ok(contenders)
     }
@@ -107,15 +139,39 @@ async fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn bench(cli: &Cli) -> Result<bool, Failure> {
+    if let Some(Alone::Hold { holder, count, url }) = &cli.alone {
+        holding::hold(*holder, *count, url).await?;
+        return Ok(true);
+    }
     if let Some(held) = cli.holding {
         holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
         return Ok(true);
+    }
+    if let Some(sessions) = cli.heartbeats {
+        let heartbeats = Heartbeats {
+            sessions,
+            interval: Duration::from_secs_f64(cli.interval),
+            lasts: Duration::from_secs_f64(cli.seconds),
+            server: &OwnServer::for_measurements(cli.durable).await,
+        };
+        return heartbeats::compare(heartbeats, cli.turns).await;
     }
     let on_sqlite = match cli.database.as_str() {
         "postgres" => false,
         "sqlite" => true,
         other => return Err(format!("--database is postgres or sqlite, not {other}").into()),
     };
+    if cli.rates {
+        let own;
+        let server = if on_sqlite {
+            None
+        } else {
+            own = OwnServer::for_measurements(cli.durable).await;
+            Some(&own)
+        };
+        rates::compare(server, cli.turns).await?;
+        return Ok(true);
+    }
     let contenders = cli.contenders(on_sqlite)?;
     let programs = contenders
         .iter()

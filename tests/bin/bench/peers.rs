@@ -4,22 +4,17 @@
 //! tell latencies. How many jobs are done is asked of the database: what a program believes, or has yet to write, does not count.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use url::Url;
 
 use crate::Failure;
 use crate::contender::Kind;
 use crate::install::{Program, Programs};
 use crate::run::{Meters, Outcome, Run, WARM_UP};
-
-/// How long a program may take to prepare, and to answer at its end.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::running::Running;
 
 const END_ITS_CONNECTIONS: &str = "
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
@@ -113,14 +108,12 @@ impl<'a> Peers<'a> {
         let mut database = own_database(server.database().url(), peer.schema()).await?;
         let mut url = Url::parse(run.url)?;
         url.set_path(peer.schema());
-        let mut running = Running::start(self.programs.command(peer.program), |command| {
-            command.args([run.workers.to_string(), jobs.to_string()]);
-            command.arg(if peer.is_batched { "batched" } else { "one" });
-            command.env("BMDB_PEER_URL", url.as_str());
-        })?;
-        if running.line().await? != "ready" {
-            return Err(format!("{} is not ready", run.kind.name()).into());
-        }
+        let mut command = self.programs.command(peer.program);
+        command.args([run.workers.to_string(), jobs.to_string()]);
+        command.arg(if peer.is_batched { "batched" } else { "one" });
+        command.env("BMDB_PEER_URL", url.as_str());
+        let mut running = Running::start(command)?;
+        running.says("ready").await?;
         database.execute("VACUUM (ANALYZE)").await?;
         let mut left = async || -> Result<(Instant, u64), Failure> {
             let asked = Instant::now();
@@ -135,7 +128,7 @@ impl<'a> Peers<'a> {
         tokio::time::sleep(run.lasts).await;
         let after = Meters::read(run.server, run.fleet, running.process()?).await?;
         let (ended, left_after) = left().await?;
-        let latencies = running.end().await?;
+        let latencies = Latencies::read(&running.end().await?)?;
         // Its last statements may still run.
         database.execute(END_ITS_CONNECTIONS).await?;
         database
@@ -171,13 +164,6 @@ pub(crate) async fn own_database(beside: &str, name: &str) -> Result<PgConnectio
     Ok(PgConnection::connect(url.as_str()).await?)
 }
 
-/// A program that runs; it is killed if it is dropped.
-struct Running {
-    child: Child,
-    orders: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-}
-
 /// What a program told at its end, sorted; empty if it tells nothing of the kind.
 #[derive(Default)]
 struct Latencies {
@@ -185,44 +171,10 @@ struct Latencies {
     done: Vec<Duration>,
 }
 
-impl Running {
-    fn start(mut command: Command, arguments: impl FnOnce(&mut Command)) -> Result<Self, Failure> {
-        arguments(&mut command);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let (orders, answers) = child.stdin.take().zip(child.stdout.take()).ok_or("both are piped")?;
-        Ok(Self {
-            child,
-            orders,
-            answers: BufReader::new(answers).lines(),
-        })
-    }
-
-    fn process(&self) -> Result<u32, Failure> {
-        self.child.id().ok_or_else(|| "the peer's program has ended".into())
-    }
-
-    async fn tell(&mut self, order: &str) -> Result<(), Failure> {
-        self.orders.write_all(format!("{order}\n").as_bytes()).await?;
-        Ok(())
-    }
-
-    async fn line(&mut self) -> Result<String, Failure> {
-        match tokio::time::timeout(PATIENCE, self.answers.next_line()).await?? {
-            Some(line) => Ok(line),
-            None => Err(format!("the peer's program has ended: {}", self.child.wait().await?).into()),
-        }
-    }
-
-    async fn end(self) -> Result<Latencies, Failure> {
-        let Self {
-            mut child,
-            orders,
-            mut answers,
-        } = self;
-        drop(orders);
-        let mut latencies = Latencies::default();
-        while let Some(line) = tokio::time::timeout(PATIENCE, answers.next_line()).await?? {
+impl Latencies {
+    fn read(told: &[String]) -> Result<Self, Failure> {
+        let mut latencies = Self::default();
+        for line in told {
             let mut words = line.split_whitespace();
             let of = match words.next() {
                 Some("claim") => &mut latencies.claim,
@@ -232,10 +184,6 @@ impl Running {
             let numbers = words.map(|word| word.parse().map(Duration::from_micros));
             *of = numbers.collect::<Result<_, _>>()?;
             of.sort();
-        }
-        let status = tokio::time::timeout(PATIENCE, child.wait()).await??;
-        if !status.success() {
-            return Err(format!("the peer's program has ended: {status}").into());
         }
         Ok(latencies)
     }

@@ -55,7 +55,7 @@ impl Run<'_> {
         }
         let (fleet, process) = (self.fleet, std::process::id());
         fleet.survey().await?;
-        let contender = Contender::enter(self.kind, self.url, self.workers).await?;
+        let contender = Contender::enter(self.kind, self.url, self.workers, fleet).await?;
         self.work(&contender, self.lasts.min(WARM_UP)).await?;
         let before = Meters::read(self.server, fleet, process).await?;
         let began = Instant::now();
@@ -140,15 +140,26 @@ impl Meters {
                 ..Self::default()
             });
         };
-        let ask = Statement::from_string(
-            fleet.raw().get_database_backend(),
-            "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS BIGINT)",
-        );
-        let row = fleet.raw().query_one_raw(ask).await?.expect("a function has an answer");
+        let wal = "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS BIGINT)";
+        let wal = ask(fleet, wal).await?;
         Ok(Self {
             server_cpu: server.cpu_time(),
             client_cpu,
-            wal: row.try_get_by_index::<i64>(0)?.unsigned_abs(),
+            wal,
         })
     }
+}
+
+/// How many connections to the server there are beside the bench's own.
+pub(crate) async fn connections(fleet: &Fleet) -> Result<u64, Failure> {
+    const ALL: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let all = ask(fleet, ALL).await?;
+    Ok(all.saturating_sub(fleet.raw().get_postgres_connection_pool().size().into()))
+}
+
+/// The number that a question has for an answer.
+pub(crate) async fn ask(fleet: &Fleet, question: &str) -> Result<u64, Failure> {
+    let ask = Statement::from_string(fleet.raw().get_database_backend(), question);
+    let row = fleet.raw().query_one_raw(ask).await?.ok_or("there is no answer")?;
+    Ok(row.try_get_by_index::<i64>(0)?.unsigned_abs())
 }

@@ -13,11 +13,8 @@ use uuid::Uuid;
 use crate::Failure;
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
+use crate::limit::{LEAVE, SESSION};
 
-const SESSION: &str = "
-    WITH s AS (INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
-               VALUES ($1, 'steps', '', now(), 3600000) RETURNING session_id)
-    INSERT INTO session_lease (session_id, deadline) SELECT session_id, now() + INTERVAL '1 hour' FROM s";
 const CHECK: &str = "SELECT session_id FROM session_lease WHERE session_id = $1 AND deadline > now()";
 const RETRIEVE: &str = "
     SELECT machine_provided.machine_id FROM machine
@@ -69,6 +66,7 @@ impl Steps {
         }
         sqlx::query(SESSION)
             .bind(session)
+            .bind("steps")
             .execute(&mut *connections[0].lock().await)
             .await?;
         Ok(Self { session, connections })
@@ -173,10 +171,7 @@ impl Steps {
     }
 
     pub(crate) async fn leave(self) -> Result<(), Failure> {
-        for statement in [
-            "DELETE FROM work WHERE session_id = $1",
-            "DELETE FROM session WHERE session_id = $1",
-        ] {
+        for statement in LEAVE {
             let statement = sqlx::query(statement).bind(self.session);
             statement.execute(&mut *self.connections[0].lock().await).await?;
         }

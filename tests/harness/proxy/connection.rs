@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::wire::{Message, message, untagged};
-use super::{Fate, Fault, Passing, Shared};
+use super::{Bound, Fate, Fault, Passing, Shared};
 
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
@@ -84,8 +84,15 @@ struct Connection<'a> {
     state: u8,
     /// How many times the server will yet say that it is ready.
     unanswered: u32,
-    /// The text of each prepared statement by its name.
-    prepared: HashMap<String, String>,
+    /// Each prepared statement by its name.
+    prepared: HashMap<String, Prepared>,
+}
+
+#[derive(Clone, Default)]
+struct Prepared {
+    sql: String,
+    /// The OIDs of its parameters' types, as far as the client declared them.
+    types: Vec<u32>,
 }
 
 type Flow = io::Result<ControlFlow<()>>;
@@ -127,7 +134,11 @@ impl Connection<'_> {
             return message;
         }
         let (name, sql) = message.two_texts();
-        self.prepared.insert(name.to_owned(), sql.to_owned());
+        let prepared = Prepared {
+            sql: sql.to_owned(),
+            types: message.types(),
+        };
+        self.prepared.insert(name.to_owned(), prepared);
         match self.shared.rewritten(sql) {
             Some(other) => message.with_query(&other),
             None => message,
@@ -136,7 +147,7 @@ impl Connection<'_> {
 
     async fn decide(&mut self, sent: Vec<Message>) -> Flow {
         self.shared.round_trips.fetch_add(1, Ordering::Relaxed);
-        let Some(sql) = self.executed(&sent) else {
+        let Some((sql, values)) = self.executed(&sent) else {
             self.pass(&sent).await?;
             return Ok(ControlFlow::Continue(()));
         };
@@ -145,6 +156,7 @@ impl Connection<'_> {
             connection: self.number,
             sql: &sql,
             commits,
+            values: &values,
         });
         match fate {
             Fate::Pass => {}
@@ -175,15 +187,20 @@ impl Connection<'_> {
         write(&mut self.server, messages).await
     }
 
-    /// The text of the statement that is executed by what was sent, if any is.
-    fn executed(&self, sent: &[Message]) -> Option<String> {
+    /// The text of the statement that is executed by what was sent, if any is, and what it is sent with.
+    fn executed(&self, sent: &[Message]) -> Option<(String, Vec<Bound>)> {
         if let Some(query) = sent.iter().find(|message| message.tag == b'Q') {
-            return Some(query.text().to_owned());
+            return Some((query.text().to_owned(), Vec::new()));
         }
         let bound = sent.iter().find(|message| message.tag == b'B')?;
         let executes = sent.iter().any(|message| message.tag == b'E');
         let (_, name) = bound.two_texts();
-        executes.then(|| self.prepared.get(name).cloned().unwrap_or_default())
+        executes.then(|| {
+            let Prepared { sql, types } = self.prepared.get(name).cloned().unwrap_or_default();
+            let declared = types.into_iter().chain(std::iter::repeat(0));
+            let values = bound.values().into_iter().zip(declared);
+            (sql, values.map(|(bytes, oid)| Bound { oid, bytes }).collect())
+        })
     }
 
     /// COMMIT, or a write that is a transaction of its own.

@@ -49,6 +49,34 @@ impl Message {
         (first, text(rest).0)
     }
 
+    /// The types that a Parse declares for its parameters.
+    pub(super) fn types(&self) -> Vec<u32> {
+        let (_, rest) = text(&self.body);
+        let (_, mut rest) = text(rest);
+        let count = number(&mut rest).unwrap_or_default();
+        let oid = |_| Some(u32::from_be_bytes(part(&mut rest)?));
+        (0..count).map_while(oid).collect()
+    }
+
+    /// The values of a Bind.
+    pub(super) fn values(&self) -> Vec<Option<Vec<u8>>> {
+        let (_, rest) = text(&self.body);
+        let (_, mut rest) = text(rest);
+        let formats = number(&mut rest).unwrap_or_default();
+        rest = rest.get(2 * usize::from(formats)..).unwrap_or_default();
+        let count = number(&mut rest).unwrap_or_default();
+        let value = |_| {
+            // NULL has the length -1.
+            let Ok(length) = usize::try_from(i32::from_be_bytes(part(&mut rest)?)) else {
+                return Some(None);
+            };
+            let (value, others) = rest.split_at_checked(length)?;
+            rest = others;
+            Some(Some(value.to_vec()))
+        };
+        (0..count).map_while(value).collect()
+    }
+
     /// A Parse of the same name and parameters with another query.
     pub(super) fn with_query(&self, sql: &str) -> Self {
         let (name, rest) = text(&self.body);
@@ -63,6 +91,17 @@ fn text(bytes: &[u8]) -> (&str, &[u8]) {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
     (text, bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// The first bytes, which are taken off the others.
+fn part<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u16> {
+    part(bytes).map(u16::from_be_bytes)
 }
 
 /// Reads one message. Not cancel safe.
