@@ -84,13 +84,7 @@ impl<P: Process> Work<P> {
                     self.claimed.disarm();
                     return Err(Unfinished::Over(key.lost()));
                 }
-                Err(_unreachable) => {
-                    let error = Error::CommitUnknown {
-                        doing: scope.doing,
-                        source,
-                    };
-                    return Err(Unfinished::Unknown { work: self, error });
-                }
+                Err(_unreachable) => return Err(self.unknown(scope.doing, source)),
             }
         }
     }
@@ -112,7 +106,7 @@ impl<P: Process> Work<P> {
             },
             _ if core.lease.remaining(Moment::now()).is_zero() => core.expired(),
             Ok(_) => key.lost(),
-            Err(_unreachable) => return self.unknown(None),
+            Err(_unreachable) => return self.unknown(DOING, None),
         };
         // What is there after all is let go of by its guard.
         if !is_held {
@@ -122,8 +116,8 @@ impl<P: Process> Work<P> {
     }
 
     /// It may have ended, and the database cannot be asked.
-    pub(crate) fn unknown<E>(self, source: Option<DbErr>) -> Unfinished<P, E> {
-        let error = Error::CommitUnknown { doing: DOING, source };
+    pub(crate) fn unknown<E>(self, doing: &'static str, source: Option<DbErr>) -> Unfinished<P, E> {
+        let error = Error::CommitUnknown { doing, source };
         Unfinished::Unknown { work: self, error }
     }
 
@@ -175,7 +169,7 @@ pub(crate) async fn claimed(
     Ok(rows.into_iter().map(key).collect())
 }
 
-const DOING: &str = "end a work";
+pub(crate) const DOING: &str = "end a work";
 
 /// What came of ends without a body.
 #[derive(Default)]
@@ -196,20 +190,15 @@ impl Ends {
 
 /// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row.
 pub(crate) async fn end(core: &Core, left: Vec<Leaving>) -> Ends {
-    let states = left.iter().any(|leaving| !leaving.facts.is_empty());
-    let mut ends = end_or_refuse(core, left.clone(), true).await;
-    if !states
-        || !ends
-            .rest
-            .iter()
-            .any(|(_, error)| matches!(error, Error::Database { .. }))
-    {
-        return ends;
-    }
-    // Perhaps for what one states, here or in another's end: alone, each is answered for itself.
-    let refused = std::mem::take(&mut ends.rest);
-    for leaving in left {
-        if refused.iter().any(|(work, _)| *work == leaving.key.work) {
+    let states = |leaving: &&Leaving| !leaving.facts.is_empty();
+    let stating: Vec<Leaving> = left.iter().filter(states).cloned().collect();
+    let mut ends = end_or_refuse(core, left, true).await;
+    for leaving in stating {
+        let is_refused =
+            |(work, error): &(WorkId, Error)| *work == leaving.key.work && matches!(error, Error::Database { .. });
+        // Perhaps for what it states, perhaps for what another does: alone, each is answered for itself.
+        if let Some(place) = ends.rest.iter().position(is_refused) {
+            ends.rest.swap_remove(place);
             let Ends { ended, rest } = end_or_refuse(core, vec![leaving], false).await;
             ends.ended.extend(ended);
             ends.rest.extend(rest);

@@ -9,7 +9,7 @@ use bmdb_entity::WorkId;
 
 use crate::claim::{Answer, Attempt, Claim, MOST};
 use crate::doubt::Doubts;
-use crate::end::{Ends, Settled, end, settle};
+use crate::end::{DOING, Ends, Settled, end, settle};
 use crate::error::Error;
 use crate::fact::Facts;
 use crate::leave::{Leaving, Trace};
@@ -229,7 +229,7 @@ async fn end_and_claim<P: Process, Q: Process>(
                 Err(_unreachable) => {
                     // What the next claim may have taken is let go of with the doubt.
                     doubts.add([next], None);
-                    return Err(work.unknown(source));
+                    return Err(work.unknown(DOING, source));
                 }
             },
         }
@@ -368,7 +368,7 @@ async fn end_now<P: Process>(
 fn unanswered<P: Process>(key: &Key) -> Unfinished<P> {
     tracing::warn!(machine = %key.machine, fence = %key.fence, "an end was not answered: the runtime is shutting down");
     Unfinished::Over(Error::CommitUnknown {
-        doing: "end a work",
+        doing: DOING,
         source: None,
     })
 }

@@ -207,6 +207,7 @@ impl Fact {
         }
         insert
     }
+
     /// The same within a statement that ends works, about the machines of those that are in its `ended`.
     pub(crate) fn state_ended<'a>(
         dialect: Dialect,

@@ -166,21 +166,18 @@ async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, Str
     }
     let mut known = HashMap::new();
     for (provider, ids) in by_provider {
-        if tx.dialect() == Dialect::Postgres {
-            for row in looked_up(tx, provider, &ids).await? {
-                let id = row.try_get_by_index(1)?;
-                known.insert((provider.to_owned(), id), row.try_get_by_index(0)?);
-            }
-            continue;
-        }
-        let rows: Vec<(MachineId, String)> = machine_provided::Entity::find()
-            .select_only()
-            .columns([Column::MachineId, Column::ProviderId])
-            .filter(Column::Provider.eq(provider))
-            .filter(Column::ProviderId.is_in(ids))
-            .into_tuple()
-            .all(tx)
-            .await?;
+        let rows: Vec<(MachineId, String)> = if tx.dialect() == Dialect::Postgres {
+            look_up(tx, provider, &ids).await?
+        } else {
+            machine_provided::Entity::find()
+                .select_only()
+                .columns([Column::MachineId, Column::ProviderId])
+                .filter(Column::Provider.eq(provider))
+                .filter(Column::ProviderId.is_in(ids))
+                .into_tuple()
+                .all(tx)
+                .await?
+        };
         known.extend(
             rows.into_iter()
                 .map(|(machine, id)| ((provider.to_owned(), id), machine)),
@@ -191,7 +188,7 @@ async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, Str
 
 /// Looks each id up by its key. Told a list, PostgreSQL reads all machines of the provider while it has no statistics, as in a first import, and
 /// compares each with the whole list.
-async fn looked_up(tx: &Tx, provider: &str, ids: &[&str]) -> Result<Vec<QueryResult>, DbErr> {
+async fn look_up(tx: &Tx, provider: &str, ids: &[&str]) -> Result<Vec<(MachineId, String)>, DbErr> {
     let list: Vec<String> = (2..ids.len() + 2).map(|place| format!("(${place})")).collect();
     let text = format!(
         "SELECT m.machine_id, m.provider_id FROM (VALUES {}) AS ids (id) CROSS JOIN LATERAL \
@@ -199,7 +196,9 @@ async fn looked_up(tx: &Tx, provider: &str, ids: &[&str]) -> Result<Vec<QueryRes
         list.join(", ")
     );
     let values = std::iter::once(provider).chain(ids.iter().copied());
-    tx.query_text(&text, values.map(Value::from)).await
+    let rows = tx.query_text(&text, values.map(Value::from)).await?;
+    let read = |row: &QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+    rows.iter().map(read).collect()
 }
 
 async fn insert(tx: &Tx, machines: &[(MachineId, &NewMachine)]) -> Result<(), DbErr> {

@@ -47,30 +47,35 @@ pub(crate) async fn attempt<P: Process>(
         // One for each that has ended.
         let works = if after.is_empty() { works } else { &works[..ended.len()] };
         let count = works.len() as u64;
-        if matches!(source, Source::Plenty) {
-            let start = MachineId::random();
-            let among = candidate::is_hinted::<P>(source, count, start);
-            let taken = take(tx, core, claim, &eligible, among, start, works).await?;
-            let gone: Vec<MachineId> = taken.iter().map(|taken| taken.seen.machine).collect();
-            candidate::forget_hints::<P>(tx, &gone).await?;
-            let told = None;
-            return Ok(Attempt { ended, taken, told });
-        }
         let candidates = match source {
             Source::Hints => candidate::hints::<P>(tx, source, count).await?,
             _ => found.clone(),
         };
-        let taken = match candidates.first() {
-            Some(first) => {
-                let is_in = Expr::col((machine::Entity, machine::Column::MachineId)).is_in(candidates.iter().copied());
-                take(tx, core, claim, &eligible, is_in, *first, works).await?
+        let among = match (source, candidates.first()) {
+            // Read where it looks.
+            (Source::Plenty, _) => {
+                let start = MachineId::random();
+                Some((candidate::is_hinted::<P>(source, count, start), start))
             }
+            (_, Some(first)) => {
+                let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+                Some((machine.is_in(candidates.iter().copied()), *first))
+            }
+            (_, None) => None,
+        };
+        let taken = match among {
+            Some((among, first)) => take(tx, core, claim, &eligible, among, first, works).await?,
             None => Vec::new(),
         };
         let gone: Vec<MachineId> = match source {
             Source::Hints if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
         };
+        if matches!(source, Source::Plenty) {
+            candidate::forget_hints::<P>(tx, &gone).await?;
+            let told = None;
+            return Ok(Attempt { ended, taken, told });
+        }
         let mut told = Told {
             candidates: candidates.len() as u64,
             eligible: !taken.is_empty(),

@@ -151,12 +151,10 @@ on_each_backend! {
         assert!(matches!(lost, Err(Unfinished::Over(Error::WorkLost { .. }))), "{lost:?}");
         let lost = first.fail("too late").stating(agent_heartbeat::row()).then(session.claim::<Survey>()).await;
         assert!(matches!(lost, Err(Unfinished::Over(Error::WorkLost { .. }))), "{lost:?}");
-        let late = session.clone();
         kill_session(&raw, &session).await;
         let lost = second.done().stating(agent_heartbeat::row()).await;
         assert!(matches!(lost, Err(Unfinished::Over(_))), "{lost:?}");
         assert_eq!(heard(&raw).await, 0);
-        drop(late);
     }
 
     async fn what_cannot_be_stated_is_refused_and_the_guard_comes_back(db: TestDatabase) {

@@ -14,14 +14,14 @@ use harness::{AgentStart, Bound, Fate, OwnServer, Proxy};
 use sea_orm::ConnectionTrait;
 use sea_orm::sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::{self, ConnectOptions, Connection, PgConnection, Postgres, Row};
+use sea_orm::sqlx::{self, Postgres, Row};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::Failure;
+use crate::clients::Clients;
 use crate::contender::Cycle;
 use crate::fleet::{Fleet, Size};
-use crate::limit::{LEAVE, SESSION};
 
 /// So many cycles of the connector are watched: enough for what varies to be seen varying.
 const WATCHED: usize = 64;
@@ -280,36 +280,22 @@ impl Item {
 
 pub(crate) struct ByHand {
     statements: &'static Statements,
-    session: Uuid,
-    connections: Vec<tokio::sync::Mutex<PgConnection>>,
+    clients: Clients,
 }
 
 impl ByHand {
     pub(crate) async fn connect(url: &str, workers: usize, fleet: &Fleet) -> Result<Self, Failure> {
         let statements = STATEMENTS.get_or_try_init(watch).await?;
         fleet.hint_at_free().await?;
-        let session = Uuid::new_v4();
         let options = PgConnectOptions::from_str(url)?.options(SETTINGS);
-        let mut connections = Vec::new();
-        for _ in 0..workers {
-            connections.push(tokio::sync::Mutex::new(options.connect().await?));
-        }
-        sqlx::query(SESSION)
-            .bind(session)
-            .bind("loop")
-            .execute(&mut *connections[0].lock().await)
-            .await?;
-        Ok(Self {
-            statements,
-            session,
-            connections,
-        })
+        let clients = Clients::connect(options, workers, "loop").await?;
+        Ok(Self { statements, clients })
     }
 
     pub(crate) async fn cycle(&self, worker: usize, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
-        let mut connection = self.connections[worker].lock().await;
+        let mut connection = self.clients.of(worker).await;
         let mut subject = Subject {
-            session: self.session,
+            session: self.clients.session,
             work: Uuid::new_v4(),
             machine: Uuid::nil(),
             fence: 0,
@@ -349,14 +335,7 @@ impl ByHand {
     }
 
     pub(crate) async fn leave(self) -> Result<(), Failure> {
-        for statement in LEAVE {
-            let statement = sqlx::query(statement).bind(self.session);
-            statement.execute(&mut *self.connections[0].lock().await).await?;
-        }
-        for connection in self.connections {
-            connection.into_inner().close().await?;
-        }
-        Ok(())
+        self.clients.leave().await
     }
 }
 

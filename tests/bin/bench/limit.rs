@@ -5,19 +5,15 @@
 use std::time::Instant;
 
 use bmdb::MachineId;
-use sea_orm::sqlx::{self, Connection, PgConnection, SqliteConnection};
+use sea_orm::sqlx::{self, Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::Failure;
+use crate::clients::{Clients, LEAVE};
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
 
-/// A session that nobody needs to keep alive, of the component `$2`.
-pub(crate) const SESSION: &str = "
-    WITH s AS (INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
-               VALUES ($1, $2, '', now(), 3600000) RETURNING session_id)
-    INSERT INTO session_lease (session_id, deadline) SELECT session_id, now() + INTERVAL '1 hour' FROM s";
 const CLAIM: &str = "
     WITH m AS (UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING machine_id, fence),
     w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at)
@@ -31,17 +27,8 @@ const FINISH: &str = "
     INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
     SELECT machine_id, fence, 'finished', $2, 'agent-start', 'agent', $3, 'limit', '', now(), NULL FROM w";
 
-/// Works go with their session.
-pub(crate) const LEAVE: [&str; 2] = [
-    "DELETE FROM work WHERE session_id = $1",
-    "DELETE FROM session WHERE session_id = $1",
-];
-
 pub(crate) enum Limit {
-    Postgres {
-        session: Uuid,
-        connections: Vec<Mutex<PgConnection>>,
-    },
+    Postgres(Clients),
     Sqlite {
         session: Uuid,
         connection: Mutex<SqliteConnection>,
@@ -50,8 +37,8 @@ pub(crate) enum Limit {
 
 impl Limit {
     pub(crate) async fn connect(url: &str, workers: usize) -> Result<Self, Failure> {
-        let session = Uuid::new_v4();
         if url.starts_with("sqlite") {
+            let session = Uuid::new_v4();
             let mut connection = connect_to_sqlite(url).await?;
             sqlx::query(
                 "INSERT INTO session (session_id, component_name, runtime_info, created_at, interval_ms)
@@ -63,16 +50,8 @@ impl Limit {
             let connection = Mutex::new(connection);
             return Ok(Self::Sqlite { session, connection });
         }
-        let mut connections = Vec::new();
-        for _ in 0..workers {
-            connections.push(Mutex::new(PgConnection::connect(url).await?));
-        }
-        sqlx::query(SESSION)
-            .bind(session)
-            .bind("limit")
-            .execute(&mut *connections[0].lock().await)
-            .await?;
-        Ok(Self::Postgres { session, connections })
+        let clients = Clients::connect(url.parse()?, workers, "limit").await?;
+        Ok(Self::Postgres(clients))
     }
 
     pub(crate) async fn cycle(&self, worker: usize, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
@@ -82,9 +61,9 @@ impl Limit {
         let began = Instant::now();
         let work = Uuid::new_v4();
         let claim = match self {
-            Self::Postgres { session, connections } => {
-                let mut connection = connections[worker].lock().await;
-                let statement = |text| sqlx::query(text).bind(machine.0).bind(work).bind(session);
+            Self::Postgres(clients) => {
+                let mut connection = clients.of(worker).await;
+                let statement = |text| sqlx::query(text).bind(machine.0).bind(work).bind(clients.session);
                 statement(CLAIM).execute(&mut *connection).await?;
                 let claim = began.elapsed();
                 fleet.finishing(machine);
@@ -111,15 +90,7 @@ impl Limit {
 
     pub(crate) async fn leave(self) -> Result<(), Failure> {
         match self {
-            Self::Postgres { session, connections } => {
-                for statement in LEAVE {
-                    let statement = sqlx::query(statement).bind(session);
-                    statement.execute(&mut *connections[0].lock().await).await?;
-                }
-                for connection in connections {
-                    connection.into_inner().close().await?;
-                }
-            }
+            Self::Postgres(clients) => clients.leave().await?,
             Self::Sqlite { session, connection } => {
                 let mut connection = connection.into_inner();
                 for statement in LEAVE {

@@ -4,6 +4,7 @@
 //! what counts are the ratios. With `--peers`, systems that others use for something like it take turns too. Every run checks that no machine is held twice and that no finished work is done again.
 
 mod by_hand;
+mod clients;
 mod contender;
 mod expiries;
 mod fleet;

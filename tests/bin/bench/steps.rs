@@ -3,17 +3,18 @@
 //! The sequence is that of Monogon's Go package `bmdb` (sessions.go, queries_base.sql, queries_workflows.sql), nine round trips for a claim and nine
 //! for a finish, on our tables. Where ours have columns that the original lacks, they are filled without a further round trip.
 
+use std::str::FromStr;
 use std::time::Instant;
 
 use bmdb::MachineId;
-use sea_orm::sqlx::{self, Connection, Executor, PgConnection};
-use tokio::sync::Mutex;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{self, Executor, PgConnection};
 use uuid::Uuid;
 
 use crate::Failure;
+use crate::clients::Clients;
 use crate::contender::Cycle;
 use crate::fleet::Fleet;
-use crate::limit::{LEAVE, SESSION};
 
 const CHECK: &str = "SELECT session_id FROM session_lease WHERE session_id = $1 AND deadline > now()";
 const RETRIEVE: &str = "
@@ -41,10 +42,7 @@ const STATE: &str = "
     INSERT INTO machine_agent_started (machine_id, at, public_key) VALUES ($1, now(), '\\x01')
     ON CONFLICT (machine_id) DO UPDATE SET at = excluded.at, public_key = excluded.public_key";
 
-pub(crate) struct Steps {
-    session: Uuid,
-    connections: Vec<Mutex<PgConnection>>,
-}
+pub(crate) struct Steps(Clients);
 
 /// What the original does not have and our keys want: made by the client.
 #[derive(Clone, Copy)]
@@ -55,25 +53,13 @@ struct Numbers {
 
 impl Steps {
     pub(crate) async fn connect(url: &str, workers: usize) -> Result<Self, Failure> {
-        let session = Uuid::new_v4();
-        let mut connections = Vec::new();
-        for _ in 0..workers {
-            let mut connection = PgConnection::connect(url).await?;
-            connection
-                .execute("SET default_transaction_isolation = 'serializable'")
-                .await?;
-            connections.push(Mutex::new(connection));
-        }
-        sqlx::query(SESSION)
-            .bind(session)
-            .bind("steps")
-            .execute(&mut *connections[0].lock().await)
-            .await?;
-        Ok(Self { session, connections })
+        let serializable = [("default_transaction_isolation", "serializable")];
+        let options = PgConnectOptions::from_str(url)?.options(serializable);
+        Ok(Self(Clients::connect(options, workers, "steps").await?))
     }
 
     pub(crate) async fn cycle(&self, worker: usize, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
-        let mut connection = self.connections[worker].lock().await;
+        let mut connection = self.0.of(worker).await;
         let numbers = Numbers {
             work: Uuid::new_v4(),
             fence: fastrand::i64(0..i64::MAX),
@@ -115,7 +101,7 @@ impl Steps {
             sqlx::query(START)
                 .bind(machine)
                 .bind(numbers.work)
-                .bind(self.session)
+                .bind(self.0.session)
                 .bind(numbers.fence)
                 .execute(&mut *connection)
                 .await?;
@@ -134,7 +120,7 @@ impl Steps {
         self.begin(connection).await?;
         sqlx::query(END)
             .bind(machine.0)
-            .bind(self.session)
+            .bind(self.0.session)
             .execute(&mut *connection)
             .await?;
         sqlx::query(STATE).bind(machine.0).execute(&mut *connection).await?;
@@ -146,7 +132,7 @@ impl Steps {
         connection.execute("BEGIN").await?;
         connection.execute("SAVEPOINT cockroach_restart").await?;
         sqlx::query(CHECK)
-            .bind(self.session)
+            .bind(self.0.session)
             .fetch_one(&mut *connection)
             .await?;
         Ok(())
@@ -164,21 +150,14 @@ impl Steps {
             .bind(numbers.fence)
             .bind(event)
             .bind(numbers.work)
-            .bind(self.session)
+            .bind(self.0.session)
             .execute(&mut *connection)
             .await?;
         Ok(())
     }
 
     pub(crate) async fn leave(self) -> Result<(), Failure> {
-        for statement in LEAVE {
-            let statement = sqlx::query(statement).bind(self.session);
-            statement.execute(&mut *self.connections[0].lock().await).await?;
-        }
-        for connection in self.connections {
-            connection.into_inner().close().await?;
-        }
-        Ok(())
+        self.0.leave().await
     }
 }
 
