@@ -80,7 +80,7 @@ impl TestDatabase {
 
     pub(crate) fn of_own_server(url: String) -> Self {
         Self {
-            raw_url: format!("{url}{}", postgres::OFF),
+            raw_url: format!("{url}{}", postgres::FREELY),
             url,
             place: Place::OwnServer,
         }
@@ -149,7 +149,8 @@ impl TestDatabase {
         postgres::server().await.statements(name)
     }
 
-    /// A plain SeaORM connection, for looking and for tampering: the trap for schema changes does not hold it.
+    /// A plain SeaORM connection, for looking and for tampering: the trap for schema changes does not hold it, and
+    /// it runs at READ COMMITTED unless a transaction asks for more.
     ///
     /// # Panics
     /// Panics if the database does not let us in.
@@ -189,7 +190,7 @@ fn new_file() -> (TestDatabase, PathBuf) {
 async fn on_server(name: String) -> TestDatabase {
     let url = postgres::server().await.url(&name);
     TestDatabase {
-        raw_url: format!("{url}{}", postgres::OFF),
+        raw_url: format!("{url}{}", postgres::FREELY),
         url,
         place: Place::Postgres { name },
     }

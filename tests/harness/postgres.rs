@@ -26,13 +26,15 @@ pub use clock::Clock;
 use keeper::Keeper;
 pub use own::{OwnServer, Stop, cpu_time, kill};
 pub use tls::TlsServer;
-pub(crate) use trap::OFF;
 
 /// The folders of servers begin so; the number of the test process follows.
 const PREFIX: &str = "bmdb-tests-postgres-";
 const TEMPLATE: &str = "bmdb_template";
 /// Has no schema of ours, only the trap.
 const EMPTY: &str = "bmdb_empty";
+/// What the URLs of those say who look and tamper: the trap does not hold them, and whatever isolation the components' databases have by default, what
+/// they write waits for a heartbeat that is under way instead of failing with it.
+pub(crate) const FREELY: &str = "?options[bmdb.trap]=off&options[default_transaction_isolation]=read%20committed";
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
