@@ -1,8 +1,6 @@
 //! Candidates: machines that may be eligible. A claim takes from hints that others left; when there are none, one component at a time searches the
 //! fleet and leaves hints for all. A hint promises nothing: every claim verifies.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bmdb_entity::{MachineId, machine};
@@ -12,6 +10,7 @@ use sea_orm::{Condition, DbErr, Order, QueryResult};
 use crate::database::Database;
 use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
+use crate::looking::AFTER_NOTHING;
 use crate::process::Process;
 use crate::text::places;
 use crate::tx::Tx;
@@ -173,72 +172,11 @@ pub(crate) async fn search_now<P: Process>(
     Ok(found)
 }
 
-/// When this component looks after the hints for each process next. Claims use them up: to search only when there are none would have all wait for it.
-#[derive(Default)]
-pub(crate) struct Looking(Mutex<HashMap<&'static str, Look>>);
-
-struct Look {
-    /// The last claim by hints took something.
-    plenty: bool,
-    claims: u64,
-    last: Instant,
-    not_before: Instant,
-}
-
-/// Every so many claims, and not later than this, a component looks how many hints are left.
-const CLAIMS_BETWEEN_LOOKS: u64 = 64;
-const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// With fewer hints than this, it is time to search for more: a search for a large fleet takes as long as some hundreds of claims.
 const LOW: u64 = 250;
-/// A search that found nothing new is not repeated sooner than this, for the sake of a fleet in which little is eligible.
-const AFTER_NOTHING: Duration = Duration::from_secs(30);
 /// Searches ahead of time take no more than a fifth of it.
 const REST: u32 = 4;
 const SHORTEST_REST: Duration = Duration::from_millis(20);
-
-impl Looking {
-    /// By which hints the next claim begins.
-    pub(crate) fn hints<P: Process>(&self) -> Source {
-        let looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
-        match looks.get(P::NAME) {
-            Some(look) if look.plenty => Source::Plenty,
-            _ => Source::Hints,
-        }
-    }
-
-    /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
-    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&Told>, window: u64) -> bool {
-        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
-        let now = Instant::now();
-        let look = looks.entry(P::NAME).or_insert(Look {
-            plenty: took,
-            claims: 0,
-            last: now,
-            not_before: now,
-        });
-        look.plenty = took;
-        if !took {
-            return false;
-        }
-        look.claims += 1;
-        let is_low =
-            told.is_some_and(|told| told.candidates < window) || look.claims.is_multiple_of(CLAIMS_BETWEEN_LOOKS);
-        if now < look.not_before || !(is_low || now > look.last + LONGEST_BETWEEN_LOOKS) {
-            return false;
-        }
-        look.last = now;
-        // Until it says when.
-        look.not_before = now + AFTER_NOTHING;
-        true
-    }
-
-    fn not_before<P: Process>(&self, not_before: Instant) {
-        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
-        if let Some(look) = looks.get_mut(P::NAME) {
-            look.not_before = not_before;
-        }
-    }
-}
 
 /// Searches once more if the last search is old or hints are few, and nobody is at it.
 pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error> {

@@ -15,13 +15,13 @@ use sea_orm::{
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
-use crate::candidate::Looking;
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::file::OpenFile;
 use crate::health::{self, Health};
 use crate::limit::Limit;
+use crate::looking::Looking;
 use crate::process::Registered;
 use crate::singles::Singles;
 use crate::text::Pieces;

@@ -37,6 +37,7 @@ mod lease;
 mod leave;
 mod limit;
 mod liveness;
+mod looking;
 pub mod machine;
 mod once;
 mod operator;

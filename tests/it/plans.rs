@@ -9,6 +9,7 @@ mod pages;
 mod rules;
 mod scene;
 
+use bmdb::machine;
 use fleet::Size;
 use scene::{Scene, take};
 
@@ -70,6 +71,37 @@ async fn a_missing_index_is_seen() {
         assert!(says("close a session reads all of work"), "{broken:?}");
         assert!(says("close a session touches "), "{broken:?}");
         assert!(says("close a session ran 1 times"), "{broken:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_import_reads_no_machines_but_those_it_is_given() {
+    const BATCH: usize = 500;
+    harness::bounded(async {
+        let mut scene = Scene::new().await;
+        let importer = scene.component("a test", scene::HOUR).await;
+        let session = importer.start_session().await.unwrap();
+        for nth in 0..8 {
+            let new = |place| machine::NewMachine {
+                provider: "test".to_owned(),
+                provider_id: format!("m{}", nth * BATCH + place),
+                ..Default::default()
+            };
+            let batch: Vec<_> = (0..BATCH).map(new).collect();
+            let import = session.transact(async |tx| machine::import(tx, &batch).await);
+            let last = r#"INSERT INTO "machine_provided""#;
+            let imported = scene.watch("import", last, import).await.unwrap();
+            assert_eq!(imported.created, BATCH);
+        }
+        let reads = scene.seen.iter().flat_map(|seen| seen.runs.iter().flatten());
+        let reads: Vec<_> = reads
+            .filter(|execution| execution.text.starts_with("SELECT m.machine_id"))
+            .collect();
+        assert_eq!(reads.len(), 8);
+        for read in reads {
+            assert!(read.rejected() <= BATCH as u64, "{}", read.tree());
+        }
     })
     .await;
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, CancellationToken, Error, SessionId, machine};
+use bmdb::{Bmdb, CancellationToken, Error, machine};
 use bmdb_entity::work_history::Event;
 use clap::{Parser, ValueEnum};
 use harness::{Backend, Proxy, Snapshot, TestDatabase};
@@ -144,6 +144,7 @@ async fn soak(cli: &Cli) -> Result<bool, Failure> {
         sqlite,
         began: Instant::now(),
         disturbed: Duration::ZERO,
+        waiting: JoinSet::new(),
     };
     let time = Duration::from_secs_f64(cli.minutes * 60.0);
     soak.run(cli, seed, time).await;
@@ -183,6 +184,8 @@ struct Soak {
     began: Instant,
     /// For how long there were faults.
     disturbed: Duration,
+    /// The faults that are done through the database. A frozen process may keep them waiting, and must wake all the same.
+    waiting: JoinSet<()>,
 }
 
 /// What happens to processes and connections, and how often on average.
@@ -204,6 +207,33 @@ enum Deed {
     Break,
 }
 
+/// An operator breaks a session of a component, so far down the list of them.
+async fn break_one(bmdb: Bmdb, raw: DatabaseConnection, chosen: f64) {
+    let sessions = bmdb_entity::session::Entity::find().all(&raw).await;
+    let Ok(sessions) = sessions else { return };
+    let nth = (chosen * sessions.len() as f64) as usize;
+    if let Some(session) = sessions.get(nth) {
+        let broken = bmdb.break_session(session.session_id).await;
+        if let Err(error) = broken {
+            eprintln!("soak: a session was not broken: {error}");
+        }
+    }
+}
+
+/// Keeps everybody from writing for so long.
+async fn lock_file(raw: DatabaseConnection, time: Duration) {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    if let Ok(tx) = raw.begin_with_options(options).await {
+        tokio::time::sleep(time).await;
+        if let Err(error) = tx.commit().await {
+            eprintln!("soak: the file's lock did not end: {error}");
+        }
+    }
+}
+
 impl Soak {
     async fn run(&mut self, cli: &Cli, seed: u64, time: Duration) {
         let disturbed = cli.faults == Faults::All;
@@ -222,7 +252,7 @@ impl Soak {
             for (due, (deed, mean)) in std::iter::zip(&mut due, DEEDS) {
                 if disturbed && *due <= Instant::now() {
                     *due = Instant::now() + wait(&mut self.random, mean);
-                    self.commit(deed).await;
+                    self.commit(deed);
                 }
             }
             let pause = if std::io::stdout().is_terminal() { 1 } else { 30 };
@@ -233,7 +263,7 @@ impl Soak {
         }
     }
 
-    async fn commit(&mut self, deed: Deed) {
+    fn commit(&mut self, deed: Deed) {
         let place = self.random.usize(..self.fleet.len());
         let name = match (deed, self.proxies.get(place)) {
             (Deed::Kill, _) => {
@@ -250,19 +280,25 @@ impl Soak {
                 "network cut"
             }
             (Deed::Cut | Deed::EndBackend, None) => {
-                self.lock_file().await;
+                let time = Duration::from_millis(self.random.u64(10..400));
+                self.waiting.spawn(lock_file(self.raw.clone(), time));
                 "file locked"
             }
             (Deed::EndBackend, Some(_)) => {
                 const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                      AND pid <> pg_backend_pid() AND application_name LIKE 'bmdb soak-%' ORDER BY random() LIMIT 1";
-                if let Err(error) = self.raw.execute_unprepared(END).await {
-                    eprintln!("soak: a backend was not ended: {error}");
-                }
+                let raw = self.raw.clone();
+                self.waiting.spawn(async move {
+                    if let Err(error) = raw.execute_unprepared(END).await {
+                        eprintln!("soak: a backend was not ended: {error}");
+                    }
+                });
                 "backend ended"
             }
             (Deed::Break, _) => {
-                self.break_one().await;
+                let chosen = self.random.f64();
+                self.waiting
+                    .spawn(break_one(self.bmdb.clone(), self.raw.clone(), chosen));
                 "session broken"
             }
         };
@@ -270,33 +306,6 @@ impl Soak {
             .lock()
             .expect("nothing panics while it holds this lock")
             .count(name);
-    }
-
-    /// An operator breaks a session of a component.
-    async fn break_one(&mut self) {
-        let sessions = bmdb_entity::session::Entity::find().all(&self.raw).await;
-        let Ok(sessions) = sessions else { return };
-        let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
-        if !ids.is_empty() {
-            let broken = self.bmdb.break_session(ids[self.random.usize(..ids.len())]).await;
-            if let Err(error) = broken {
-                eprintln!("soak: a session was not broken: {error}");
-            }
-        }
-    }
-
-    /// Keeps everybody from writing for a while.
-    async fn lock_file(&mut self) {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        if let Ok(tx) = self.raw.begin_with_options(options).await {
-            tokio::time::sleep(Duration::from_millis(self.random.u64(10..400))).await;
-            if let Err(error) = tx.commit().await {
-                eprintln!("soak: the file's lock did not end: {error}");
-            }
-        }
     }
 
     fn show(&self) {
@@ -334,6 +343,7 @@ impl Soak {
             proxy.cut();
         }
         self.fleet.wake(Instant::now() + Duration::from_secs(3600));
+        std::mem::take(&mut self.waiting).join_all().await;
         tokio::time::sleep(2 * self.interval).await;
         self.fleet.listen(&mut self.ledger);
         let before = self.ledger.claims();

@@ -87,6 +87,17 @@ impl Execution {
         scanned
     }
 
+    /// How many rows it read only to find that they were not asked for.
+    pub(crate) fn rejected(&self) -> u64 {
+        let mut rejected = 0;
+        visit(&self.plan, &mut |node| {
+            let of_each = |kind: &str| node[kind].as_u64().unwrap_or_default();
+            let loops = node["Actual Loops"].as_u64().expect("the server counts loops");
+            rejected += loops * (of_each("Rows Removed by Filter") + of_each("Rows Removed by Index Recheck"));
+        });
+        rejected
+    }
+
     /// Whether the server planned it for these very values, and not once for all: then they stand in the plan.
     pub(crate) fn is_custom(&self) -> bool {
         let mut is_custom = false;

@@ -57,9 +57,15 @@ impl Seen {
 
 impl Scene {
     pub(crate) async fn of(size: Size) -> Self {
+        let scene = Self::new().await;
+        fill(&scene.server.database(), size).await;
+        scene
+    }
+
+    /// An empty database, without statistics, and it will get none.
+    pub(crate) async fn new() -> Self {
         let server = OwnServer::that_explains().await;
         let db: TestDatabase = server.database();
-        fill(&db, size).await;
         Self {
             url: format!("{}?options[auto_explain.log_min_duration]=0", db.url()),
             raw: db.raw().await,
