@@ -22,7 +22,7 @@ const SPARES: u64 = 8;
 const HARVEST: u64 = 500;
 
 /// What a claim chooses from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Source {
     /// What others have found, of which there is probably enough: the claim takes, and does nothing else.
     Plenty,
@@ -100,6 +100,35 @@ pub(crate) struct Told {
     /// The search that it is now this claim's turn to make.
     pub(crate) turn: Option<i64>,
     pub(crate) searches: Option<Searches>,
+}
+
+/// What a claim does that has taken nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Next {
+    /// It chooses once more.
+    From(Source),
+    /// It adds the row that counts the process's searches, and chooses once more from what it has chosen from.
+    AddSearches,
+    /// Nothing was there.
+    Nothing,
+}
+
+impl Told {
+    /// What a claim of `count` machines does next that has chosen from `source`, was told this, and has taken nothing. `searched`: a search that began
+    /// after its first look has ended.
+    pub(crate) fn next(&self, source: Source, count: u64, searched: bool) -> Next {
+        match (source, self.turn) {
+            (_, Some(turn)) => Next::From(Source::Fleet(turn)),
+            // Others were faster.
+            (Source::Plenty, _) => Next::From(Source::Hints),
+            (Source::Fleet(_), _) if self.eligible => Next::From(Source::Hints),
+            (_, _) if self.eligible => Next::From(source),
+            (Source::Hints, _) if self.searches.is_none() => Next::AddSearches,
+            // There may be more hints, or somebody is searching.
+            (Source::Hints, _) if !searched || self.candidates >= source.window(count) => Next::From(source),
+            _ => Next::Nothing,
+        }
+    }
 }
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
@@ -349,4 +378,71 @@ pub(crate) async fn forget(tx: &Tx, table: &str, process: &str, machines: &[Mach
     let forget = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN ({them})");
     let values = std::iter::once(process.into()).chain(machines.iter().map(|machine| (*machine).into()));
     tx.execute_text(&forget, values).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: Told = Told {
+        candidates: 0,
+        eligible: false,
+        turn: None,
+        searches: Some(Searches { begun: 7, ended: 7 }),
+    };
+    const ELIGIBLE: Told = Told { eligible: true, ..TOLD };
+
+    #[test]
+    fn whose_turn_it_is_searches() {
+        for source in [Source::Plenty, Source::Hints] {
+            for told in [TOLD, ELIGIBLE] {
+                let told = Told { turn: Some(8), ..told };
+                assert_eq!(told.next(source, 1, true), Next::From(Source::Fleet(8)));
+            }
+        }
+    }
+
+    #[test]
+    fn who_lost_a_race_chooses_again() {
+        let machine = Source::Machine(MachineId::random());
+        for source in [Source::Hints, Source::Alone, machine] {
+            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(source));
+        }
+        for source in [Source::Plenty, Source::Fleet(7)] {
+            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(Source::Hints));
+        }
+        assert_eq!(TOLD.next(Source::Plenty, 1, true), Next::From(Source::Hints));
+    }
+
+    #[test]
+    fn who_has_looked_everywhere_finds_nothing() {
+        for source in [Source::Fleet(7), Source::Alone, Source::Machine(MachineId::random())] {
+            assert_eq!(TOLD.next(source, 1, false), Next::Nothing);
+        }
+        assert_eq!(TOLD.next(Source::Hints, 1, true), Next::Nothing);
+    }
+
+    #[test]
+    fn who_has_seen_a_part_of_the_hints_looks_at_others() {
+        let enough = Told {
+            candidates: Source::Hints.window(3),
+            ..TOLD
+        };
+        assert_eq!(enough.next(Source::Hints, 3, true), Next::From(Source::Hints));
+        assert_eq!(enough.next(Source::Hints, 4, true), Next::Nothing);
+    }
+
+    #[test]
+    fn who_found_no_hints_waits_for_a_search() {
+        assert_eq!(TOLD.next(Source::Hints, 1, false), Next::From(Source::Hints));
+        let none = Told { searches: None, ..TOLD };
+        assert_eq!(none.next(Source::Hints, 1, false), Next::AddSearches);
+    }
+
+    #[test]
+    fn a_search_counts_that_began_after_the_first_look() {
+        let searches = Searches { begun: 8, ended: 7 };
+        assert_eq!(searches.now(), 8);
+        assert!(searches.has_ended_since(6) && !searches.has_ended_since(7));
+    }
 }

@@ -9,7 +9,7 @@ use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
-use crate::candidate::{self, Source, Told};
+use crate::candidate::{self, Next, Source, Told};
 use crate::dialect::Dialect;
 use crate::doubt::Doubts;
 use crate::eligible::Eligible;
@@ -186,20 +186,14 @@ impl<P: Process> Claim<P> {
                 .searches
                 .zip(begun)
                 .is_some_and(|(searches, begun)| searches.has_ended_since(begun));
-            let next = match (source, told.turn) {
-                (_, Some(turn)) => Source::Fleet(turn),
-                // Others were faster.
-                (Source::Plenty, _) => Source::Hints,
-                (Source::Fleet(_), _) if told.eligible => Source::Hints,
-                (_, _) if told.eligible => source,
-                (Source::Hints, _) if told.searches.is_none() => {
+            let next = match told.next(source, count, searched) {
+                Next::From(next) => next,
+                Next::AddSearches => {
                     process::add_searches::<P>(&core.database).await?;
                     source
                 }
-                // There may be more hints, or somebody is searching.
-                (Source::Hints, _) if !searched || told.candidates >= source.window(count) => source,
                 // What was not there may have been taken by an attempt of ours.
-                _ => return Ok(self.guards(doubts.arrived().await?)),
+                Next::Nothing => return Ok(self.guards(doubts.arrived().await?)),
             };
             let at_once = told.turn.is_some() || told.candidates >= source.window(count);
             source = next;
