@@ -33,8 +33,11 @@ on_each_backend! {
         let more = session.claim_many::<AgentStart>(18).await.unwrap();
         assert_eq!((more.len(), hints(&raw).await), (18, 1));
         let last = session.claim::<AgentStart>().await.unwrap().expect("one is left");
-        assert_eq!(hints(&raw).await, 0);
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        // A search behind the claims' backs may have found the last one before it was taken, and left a hint after: a claim disproves it.
+        until("no hint is left", LONG, async || {
+            session.claim::<AgentStart>().await.unwrap().is_none() && hints(&raw).await == 0
+        })
+        .await;
         // What is let go of can be claimed again at once.
         last.cancel().await.unwrap();
         assert_eq!(hints(&raw).await, 1);
