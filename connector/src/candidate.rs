@@ -393,6 +393,29 @@ mod tests {
     const ELIGIBLE: Told = Told { eligible: true, ..TOLD };
 
     #[test]
+    fn a_claim_looks_at_more_than_it_wants_on_both_sides_of_its_start() {
+        for count in [1, 10, 1000] {
+            for source in [Source::Plenty, Source::Hints, Source::Alone] {
+                assert!(source.window(count) > count);
+            }
+            assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
+        }
+        let start = MachineId::random();
+        let [_, from, after, _, before, ahead, all, skipped] =
+            around::<crate::process::tests::Survey>(Source::Plenty, 3, start);
+        let number = |value: &Value| match value {
+            Value::BigUnsigned(Some(number)) => *number,
+            other => panic!("{other:?} is no number"),
+        };
+        assert_eq!((from, before), (start.into(), start.into()));
+        assert_eq!(number(&all), Source::Plenty.window(3));
+        assert!(number(&skipped) <= Source::MOST_SKIPPED);
+        for part in [after, ahead] {
+            assert_eq!(number(&part), number(&all) + number(&skipped));
+        }
+    }
+
+    #[test]
     fn whose_turn_it_is_searches() {
         for source in [Source::Plenty, Source::Hints] {
             for told in [TOLD, ELIGIBLE] {

@@ -341,6 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn a_drift_of_a_second_is_no_jump() {
+        let mut scene = Scene::of(1);
+        scene.sweep(0, 0, &[10]);
+        assert_eq!(scene.sweep(3, 1, &[13]), (vec![], false));
+        assert_eq!(scene.sweep(6, 3, &[17]), (vec![], true));
+    }
+
+    #[test]
+    fn half_of_the_sessions_are_no_mass_death() {
+        let mut scene = Scene::of(2);
+        scene.sweep(0, 0, &[-5, 10]);
+        assert_eq!(scene.sweep(10, 0, &[-5, 20]), (vec![0], false));
+    }
+
+    #[test]
     fn mass_death_waits_one_interval_more() {
         let mut scene = Scene::of(3);
         scene.sweep(0, 0, &[-5, -5, 10]);

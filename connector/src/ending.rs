@@ -309,7 +309,7 @@ impl<P: Process> EndMany<P> {
             let fits = |(work, facts): &(Work<P>, Facts)| {
                 work.session().id() == core.id && facts.shape() == shape && facts.check(work.machine()).is_ok()
             };
-            let most = (MOST as usize).min(MOST_VALUES / (VALUES_OF_AN_END + facts.values()));
+            let most = most_at_once(facts.values());
             let mut these = vec![(work, facts)];
             while these.len() < most
                 && let Some(next) = works.next_if(fits)
@@ -334,6 +334,11 @@ impl<P: Process> EndMany<P> {
 const MOST_VALUES: usize = 30_000;
 /// At most, on any of them.
 const VALUES_OF_AN_END: usize = 10;
+
+/// How many ends fit into a statement that state this many values each.
+fn most_at_once(values: usize) -> usize {
+    (MOST as usize).min(MOST_VALUES / (VALUES_OF_AN_END + values))
+}
 
 /// What it is called in must be a task of the session's, which is not dropped with its caller.
 async fn end_now<P: Process>(
@@ -397,11 +402,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ends_of_one_statement_bind_no_more_values_than_it_takes() {
+        assert_eq!(most_at_once(0), MOST as usize);
+        for values in [0, 1, 7, 100, 1000, 20_000] {
+            let most = most_at_once(values);
+            let fits = |ends: usize| ends <= MOST as usize && ends * (values + VALUES_OF_AN_END) <= MOST_VALUES;
+            assert!(fits(most) && !fits(most + 1), "{most} of {values}");
+        }
+    }
+
+    #[test]
     fn a_cause_is_made_to_fit() {
         assert_eq!(fit_cause("no\0answer"), "no␀answer");
         assert_eq!(fit_cause("short"), "short");
+        let fits = "a".repeat(LONGEST_CAUSE);
+        assert_eq!(fit_cause(&fits), fits);
         let long = fit_cause(&"ä".repeat(4000));
-        assert!(long.len() <= LONGEST_CAUSE && long.ends_with("ä…"));
+        assert!((LONGEST_CAUSE - 1..=LONGEST_CAUSE).contains(&long.len()) && long.ends_with("ä…"));
         assert!(check_text("a cause", &fit_cause(&"\0".repeat(5000)), LONGEST_CAUSE).is_ok());
     }
 }

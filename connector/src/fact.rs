@@ -236,3 +236,24 @@ impl Fact {
         insert
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agent_heartbeat, agent_started};
+
+    #[test]
+    fn the_shape_of_facts_is_their_tags_and_columns() {
+        let started = |key: &[u8]| Facts::from(agent_started::row(key));
+        let beat = || Facts::from(agent_heartbeat::row());
+        assert_eq!(started(b"one").shape(), started(b"two").shape());
+        assert_ne!(started(b"one").shape(), beat().shape());
+        assert_ne!(started(b"one").shape(), started(b"one").and(beat()).shape());
+        let empty = Facts::from(<agent_started::ActiveModel as Default>::default());
+        assert_ne!(started(b"one").shape(), empty.shape());
+        // A value for each column that is set, and one for what says whose.
+        assert_eq!((Facts::none().values(), empty.values()), (0, 1));
+        assert_eq!((started(b"one").values(), started(b"one").and(beat()).values()), (2, 3));
+        assert!(Facts::none().is_empty() && !beat().is_empty());
+    }
+}

@@ -52,3 +52,36 @@ fn since(moment: &Mutex<Option<Instant>>) -> Option<Duration> {
     let moment = *moment.lock().expect("BUG: nothing panics while it holds this lock");
     moment.map(|moment| moment.elapsed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_schema_change_older_connections_are_stale() {
+        let health = Health::default();
+        assert!(!health.is_stale(Duration::MAX));
+        note(&health.stale_before);
+        assert!(health.is_stale(Duration::from_secs(3600)) && !health.is_stale(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_broken_connection_is_transient_and_makes_no_other_one_stale() {
+        let health = Health::default();
+        assert!(health.is_transient(&crate::limit::unanswered()) && !health.is_stale(Duration::MAX));
+        assert!(!health.is_transient(&DbErr::Custom("a test".into())));
+    }
+
+    #[test]
+    fn a_begin_that_was_given_up_is_remembered_for_as_long_as_its_connection_may_be_looked_at() {
+        let health = Health::default();
+        assert!(!health.begin_was_given_up());
+        health.give_up_begin();
+        assert!(health.begin_was_given_up());
+        let ago = |passed| *health.begin_given_up.lock().unwrap() = Instant::now().checked_sub(passed);
+        ago(LOOK);
+        assert!(health.begin_was_given_up());
+        ago(2 * LOOK);
+        assert!(!health.begin_was_given_up());
+    }
+}

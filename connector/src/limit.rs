@@ -49,3 +49,27 @@ pub(crate) fn unanswered() -> DbErr {
     let error = io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time");
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(error))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_gives_up_first() {
+        const SECOND: Duration = Duration::from_secs(1);
+        for dialect in [Dialect::Postgres, Dialect::Cockroach] {
+            let limit = Limit::beyond(4 * SECOND, dialect);
+            assert_eq!(limit.0, Some(5 * SECOND));
+            assert_eq!(limit.plus(2 * SECOND).0, Some(7 * SECOND));
+            assert_eq!(
+                (limit.at_most(SECOND).0, limit.at_most(9 * SECOND).0),
+                (Some(SECOND), limit.0)
+            );
+        }
+        let none = Limit::beyond(4 * SECOND, Dialect::Sqlite);
+        assert_eq!(
+            (none.0, none.plus(SECOND).0, none.at_most(SECOND).0),
+            (None, None, None)
+        );
+    }
+}

@@ -24,14 +24,9 @@ pub(crate) async fn beat(core: Arc<Core>) {
     };
     let mut failures = 0;
     loop {
-        let pause = match failures {
-            // A tenth of jitter, so that components that started together do not beat together.
-            0 => (interval / 3).mul_f64(0.9 + 0.1 * fastrand::f64()),
-            failures => (interval / 100 * failures).min(interval / 10),
-        };
         tokio::select! {
             () = over() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause(interval, failures)) => {}
         }
         let sent = Moment::now();
         let limit = (interval / 3).min(core.lease.remaining(sent));
@@ -62,6 +57,15 @@ pub(crate) async fn beat(core: Arc<Core>) {
         if core.database.check_file().is_err() {
             return core.lose("the database's file was removed or replaced");
         }
+    }
+}
+
+/// How long it waits before the next heartbeat, after so many that failed.
+fn pause(interval: Duration, failures: u32) -> Duration {
+    match failures {
+        // A tenth of jitter, so that components that started together do not beat together.
+        0 => (interval / 3).mul_f64(0.9 + 0.1 * fastrand::f64()),
+        failures => (interval / 100).saturating_mul(failures).min(interval / 10),
     }
 }
 
@@ -148,5 +152,21 @@ pub(crate) async fn watch(core: Arc<Core>) {
             () = changed => {}
             () = tokio::time::sleep(next) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_come_every_third_of_the_interval_and_sooner_after_failures() {
+        let seconds = Duration::from_secs;
+        for _ in 0..100 {
+            let pause = pause(seconds(300), 0);
+            assert!((seconds(90)..=seconds(100)).contains(&pause), "{pause:?}");
+        }
+        let pauses = [1, 2, 9, 10, 11, u32::MAX].map(|failures| pause(seconds(300), failures).as_secs());
+        assert_eq!(pauses, [3, 6, 27, 30, 30, 30]);
     }
 }

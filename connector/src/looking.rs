@@ -84,8 +84,37 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::tests::Survey;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_claim_begins_where_the_last_one_took_something() {
+        let looking = Looking::default();
+        assert_eq!(looking.hints::<Survey>(), Source::Hints);
+        looking.is_due::<Survey>(true, None, 10);
+        assert_eq!(looking.hints::<Survey>(), Source::Plenty);
+        looking.is_due::<Survey>(false, None, 10);
+        assert_eq!(looking.hints::<Survey>(), Source::Hints);
+    }
+
+    #[test]
+    fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
+        let told = |candidates| Told {
+            candidates,
+            eligible: false,
+            turn: None,
+            searches: None,
+        };
+        let is_due = |told: Option<&Told>| Looking::default().is_due::<Survey>(true, told, 10);
+        assert!(is_due(Some(&told(0))) && is_due(Some(&told(9))));
+        assert!(!is_due(Some(&told(10))) && !is_due(Some(&told(11))) && !is_due(None));
+        let looking = Looking::default();
+        assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        assert!(!looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        looking.not_before::<Survey>(Instant::now());
+        assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
+    }
 
     #[test]
     fn few_hints_are_looked_after_at_once_and_then_not_for_a_while() {

@@ -200,3 +200,20 @@ async fn names(database: &Database, text: &str) -> Result<Vec<String>, Error> {
 pub(crate) fn is_constraint(error: &Error) -> bool {
     matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A process for which every machine is fit.
+    pub(crate) struct Survey;
+
+    impl Process for Survey {
+        const NAME: &'static str = "survey";
+        type Item = bmdb_entity::machine::Model;
+
+        fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            machines
+        }
+    }
+}
