@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::cluster::Cluster;
-use crate::postgres;
+use crate::{folder, postgres};
 
 /// Which kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Drop for TestDatabase {
 }
 
 fn new_file() -> (TestDatabase, PathBuf) {
-    let folder = TempDir::with_prefix("bmdb-tests-sqlite-").expect("a temporary folder can be made");
+    let folder = folder::new("sqlite");
     let file = folder.path().join("bmdb.sqlite");
     let url = format!("sqlite://{}?mode=rwc", file.display());
     (

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod folder;
 mod history;
 mod on_each_backend;
 mod postgres;

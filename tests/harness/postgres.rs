@@ -5,7 +5,6 @@ mod certificates;
 mod clock;
 mod keeper;
 mod own;
-mod sweep;
 mod tls;
 mod trap;
 
@@ -16,7 +15,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
-use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
 
 use binaries::Binaries;
@@ -27,8 +25,8 @@ use keeper::Keeper;
 pub use own::{OwnServer, Stop, cpu_time, kill};
 pub use tls::TlsServer;
 
-/// The folders of servers begin so; the number of the test process follows.
-const PREFIX: &str = "bmdb-tests-postgres-";
+use crate::folder;
+
 const TEMPLATE: &str = "bmdb_template";
 /// Has no schema of ours, only the trap.
 const EMPTY: &str = "bmdb_empty";
@@ -180,13 +178,11 @@ pub(crate) async fn run(url: &str, text: &str) -> Result<(), sqlx::Error> {
 }
 
 async fn start(setup: Setup<'_>) -> Server {
-    sweep::dead_servers(PREFIX);
     let binaries = Binaries::find();
     let mut log = String::new();
     // Somebody else may take the port between our finding it free and the server's binding it.
     for _attempt in 0..3 {
-        let folder = TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id()));
-        let folder = folder.expect("a temporary folder can be made");
+        let folder = folder::new("postgres");
         binaries.hand_over(folder.path());
         let settings = (setup.cluster)(&binaries, folder.path());
         // From here on the keeper removes it.

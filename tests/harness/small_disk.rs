@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::folder;
+
 /// Mounts a disk where nobody else sees it, says so, and lives until its input ends; the disk goes with the last process there.
 const MOUNT: &str = r#"mount -t tmpfs -o "size=${2}m" none "$1" && echo mounted && cat"#;
 
@@ -24,7 +26,7 @@ impl SmallDisk {
     /// Panics if this system lets us mount nothing, not even in a namespace of our own.
     #[must_use]
     pub fn of(megabytes: u32) -> Self {
-        let folder = TempDir::with_prefix("bmdb-tests-disk-").expect("a temporary folder can be made");
+        let folder = folder::new("disk");
         let as_root = super::postgres::we_are_root();
         let mut keeper = Command::new("unshare");
         keeper.args(["--mount", "--propagation=private"]);

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::folder;
+
 /// The client's name, which is its role.
 pub(crate) const CLIENT: &str = "secured";
 
@@ -26,7 +28,7 @@ pub struct Certificates {
 
 impl Certificates {
     pub(crate) fn make() -> Self {
-        let folder = TempDir::with_prefix("bmdb-tests-certificates-").expect("a temporary folder can be made");
+        let folder = folder::new("certificates");
         let made = Self { folder };
         made.authority("authority");
         made.authority("stranger");

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::folder;
+
 const NONE: &str = "libfaketime is not installed. Run tests/run, which installs it, or `apt-get install libfaketime`";
 
 /// How far the wall clocks of some processes are from ours. Their monotonic clocks are not touched.
@@ -22,7 +24,7 @@ impl Clock {
     #[must_use]
     pub fn right() -> Self {
         let clock = Self {
-            folder: TempDir::with_prefix("bmdb-tests-clock-").expect("a temporary folder can be made"),
+            folder: folder::new("clock"),
             library: library().expect(NONE),
         };
         // Whoever runs the server reads it.

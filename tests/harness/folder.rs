@@ -1,19 +1,34 @@
-//! Removing what a crash left behind: the keeper itself can be killed, and machines lose power.
+//! The folders of tests, and removing what a crash left behind: the keeper itself can be killed, and machines lose power.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
+
+use tempfile::TempDir;
+
+/// The number of the test process follows, and what the folder is for.
+const PREFIX: &str = "bmdb-tests-";
+
+/// A new folder. `BMDB_TEST_FOLDER` says where, the system's temporary folder is the default.
+pub(crate) fn new(what: &str) -> TempDir {
+    static SWEPT: Once = Once::new();
+    let place = std::env::var_os("BMDB_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+    SWEPT.call_once(|| sweep(&place));
+    TempDir::with_prefix_in(format!("{PREFIX}{}-{what}-", std::process::id()), &place)
+        .unwrap_or_else(|error| panic!("no folder can be made in {}: {error}", place.display()))
+}
 
 /// Ends the servers of test processes that are no more, and removes their folders.
-pub(crate) fn dead_servers(prefix: &str) {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+fn sweep(place: &Path) {
+    let Ok(entries) = fs::read_dir(place) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let owner = name
             .to_str()
-            .and_then(|name| name.strip_prefix(prefix)?.split('-').next()?.parse().ok());
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok());
         if owner.is_some_and(|owner: u32| !is_alive(owner)) {
             remove(&entry.path());
         }
