@@ -26,6 +26,7 @@ mod steps;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -197,7 +198,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
             .map_or(database.url(), |network| network.url())
             .to_owned();
         eprintln!("{size}: filling the database");
-        let fleet = Fleet::fill(&database, *size).await?;
+        let fleet = Arc::new(Fleet::fill(&database, *size).await?);
         let peers = Peers::new(&programs);
         for workers in &cli.workers {
             for turn in 1..=cli.turns {

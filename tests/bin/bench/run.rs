@@ -1,10 +1,12 @@
 //! One turn of one contender.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::OwnServer;
 use sea_orm::{ConnectionTrait, Statement};
+use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::contender::{Contender, Cycle, Kind};
@@ -27,7 +29,7 @@ pub(crate) struct Run<'a> {
     pub(crate) lasts: Duration,
     /// Whose CPU and log of writes are measured; none on SQLite.
     pub(crate) server: Option<&'a OwnServer>,
-    pub(crate) fleet: &'a Fleet,
+    pub(crate) fleet: &'a Arc<Fleet>,
     pub(crate) peers: &'a Peers<'a>,
 }
 
@@ -55,7 +57,7 @@ impl Run<'_> {
         }
         let (fleet, process) = (self.fleet, std::process::id());
         fleet.survey().await?;
-        let contender = Contender::enter(self.kind, self.url, self.workers, fleet).await?;
+        let contender = Arc::new(Contender::enter(self.kind, self.url, self.workers, fleet).await?);
         self.work(&contender, self.lasts.min(WARM_UP)).await?;
         let before = Meters::read(self.server, fleet, process).await?;
         let began = Instant::now();
@@ -63,7 +65,7 @@ impl Run<'_> {
             self.work(&contender, self.lasts).await?.into_iter().unzip();
         let took = began.elapsed();
         let after = Meters::read(self.server, fleet, process).await?;
-        contender.leave().await?;
+        Arc::into_inner(contender).ok_or("a worker is left")?.leave().await?;
         fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
         let (held_twice, done_again) = fleet.violations();
         let mut claims: Vec<Duration> = cycles.iter().map(|cycle| cycle.claim).collect();
@@ -81,33 +83,35 @@ impl Run<'_> {
         })
     }
 
-    /// Each cycle and how long it took.
-    async fn work(&self, contender: &Contender, lasts: Duration) -> Result<Vec<(Cycle, Duration)>, Failure> {
-        let fleet = self.fleet;
-        let over = AtomicBool::new(false);
-        let worker = async |number: usize| {
-            let mut cycles = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                match contender.cycle(number, fleet).await? {
-                    Some(cycle) => cycles.push((cycle, began.elapsed())),
-                    None => tokio::time::sleep(IDLE).await,
+    /// Each cycle and how long it took. Each worker is a task, as a component's workers are.
+    async fn work(&self, contender: &Arc<Contender>, lasts: Duration) -> Result<Vec<(Cycle, Duration)>, Failure> {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut workers = JoinSet::new();
+        for number in 0..self.workers {
+            let (contender, fleet, over) = (Arc::clone(contender), Arc::clone(self.fleet), Arc::clone(&over));
+            workers.spawn(async move {
+                let mut cycles = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    match contender.cycle(number, &fleet).await? {
+                        Some(cycle) => cycles.push((cycle, began.elapsed())),
+                        None => tokio::time::sleep(IDLE).await,
+                    }
                 }
-            }
-            Ok::<_, Failure>(cycles)
-        };
-        let recycler = async {
-            let began = Instant::now();
-            while began.elapsed() < lasts {
-                tokio::time::sleep(RECYCLE).await;
-                fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
-            }
-            over.store(true, Ordering::Relaxed);
-            Ok::<_, Failure>(())
-        };
-        let workers = futures_util::future::try_join_all((0..self.workers).map(worker));
-        let (cycles, ()) = futures_util::try_join!(workers, recycler)?;
-        Ok(cycles.into_iter().flatten().collect())
+                Ok::<_, Failure>(cycles)
+            });
+        }
+        let began = Instant::now();
+        while began.elapsed() < lasts {
+            tokio::time::sleep(RECYCLE).await;
+            self.fleet.recycle(self.hints && self.kind.goes_by_hints()).await?;
+        }
+        over.store(true, Ordering::Relaxed);
+        let mut cycles = Vec::new();
+        while let Some(worker) = workers.join_next().await {
+            cycles.extend(worker??);
+        }
+        Ok(cycles)
     }
 }
 
