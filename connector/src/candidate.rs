@@ -12,7 +12,7 @@ use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
 use crate::looking::AFTER_NOTHING;
 use crate::process::Process;
-use crate::text::places;
+use crate::text::Text;
 use crate::tx::Tx;
 
 /// How many candidates a claim looks at in each part, beside those that it wants to take.
@@ -316,22 +316,23 @@ pub async fn hint<P: Process>(tx: &Tx, machine: MachineId) -> Result<(), Error> 
 }
 
 /// Answers how many were not there yet.
-pub(crate) async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<u64, DbErr> {
+async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<u64, DbErr> {
+    let mut text = Text::new(tx.dialect());
+    put_hints(&mut text, process, machines);
+    tx.write(text).await
+}
+
+pub(crate) fn put_hints(text: &mut Text, process: &str, machines: &[MachineId]) {
     if machines.is_empty() {
-        return Ok(0);
+        return;
     }
-    let mut text = "INSERT INTO work_candidate (process, machine_id, found_at) VALUES ".to_owned();
-    let mut values: Vec<Value> = vec![process.into()];
     // In key order, as everybody leaves hints: who waits for a key that another is just writing keeps none that the other waits for.
     let mut machines = machines.to_vec();
     machines.sort();
-    for machine in machines {
-        let comma = if values.len() == 1 { "" } else { ", " };
-        values.push(machine.into());
-        text.push_str(&format!("{comma}($1, ${}, {{now}})", values.len()));
-    }
-    text.push_str(" ON CONFLICT (process, machine_id) DO NOTHING");
-    tx.execute_text(&text, values).await
+    text.another()
+        .put("INSERT INTO work_candidate (process, machine_id, found_at) VALUES ", [])
+        .each(machines, "($1, $2, {now})", |machine| [process.into(), machine.into()])
+        .put(" ON CONFLICT (process, machine_id) DO NOTHING", []);
 }
 
 /// SQLite's: some hints, around the circle from a start.
@@ -364,20 +365,16 @@ pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Re
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Removes hints: of machines that were taken, or that are not eligible.
-pub(crate) async fn forget_hints<P: Process>(tx: &Tx, machines: &[MachineId]) -> Result<(), DbErr> {
-    forget(tx, "work_candidate", P::NAME, machines).await
-}
-
 /// Removes what a process has in `table` on these machines.
-pub(crate) async fn forget(tx: &Tx, table: &str, process: &str, machines: &[MachineId]) -> Result<(), DbErr> {
+pub(crate) fn put_forget(text: &mut Text, table: &str, process: &str, machines: &[MachineId]) {
     if machines.is_empty() {
-        return Ok(());
+        return;
     }
-    let them = places(2, machines.len());
-    let forget = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN ({them})");
-    let values = std::iter::once(process.into()).chain(machines.iter().map(|machine| (*machine).into()));
-    tx.execute_text(&forget, values).await.map(drop)
+    let them = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN (");
+    text.another()
+        .put(&them, [process.into()])
+        .each(machines, "$1", |machine| [(*machine).into()])
+        .put(")", []);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::text::Text;
 use crate::tx::Tx;
 use crate::work::Key;
 
@@ -16,40 +17,32 @@ pub(crate) struct Author<'a> {
     pub(crate) runtime_info: &'a str,
 }
 
-/// Writes one event of each work, with its cause. The key (machine, fence, event) refuses a second one of a kind.
-pub(crate) async fn record(
-    tx: &Tx,
+/// One event of each work, with its cause, on SQLite. The key (machine, fence, event) refuses a second one of a kind.
+pub(crate) fn put<'a>(
+    text: &mut Text,
     by: &Author<'_>,
-    works: impl Iterator<Item = (Key, Option<&str>)>,
+    works: impl Iterator<Item = (Key, Option<&'a str>)>,
     event: Event,
-) -> Result<(), DbErr> {
-    let mut text =
-        "INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, \
-                    runtime_info, at, cause) VALUES "
-            .to_owned();
-    let mut values: Vec<sea_orm::Value> = vec![
-        event.to_string().into(),
-        by.session.into(),
-        by.component.into(),
-        by.runtime_info.into(),
-    ];
-    for (nth, (key, cause)) in works.enumerate() {
-        let first = values.len() + 1;
-        let comma = if nth == 0 { "" } else { ", " };
-        let [machine, fence, work, process, slot, why] = [0, 1, 2, 3, 4, 5].map(|place| first + place);
-        text.push_str(&format!(
-            "{comma}(${machine}, ${fence}, $1, ${work}, ${process}, ${slot}, $2, $3, $4, {{now}}, ${why})"
-        ));
-        values.extend([
+) {
+    const RECORD: &str = "INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
+                          at, cause) VALUES ";
+    let row = |(key, cause): (Key, Option<&str>)| {
+        [
             key.machine.into(),
             key.fence.into(),
+            event.to_string().into(),
             key.work.into(),
             key.process.into(),
             key.slot.into(),
+            by.session.into(),
+            by.component.into(),
+            by.runtime_info.into(),
             cause.into(),
-        ]);
-    }
-    tx.execute_text(&text, values).await.map(drop)
+        ]
+    };
+    text.another()
+        .put(RECORD, [])
+        .each(works, "($1, $2, $3, $4, $5, $6, $7, $8, $9, {now}, $10)", row);
 }
 
 /// Ends every work of a session with the same event, and deletes the session. The caller holds the session's row.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sea_orm::sea_query::Value;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Statement};
 
 use bmdb_entity::work_history::Event;
@@ -17,7 +16,7 @@ use crate::fact::{Fact, Facts, Shape};
 use crate::history;
 use crate::seen::Failures;
 use crate::session::Core;
-use crate::text::{Text, places};
+use crate::text::Text;
 use crate::tx::{Failure, Scope, Tx};
 use crate::work::Key;
 
@@ -178,31 +177,30 @@ fn statement(core: &Core, leaving: &[Leaving]) -> Statement {
 /// what it was told.
 pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str) {
     let way = &leaving.first().expect("BUG: there is something to end").trace;
+    let row = |leaving: &Leaving| {
+        let (key, next) = (&leaving.key, leaving.next());
+        [
+            key.machine.into(),
+            key.slot.into(),
+            key.process.into(),
+            key.fence.into(),
+            key.work.into(),
+            next.as_ref().map(|next| next.attempts).into(),
+            next.as_ref().map(|next| next.interval_seconds).into(),
+            next.and_then(|next| next.wait_ms).into(),
+            leaving.trace.cause().into(),
+        ]
+    };
     text.put(
         "leaving (machine_id, slot, process, fence, work_id, attempts, interval_seconds, wait_ms, cause) AS (VALUES ",
         [],
+    )
+    .each(
+        leaving,
+        "(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID), CAST($6 AS BIGINT), \
+         CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))",
+        row,
     );
-    for (place, leaving) in leaving.iter().enumerate() {
-        let (key, next) = (&leaving.key, leaving.next());
-        let comma = if place == 0 { "" } else { ", " };
-        text.put(
-            &format!(
-                "{comma}(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID), CAST($6 AS BIGINT), \
-                 CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))"
-            ),
-            [
-                key.machine.into(),
-                key.slot.into(),
-                key.process.into(),
-                key.fence.into(),
-                key.work.into(),
-                next.as_ref().map(|next| next.attempts).into(),
-                next.as_ref().map(|next| next.interval_seconds).into(),
-                next.and_then(|next| next.wait_ms).into(),
-                leaving.trace.cause().into(),
-            ],
-        );
-    }
     text.put(
         "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
          AND work.fence = leaving.fence AND work.work_id = leaving.work_id",
@@ -264,21 +262,18 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
     }
 }
 
-/// SQLite's way: one statement for each table.
+/// SQLite's way: a statement that takes the works' rows, and what follows from what was taken.
 async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, DbErr> {
-    let mut keys = String::new();
-    let mut values: Vec<Value> = leaving.iter().map(|leaving| leaving.key.work.into()).collect();
-    for Leaving { key, .. } in leaving {
-        let comma = if keys.is_empty() { "" } else { ", " };
-        keys.push_str(&format!("{comma}({})", places(values.len() + 1, 3)));
-        values.extend([key.machine.into(), key.slot.into(), key.fence.into()]);
-    }
+    let mut take = Text::new(tx.dialect());
     // By the ids, which have an index; the rest of a key is that of its work, for no two claims of a machine have one fence.
-    let take = format!(
-        "DELETE FROM work WHERE work_id IN ({}) AND (machine_id, slot, fence) IN (VALUES {keys}) RETURNING work_id",
-        places(1, leaving.len())
-    );
-    let rows = tx.query_text(&take, values).await?;
+    take.put("DELETE FROM work WHERE work_id IN (", [])
+        .each(leaving, "$1", |leaving| [leaving.key.work.into()])
+        .put(") AND (machine_id, slot, fence) IN (VALUES ", [])
+        .each(leaving, "($1, $2, $3)", |Leaving { key, .. }| {
+            [key.machine.into(), key.slot.into(), key.fence.into()]
+        })
+        .put(") RETURNING work_id", []);
+    let rows = tx.query_all_raw(take.finish()).await?;
     let ended: Vec<WorkId> = rows
         .iter()
         .map(|row| row.try_get_by_index(0))
@@ -297,52 +292,51 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
         }
         of_processes.entry(key.process).or_default().push(key.machine);
     }
+    let mut writes = Text::new(tx.dialect());
     match way {
         Trace::Finished => {
             for (process, machines) in of_processes {
-                candidate::forget(tx, "work_backoff", process, &machines).await?;
+                candidate::put_forget(&mut writes, "work_backoff", process, &machines);
             }
         }
-        Trace::Failed { .. } => back_off(tx, &ours).await?,
+        Trace::Failed { .. } => put_backoffs(&mut writes, &ours),
         Trace::Canceled => {
             for (process, machines) in of_processes {
-                candidate::leave_hints(tx, process, &machines).await?;
+                candidate::put_hints(&mut writes, process, &machines);
             }
         }
     }
     for facts in by_tag(&ours) {
         let stated = Fact::state(tx.dialect(), facts.map(|(key, fact)| (key.machine, fact)));
-        tx.execute(&stated).await?;
+        writes.another().query(&stated);
     }
     let ends = ours.iter().map(|leaving| (leaving.key, leaving.trace.cause()));
-    history::record(tx, &core.author(), ends, way.event()).await?;
+    history::put(&mut writes, &core.author(), ends, way.event());
+    tx.write(writes).await?;
     Ok(ended)
 }
 
-async fn back_off(tx: &Tx, leaving: &[Leaving]) -> Result<(), DbErr> {
-    let mut text =
-        "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES "
-            .to_owned();
-    let mut values: Vec<Value> = Vec::new();
-    for leaving in leaving {
+fn put_backoffs(text: &mut Text, leaving: &[Leaving]) {
+    let row = |leaving: &Leaving| {
         let next = leaving.next().expect("BUG: what backs off has failed");
-        let comma = if values.is_empty() { "" } else { ", " };
-        let [machine, process, wait, cause, attempts, interval] = [1, 2, 3, 4, 5, 6].map(|place| values.len() + place);
-        text.push_str(&format!(
-            "{comma}(${machine}, ${process}, {{after ${wait}}}, ${cause}, ${attempts}, ${interval})"
-        ));
-        values.extend([
+        [
             leaving.key.machine.into(),
             leaving.key.process.into(),
             next.wait_ms.into(),
             leaving.trace.cause().into(),
             next.attempts.into(),
             next.interval_seconds.into(),
-        ]);
-    }
-    text.push_str(
-        " ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
-         attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
-    );
-    tx.execute_text(&text, values).await.map(drop)
+        ]
+    };
+    text.another()
+        .put(
+            "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES ",
+            [],
+        )
+        .each(leaving, "($1, $2, {after $3}, $4, $5, $6)", row)
+        .put(
+            " ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
+            [],
+        );
 }

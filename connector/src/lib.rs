@@ -30,6 +30,7 @@ mod error;
 mod explain;
 mod fact;
 mod file;
+mod goes_on;
 mod health;
 mod history;
 mod hold;

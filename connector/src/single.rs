@@ -228,13 +228,11 @@ fn put_numbered(text: &mut Text, works: &[WorkId]) {
          FROM l) AS taken JOIN (VALUES ",
         [],
     );
-    for (place, work) in works.iter().enumerate() {
-        let comma = if place == 0 { "" } else { ", " };
-        text.put(
-            &format!("{comma}(CAST({} AS BIGINT), CAST($1 AS UUID))", place + 1),
-            [(*work).into()],
-        );
-    }
+    text.each(
+        works.iter().zip(1_i64..),
+        "(CAST($1 AS BIGINT), CAST($2 AS UUID))",
+        |(work, nth)| [nth.into(), (*work).into()],
+    );
     text.put(") AS ids (nth, work_id) ON ids.nth = taken.nth", []);
 }
 

@@ -3,7 +3,7 @@
 
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{Fence, MachineId, WorkId, machine};
-use sea_orm::sea_query::{Expr, ExprTrait, Value};
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::candidate::{self, Searches, Source, TAKE_TURN, Told};
@@ -15,7 +15,7 @@ use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
-use crate::text::places;
+use crate::text::Text;
 use crate::tx::{Failure, Tx};
 use crate::work::Key;
 
@@ -64,15 +64,20 @@ pub(crate) async fn attempt<P: Process>(
             (_, None) => None,
         };
         let taken = match among {
-            Some((among, first)) => take(tx, core, claim, &eligible, among, first, works).await?,
+            Some((among, first)) => look(tx, claim, &eligible, among, first, works).await?,
             None => Vec::new(),
         };
         let gone: Vec<MachineId> = match source {
             Source::Hints if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
         };
+        let mut writes = Text::new(tx.dialect());
+        put_taken(&mut writes, core, &taken);
+        if !matches!(source, Source::Fleet(_)) {
+            candidate::put_forget(&mut writes, "work_candidate", P::NAME, &gone);
+        }
+        tx.write(writes).await?;
         if matches!(source, Source::Plenty) {
-            candidate::forget_hints::<P>(tx, &gone).await?;
             let told = None;
             return Ok(Attempt { ended, taken, told });
         }
@@ -83,11 +88,8 @@ pub(crate) async fn attempt<P: Process>(
             searches: searches::<P>(tx).await?,
         };
         match source {
-            Source::Hints => {
-                candidate::forget_hints::<P>(tx, &gone).await?;
-                if taken.is_empty() && told.candidates < window {
-                    told.turn = take_turn::<P>(tx, begun, told.searches).await?;
-                }
+            Source::Hints if taken.is_empty() && told.candidates < window => {
+                told.turn = take_turn::<P>(tx, begun, told.searches).await?;
             }
             Source::Fleet(turn) => {
                 let left: Vec<MachineId> = candidates
@@ -97,7 +99,7 @@ pub(crate) async fn attempt<P: Process>(
                     .collect();
                 candidate::end_turn::<P>(tx, turn, &left).await?;
             }
-            Source::Plenty | Source::Alone | Source::Machine(_) => candidate::forget_hints::<P>(tx, &gone).await?,
+            _ => {}
         }
         let told = Some(told);
         Ok::<_, Error>(Attempt { ended, taken, told })
@@ -108,10 +110,9 @@ pub(crate) async fn attempt<P: Process>(
         .map_err(Failure::without_value)
 }
 
-/// Takes a machine for each of `works`, of those that are `among` the candidates, from the first on.
-async fn take<P: Process>(
+/// A machine for each of `works`, of those that are `among` the candidates, from the first on. Nobody else writes meanwhile.
+async fn look<P: Process>(
     tx: &Tx,
-    core: &Core,
     claim: &Claim<P>,
     eligible: &Eligible<P>,
     among: Expr,
@@ -123,48 +124,42 @@ async fn take<P: Process>(
         .cond_where(claim.filter_condition().clone())
         .limit(works.len() as u64);
     candidate::in_order(&mut look, eligible, Some(&first));
-    let mut taken = Vec::with_capacity(works.len());
-    for (row, work) in tx.query_all(&look).await?.iter().zip(works) {
+    let rows = tx.query_all(&look).await?;
+    let taken = rows.iter().zip(works).map(|(row, work)| {
         let mut seen = Seen::<P>::read(row)?;
         seen.fence = Fence(seen.fence.0 + 1);
-        taken.push(Taken { work: *work, seen });
-    }
-    if !taken.is_empty() {
-        // Nobody else writes meanwhile, so nothing is to be compared.
-        let raise = format!(
-            "UPDATE machine SET fence = fence + 1 WHERE machine_id IN ({})",
-            places(1, taken.len())
-        );
-        tx.execute_text(&raise, taken.iter().map(|taken| taken.seen.machine.into()))
-            .await?;
-        let keys: Vec<Key> = taken.iter().map(Taken::key).collect();
-        insert_works(tx, core, &keys).await?;
-        let started = keys.iter().map(|key| (*key, None));
-        history::record(tx, &core.author(), started, Event::Started).await?;
-    }
-    Ok(taken)
+        Ok(Taken { work: *work, seen })
+    });
+    taken.collect()
 }
 
-async fn insert_works(tx: &Tx, core: &Core, keys: &[Key]) -> Result<(), DbErr> {
-    let mut text =
-        "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ".to_owned();
-    let mut values: Vec<Value> = vec![core.id.into()];
-    for (nth, key) in keys.iter().enumerate() {
-        let first = values.len() + 1;
-        let comma = if nth == 0 { "" } else { ", " };
-        let [slot, process, work, fence] = [first + 1, first + 2, first + 3, first + 4];
-        text.push_str(&format!(
-            "{comma}(${first}, ${slot}, ${process}, ${work}, $1, ${fence}, {{now}})"
-        ));
-        values.extend([
+/// Raises fences, and writes works and history.
+fn put_taken<P: Process>(text: &mut Text, core: &Core, taken: &[Taken<P>]) {
+    if taken.is_empty() {
+        return;
+    }
+    let row = |key: Key| {
+        [
             key.machine.into(),
             key.slot.into(),
             key.process.into(),
             key.work.into(),
+            core.id.into(),
             key.fence.into(),
-        ]);
-    }
-    tx.execute_text(&text, values).await.map(drop)
+        ]
+    };
+    text.another()
+        .put("UPDATE machine SET fence = fence + 1 WHERE machine_id IN (", [])
+        .each(taken, "$1", |taken| [taken.seen.machine.into()])
+        .put(")", [])
+        .another()
+        .put(
+            "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ",
+            [],
+        )
+        .each(taken.iter().map(Taken::key), "($1, $2, $3, $4, $5, $6, {now})", row);
+    let started = taken.iter().map(|taken| (taken.key(), None));
+    history::put(text, &core.author(), started, Event::Started);
 }
 
 async fn searches<P: Process>(tx: &Tx) -> Result<Option<Searches>, DbErr> {

@@ -4,10 +4,10 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sea_orm::Statement;
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriter, SqlWriterValues, Value,
+    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriter, SqlWriterValues, SqliteQueryBuilder, Value,
 };
-use sea_orm::{DatabaseBackend, Statement};
 
 use crate::dialect::Dialect;
 
@@ -37,20 +37,11 @@ impl Pieces {
     }
 }
 
-/// `$first`, `$first+1`… for so many values.
-pub(crate) fn places(first: usize, count: usize) -> String {
-    let mut text = String::new();
-    for place in first..first + count {
-        text.push_str(if place == first { "$" } else { ", $" });
-        text.push_str(&place.to_string());
-    }
-    text
-}
-
-/// A statement for PostgreSQL or CockroachDB that is being written.
+/// A statement that is being written; for SQLite, whose driver takes them together, there may be several.
 pub(crate) struct Text {
     writer: SqlWriterValues,
     dialect: Dialect,
+    is_empty: bool,
 }
 
 impl Text {
@@ -58,7 +49,20 @@ impl Text {
         Self {
             writer: SqlWriterValues::new("$", true),
             dialect,
+            is_empty: true,
         }
+    }
+
+    /// What follows is a statement of its own.
+    pub(crate) fn another(&mut self) -> &mut Self {
+        if !self.is_empty {
+            self.write("; ");
+        }
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -70,20 +74,30 @@ impl Text {
         let text = self.dialect.fill(text);
         let mut rest = text.as_str();
         while let Some((before, after)) = rest.split_once('$') {
-            self.writer
-                .as_writer()
-                .write_str(before)
-                .expect("a string can be written to");
+            self.write(before);
             let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             let (number, after) = after.split_at(digits);
             let place: usize = number.parse().expect("BUG: a $ in a statement without a number");
             self.writer.push_param(values[place - 1].clone(), &PostgresQueryBuilder);
             rest = after;
         }
-        self.writer
-            .as_writer()
-            .write_str(rest)
-            .expect("a string can be written to");
+        self.write(rest);
+        self
+    }
+
+    /// The text once for each item, with its values, and commas between.
+    pub(crate) fn each<T, const N: usize>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        text: &str,
+        values: impl Fn(T) -> [Value; N],
+    ) -> &mut Self {
+        for (nth, item) in items.into_iter().enumerate() {
+            if nth > 0 {
+                self.write(", ");
+            }
+            self.put(text, values(item));
+        }
         self
     }
 
@@ -94,19 +108,29 @@ impl Text {
                 let value = values.next().expect("BUG: there is a value for each hole");
                 self.writer.push_param(value.clone(), &PostgresQueryBuilder);
             }
-            let writer = self.writer.as_writer();
-            writer.write_str(text).expect("a string can be written to");
+            self.write(text);
         }
         self
     }
 
     pub(crate) fn query(&mut self, query: &impl QueryStatementWriter) -> &mut Self {
-        query.build_collect_into(PostgresQueryBuilder, &mut self.writer);
+        self.is_empty = false;
+        match self.dialect {
+            Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, &mut self.writer),
+            Dialect::Postgres | Dialect::Cockroach => query.build_collect_into(PostgresQueryBuilder, &mut self.writer),
+        };
         self
     }
 
+    fn write(&mut self, text: &str) {
+        self.is_empty = false;
+        let writer = self.writer.as_writer();
+        writer.write_str(text).expect("a string can be written to");
+    }
+
     pub(crate) fn finish(self) -> Statement {
+        let backend = self.dialect.backend();
         let (sql, values) = self.writer.into_parts();
-        Statement::from_sql_and_values(DatabaseBackend::Postgres, sql, values)
+        Statement::from_sql_and_values(backend, sql, values)
     }
 }

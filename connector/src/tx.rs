@@ -19,9 +19,11 @@ use tokio_util::task::TaskTracker;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::file::OpenFile;
+use crate::goes_on::GoesOn;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
+use crate::text::Text;
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
 ///
@@ -41,6 +43,14 @@ impl Tx {
     pub(crate) async fn execute_text(&self, text: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, DbErr> {
         let result = self.execute_raw(self.dialect.statement(text, values)).await?;
         Ok(result.rows_affected())
+    }
+
+    /// Sends what is in the text, if anything is. Answers how many rows it wrote.
+    pub(crate) async fn write(&self, text: Text) -> Result<u64, DbErr> {
+        if text.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.execute_raw(text.finish()).await?.rows_affected())
     }
 
     pub(crate) async fn query_text(
@@ -213,7 +223,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) doing: &'static str,
     pub(crate) pool: &'a DatabaseConnection,
     pub(crate) dialect: Dialect,
-    /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK run: the future of a caller may be dropped, they may not.
+    /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK go on when the future of their caller is dropped.
     pub(crate) tasks: &'a TaskTracker,
     /// For how long it is run again.
     pub(crate) budget: Duration,
@@ -389,10 +399,10 @@ impl Scope<'_> {
             ..TransactionOptions::default()
         };
         // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
-        // (launchbadge/sqlx#4393). In a task it is not dropped with its caller; and before it is given up, the pool is told to look out.
+        // (launchbadge/sqlx#4393). So it is not dropped with its caller; and before it is given up, the pool is told to look out.
         let limit = self.limit.plus(self.acquire_timeout);
         let health = Arc::clone(self.health);
-        let begun = self.tasks.spawn(async move {
+        let begin = async move {
             #[expect(clippy::disallowed_methods, reason = "the one place that begins transactions")]
             let mut beginning = pin!(pool.begin_with_options(options));
             tokio::select! {
@@ -403,8 +413,8 @@ impl Scope<'_> {
                     Err(unanswered())
                 }
             }
-        });
-        let inner = begun.await.map_err(|error| DbErr::Custom(error.to_string()))??;
+        };
+        let inner = GoesOn::new(self.tasks, begin).await?;
         Ok(Tx {
             inner,
             dialect: self.dialect,
@@ -416,34 +426,30 @@ impl Scope<'_> {
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
         let limit = self.commit_limit;
-        let committing = self.tasks.spawn(async move { limit.within(tx.inner.commit()).await });
+        let committing = GoesOn::new(self.tasks, async move { limit.within(tx.inner.commit()).await });
         let committed = tokio::select! {
             biased;
             committed = committing => committed,
             // The commit goes on, but nobody may act on its answer any more.
             () = self.trust_over() => return Attempt::Failed(Failure::Unknown { value, source: None }),
         };
-        let error = match committed {
-            Ok(Ok(())) => return Attempt::Committed(value),
-            Ok(Err(error)) => Some(error),
-            Err(_shut_down) => None,
+        let Err(error) = committed else {
+            return Attempt::Committed(value);
         };
-        match error.as_ref().map(Fault::of) {
-            Some(Fault::Conflict) => Attempt::Again(error),
-            Some(Fault::Constraint) => {
-                let source = error.expect("BUG: there was a fault");
-                Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into()))
+        match Fault::of(&error) {
+            Fault::Conflict => Attempt::Again(Some(error)),
+            Fault::Constraint => Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(error).into())),
+            _ => {
+                let source = Some(error);
+                Attempt::Failed(Failure::Unknown { value, source })
             }
-            _ => Attempt::Failed(Failure::Unknown { value, source: error }),
         }
     }
 
     /// A rollback that fails or is not answered leaves nothing to do: the pool drops the connection, and the server rolls back.
     async fn rollback(&self, tx: Tx) {
-        let rolled_back = self
-            .tasks
-            .spawn(async move { tokio::time::timeout(ROLLBACK_WAIT, tx.inner.rollback()).await });
-        if let Ok(Ok(Err(error))) = rolled_back.await {
+        let rollback = async move { tokio::time::timeout(ROLLBACK_WAIT, tx.inner.rollback()).await };
+        if let Ok(Err(error)) = GoesOn::new(self.tasks, rollback).await {
             tracing::debug!(doing = self.doing, %error, "rollback failed");
         }
     }

@@ -1,0 +1,86 @@
+//! What must come to its end whoever waits for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+/// A future that runs where it is awaited, as any other; dropped half-way, it goes on in a task. A task from the beginning would be one more thread to
+/// wake for each statement.
+pub(crate) struct GoesOn<F: Future<Output: Send> + Send + 'static> {
+    /// `None`: it has come to its end.
+    future: Option<Pin<Box<F>>>,
+    tasks: TaskTracker,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> GoesOn<F> {
+    pub(crate) fn new(tasks: &TaskTracker, future: F) -> Self {
+        Self {
+            future: Some(Box::pin(future)),
+            tasks: tasks.clone(),
+        }
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for GoesOn<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let future = self.future.as_mut().expect("BUG: polled after its end");
+        let output = std::task::ready!(future.as_mut().poll(context));
+        self.future = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for GoesOn<F> {
+    fn drop(&mut self) {
+        // Without a runtime nothing can go on.
+        if let (Some(future), Ok(runtime)) = (self.future.take(), Handle::try_current()) {
+            drop(self.tasks.spawn_on(future, &runtime));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_awaited_is_answered() {
+        let tasks = TaskTracker::new();
+        assert_eq!(GoesOn::new(&tasks, async { 7 }).await, 7);
+        assert!(tasks.is_empty(), "in no task");
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_half_way_comes_to_its_end() {
+        let tasks = TaskTracker::new();
+        let (ask, asked) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        let mut half_way = Box::pin(GoesOn::new(&tasks, async {
+            tell.send(asked.await).unwrap();
+        }));
+        assert!(
+            tokio::time::timeout(Duration::ZERO, half_way.as_mut()).await.is_err(),
+            "it waits to be asked"
+        );
+        drop(half_way);
+        ask.send("a question").unwrap();
+        assert_eq!(told.await, Ok(Ok("a question")));
+    }
+
+    #[test]
+    fn what_is_dropped_without_a_runtime_is_gone() {
+        let tasks = TaskTracker::new();
+        let (tell, mut told) = oneshot::channel();
+        drop(GoesOn::new(&tasks, async { tell.send(()) }));
+        assert!(told.try_recv().is_err() && tasks.is_empty());
+    }
+}
