@@ -129,6 +129,11 @@ impl Told {
             _ => Next::Nothing,
         }
     }
+
+    /// Whether it does so without a pause: it is to search itself, or there is more than it has looked at.
+    pub(crate) fn is_at_once(&self, source: Source, count: u64) -> bool {
+        self.turn.is_some() || self.candidates >= source.window(count)
+    }
 }
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
@@ -393,7 +398,7 @@ mod tests {
     fn a_claim_looks_at_more_than_it_wants_on_both_sides_of_its_start() {
         for count in [1, 10, 1000] {
             for source in [Source::Plenty, Source::Hints, Source::Alone] {
-                assert!(source.window(count) > count);
+                assert_eq!(source.window(count), count + SPARES);
             }
             assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
         }
@@ -420,6 +425,21 @@ mod tests {
                 assert_eq!(told.next(source, 1, true), Next::From(Source::Fleet(8)));
             }
         }
+    }
+
+    #[test]
+    fn who_has_more_to_look_at_does_not_pause() {
+        let window = Source::Hints.window(3);
+        let told = |candidates, turn| {
+            Told {
+                candidates,
+                turn,
+                ..TOLD
+            }
+            .is_at_once(Source::Hints, 3)
+        };
+        assert!(told(0, Some(8)) && told(window, None));
+        assert!(!told(window - 1, None));
     }
 
     #[test]

@@ -98,18 +98,19 @@ impl<P: Process> Work<P> {
     /// The same, of what is known.
     pub(crate) fn over_as<E>(mut self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
         let key = self.key();
-        let is_held = matches!(settled, Ok(Settled::Held));
-        let error = match settled {
-            Ok(Settled::Ended(event)) if event == asked => Error::AlreadyFinished {
+        let settled = settled.ok();
+        let is_trusted = !core.lease.remaining(Moment::now()).is_zero();
+        let error = match how_over(settled.as_ref(), asked, is_trusted) {
+            Over::AsAsked => Error::AlreadyFinished {
                 machine: key.machine,
                 fence: key.fence,
             },
-            _ if core.lease.remaining(Moment::now()).is_zero() => core.expired(),
-            Ok(_) => key.lost(),
-            Err(_unreachable) => return self.unknown(DOING, None),
+            Over::Expired => core.expired(),
+            Over::Lost => key.lost(),
+            Over::Unknown => return self.unknown(DOING, None),
         };
         // What is there after all is let go of by its guard.
-        if !is_held {
+        if !matches!(settled, Some(Settled::Held)) {
             self.claimed.disarm();
         }
         Unfinished::Over(error)
@@ -129,6 +130,27 @@ impl<P: Process> Work<P> {
             return Unfinished::Over(error);
         }
         Unfinished::NotCommitted { work: self, error }
+    }
+}
+
+/// What is said of a work that was not there to be ended.
+#[derive(Debug, PartialEq)]
+enum Over {
+    /// An earlier attempt has ended it.
+    AsAsked,
+    Expired,
+    Lost,
+    /// Perhaps an earlier attempt has ended it.
+    Unknown,
+}
+
+/// `settled`: what became of it, if the database could be asked.
+fn how_over(settled: Option<&Settled>, asked: Event, is_trusted: bool) -> Over {
+    match settled {
+        Some(Settled::Ended(event)) if *event == asked => Over::AsAsked,
+        _ if !is_trusted => Over::Expired,
+        Some(_) => Over::Lost,
+        None => Over::Unknown,
     }
 }
 
@@ -314,5 +336,30 @@ pub(crate) async fn settle(core: &Core, key: &Key) -> Result<Settled, Error> {
         // What was read is true whether or not the transaction that read it committed.
         Ok(settled) | Err(Failure::Unknown { value: settled, .. }) => Ok(settled),
         Err(Failure::NotCommitted(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_ended_as_asked_is_called_finished() {
+        let finished = Settled::Ended(Event::Finished);
+        for is_trusted in [true, false] {
+            assert_eq!(how_over(Some(&finished), Event::Finished, is_trusted), Over::AsAsked);
+        }
+        let others = [
+            Settled::Ended(Event::Expired),
+            Settled::Ended(Event::Failed),
+            Settled::Held,
+            Settled::Gone,
+        ];
+        for settled in others {
+            assert_eq!(how_over(Some(&settled), Event::Finished, true), Over::Lost);
+            assert_eq!(how_over(Some(&settled), Event::Finished, false), Over::Expired);
+        }
+        assert_eq!(how_over(None, Event::Finished, true), Over::Unknown);
+        assert_eq!(how_over(None, Event::Finished, false), Over::Expired);
     }
 }

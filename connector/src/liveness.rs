@@ -9,6 +9,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::dialect::Dialect;
 use crate::lease::Moment;
+use crate::limit::unanswered;
 use crate::session::Core;
 use crate::work::StopReason;
 
@@ -34,9 +35,9 @@ pub(crate) async fn beat(core: Arc<Core>) {
             () = over() => return,
             renewed = tokio::time::timeout(limit, renew(&core)) => renewed,
         };
-        match renewed {
-            Ok(Ok(None)) => return core.lose("its deadline has passed or its row is gone"),
-            Ok(Ok(Some(stops))) => {
+        let error = match renewed.unwrap_or_else(|_elapsed| Err(unanswered())) {
+            Ok(None) => return core.lose("its deadline has passed or its row is gone"),
+            Ok(Some(stops)) => {
                 core.lease.renewed(sent);
                 failures = 0;
                 for (work, reason) in stops {
@@ -44,15 +45,13 @@ pub(crate) async fn beat(core: Arc<Core>) {
                         held.stop(StopReason::Requested(reason));
                     }
                 }
+                None
             }
-            Ok(Err(error)) => {
-                failures += 1;
-                tracing::warn!(session = %core.id, failures, %error, "heartbeat failed");
-            }
-            Err(_elapsed) => {
-                failures += 1;
-                tracing::warn!(session = %core.id, failures, ?limit, "heartbeat was not answered in time");
-            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            failures += 1;
+            tracing::warn!(session = %core.id, failures, %error, "heartbeat failed");
         }
         if core.database.check_file().is_err() {
             return core.lose("the database's file was removed or replaced");

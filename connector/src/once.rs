@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::file::OpenFile;
 use crate::process::is_constraint;
 use crate::singles::Singles;
-use crate::tx::{Failure, Scope, check_not_nested, pause_after};
+use crate::tx::{Failure, Scope, check_not_nested, pause_within};
 
 /// What an error says of the statement's effect.
 enum Effect {
@@ -61,17 +61,16 @@ impl Scope<'_> {
                 }
                 Effect::None => {}
             }
-            let pause = pause_after(attempts);
             let elapsed = started.elapsed();
             tracing::debug!(doing = self.doing, attempts, %error, "statement runs again");
-            if elapsed + pause > self.budget {
+            let Some(pause) = pause_within(self.budget, elapsed, attempts) else {
                 return Err(Failure::NotCommitted(Error::Contended {
                     doing: self.doing,
                     attempts,
                     elapsed,
                     source: Some(error),
                 }));
-            }
+            };
             tokio::time::sleep(pause).await;
         }
     }

@@ -20,6 +20,23 @@ struct Doubt {
     pause: Duration,
 }
 
+impl Doubt {
+    fn is_due(&self, now: Instant) -> bool {
+        self.look_at <= now
+    }
+
+    /// Nothing can be on its way any more.
+    fn is_over(&self) -> bool {
+        self.pause > LAST_PAUSE
+    }
+
+    fn looked_at(mut self, now: Instant) -> Self {
+        self.look_at = now + self.pause;
+        self.pause *= 2;
+        self
+    }
+}
+
 /// The first look; each further one comes after twice the time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Linux gives up a connection after 15.4 minutes without an acknowledgement (`tcp_retries2`, tcp(7)). By the look after this pause more than that has
@@ -62,7 +79,7 @@ pub(crate) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Rele
 
 /// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
 async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
-    if doubt.look_at > Instant::now() {
+    if !doubt.is_due(Instant::now()) {
         return Some(doubt);
     }
     match end::claimed(core, doubt.slot, doubt.process, &doubt.works).await {
@@ -71,7 +88,7 @@ async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
                 let_go(core, &key).await;
                 doubt.works.retain(|work| *work != key.work);
             }
-            if doubt.works.is_empty() || doubt.pause > LAST_PAUSE {
+            if doubt.works.is_empty() || doubt.is_over() {
                 return None;
             }
         }
@@ -79,16 +96,15 @@ async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
             tracing::warn!(session = %core.id, process = doubt.process, %error, "what became of a claim is still not known");
         }
     }
-    doubt.look_at = Instant::now() + doubt.pause;
-    doubt.pause *= 2;
-    Some(doubt)
+    Some(doubt.looked_at(Instant::now()))
 }
 
 /// `false`: the session is over, and its works are ended with it.
 async fn let_go(core: &Core, key: &Key) -> bool {
-    let mut attempts = 0;
-    while let Err(error) = end::release(core, key).await {
-        attempts += 1;
+    for attempts in 1_u32.. {
+        let Err(error) = end::release(core, key).await else {
+            break;
+        };
         tracing::warn!(session = %core.id, machine = %key.machine, attempts, %error, "a dropped work is still held");
         tokio::select! {
             () = core.lost.cancelled() => return false,
@@ -97,4 +113,33 @@ async fn let_go(core: &Core, key: &Key) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_looked_at_less_and_less_often_until_nothing_can_be_on_its_way() {
+        let begun = Instant::now();
+        let mut doubt = Doubt {
+            slot: "",
+            process: "",
+            works: Vec::new(),
+            look_at: begun,
+            pause: FIRST_LOOK,
+        };
+        let mut looks = Vec::new();
+        loop {
+            let now = doubt.look_at;
+            assert!(doubt.is_due(now) && !doubt.is_due(now - Duration::from_millis(1)));
+            looks.push((now - begun).as_secs());
+            if doubt.is_over() {
+                break;
+            }
+            doubt = doubt.looked_at(now);
+        }
+        // A connection may live for 15.4 minutes, which are 924 seconds, without an answer.
+        assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
+    }
 }

@@ -103,7 +103,7 @@ impl Singles {
     pub(crate) fn give_back_old(&self) {
         let is_old = |spare: &mut Spare| {
             let out = spare.taken.elapsed();
-            out > LONGEST_OUT || spare.used.elapsed() > LONGEST_IDLE || self.health.is_stale(out)
+            is_due(out, spare.used.elapsed()) || self.health.is_stale(out)
         };
         let old: Vec<Spare> = self.spares().extract_if(.., is_old).collect();
         // Each connection's own drop gives it to the pool.
@@ -124,5 +124,22 @@ impl Drop for Singles {
         for spare in self.spares.get_mut().map(std::mem::take).unwrap_or_default() {
             drop(spare.connection.detach());
         }
+    }
+}
+
+/// Whether the pool is to see a connection that has been out and idle for so long.
+fn is_due(out: Duration, idle: Duration) -> bool {
+    out > LONGEST_OUT || idle > LONGEST_IDLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_sees_a_connection_after_a_minute_or_half_a_minute_without_use() {
+        let moment = Duration::from_nanos(1);
+        assert!(!is_due(LONGEST_OUT, LONGEST_IDLE));
+        assert!(is_due(LONGEST_OUT + moment, Duration::ZERO) && is_due(LONGEST_IDLE + moment, LONGEST_IDLE + moment));
     }
 }

@@ -324,7 +324,6 @@ impl Scope<'_> {
                 Attempt::Failed(failure) => return Err(failure),
                 Attempt::Again(source) => source,
             };
-            let pause = pause_after(attempts);
             let elapsed = started.elapsed();
             self.check_trust()
                 .map_err(|error| Failure::NotCommitted(error.into()))?;
@@ -334,7 +333,7 @@ impl Scope<'_> {
                 error = source.as_ref().map(tracing::field::display),
                 "transaction runs again"
             );
-            if elapsed + pause > self.budget {
+            let Some(pause) = pause_within(self.budget, elapsed, attempts) else {
                 tracing::warn!(doing = self.doing, attempts, ?elapsed, "transaction gives up");
                 let doing = self.doing;
                 return Err(Failure::NotCommitted(
@@ -346,7 +345,7 @@ impl Scope<'_> {
                     }
                     .into(),
                 ));
-            }
+            };
             tokio::time::sleep(pause).await;
         }
     }
@@ -477,4 +476,38 @@ impl Scope<'_> {
 pub(crate) fn pause_after(attempts: u32) -> Duration {
     let ceiling = 2_000_u64 << attempts.clamp(1, 8).saturating_sub(1);
     Duration::from_micros(fastrand::u64(0..=ceiling))
+}
+
+/// How long it waits before it runs again; `None`: that would be too late.
+pub(crate) fn pause_within(budget: Duration, elapsed: Duration, attempts: u32) -> Option<Duration> {
+    let pause = pause_after(attempts);
+    (elapsed + pause <= budget).then_some(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_quarter_of_a_second() {
+        for (attempts, most) in [(0, 2), (1, 2), (2, 4), (5, 32), (8, 256), (9, 256), (u32::MAX, 256)] {
+            let longest = (0..1000).map(|_| pause_after(attempts)).max().unwrap();
+            let most = Duration::from_millis(most);
+            assert!(
+                longest <= most && longest > most * 3 / 4,
+                "{longest:?} after {attempts}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_runs_again_when_the_budget_is_used_up() {
+        let (budget, moment) = (Duration::from_secs(10), Duration::from_millis(10));
+        for _ in 0..100 {
+            assert_eq!(pause_within(budget, budget + moment, 8), None);
+            assert!(pause_within(budget, budget - Duration::from_millis(256), 8).is_some());
+        }
+        // Its pause would end too late.
+        assert!((0..100).any(|_| pause_within(budget, budget - moment, 8).is_none()));
+    }
 }

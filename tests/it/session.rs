@@ -22,6 +22,7 @@ on_each_backend! {
         until("a heartbeat extends the deadline", LONG, async || deadline().await > first).await;
         until("a heartbeat extends trust", LONG, async || session.trusted_until() > trusted + INTERVAL / 10).await;
         assert!(session.trust_left() <= INTERVAL - INTERVAL / 5, "trust ends before the deadline by the margin");
+        assert!(session.trusted_until() > Instant::now() && session.trust_left() > INTERVAL / 10);
     }
 
     async fn every_heartbeat_shows_though_the_databases_clock_jumped_back(db: TestDatabase) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bmdb::{Error, Unfinished, Work, agent_started, provided};
+use bmdb::{Error, Process, Unfinished, Work, agent_started, provided};
 use bmdb_entity::{work, work_backoff};
 use harness::{on_each_backend, until};
-use sea_orm::{ColumnTrait, EntityTrait};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::world::{
     AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, literal, provide, session, tamper, works,
@@ -110,6 +110,48 @@ on_each_backend! {
         assert_eq!((two.len(), third.expect("it is free").machine()), (2, machine));
     }
 
+    async fn what_somebody_else_has_ended_is_lost_and_not_finished(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 6).await;
+        let raw = db.raw().await;
+        let mut works = session.claim_many::<AgentStart>(3).await.unwrap();
+        // As a collector does it; this session still trusts itself.
+        tamper(&raw, "
+            INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at)
+            SELECT machine_id, fence, 'expired', work_id, process, slot, session_id, component_name, runtime_info, at
+            FROM work_history WHERE event = 'started'").await;
+        tamper(&raw, "DELETE FROM work").await;
+        let is_lost = |unfinished: &Unfinished<AgentStart>| matches!(unfinished, Unfinished::Over(Error::WorkLost { .. }));
+        let mut next = || works.pop().expect("three are held");
+        assert!(next().done().await.is_err_and(|unfinished| is_lost(&unfinished)));
+        assert!(next().fail("no answer").then(session.claim::<AgentStart>()).await.is_err_and(|unfinished| is_lost(&unfinished)));
+        let finished = next().finish(async |_tx| Ok::<_, Error>(())).await;
+        assert!(matches!(finished, Err(Unfinished::Over(Error::WorkLost { .. }))), "{finished:?}");
+        assert_eq!(session.held().len(), 0);
+    }
+
+    async fn each_of_many_failures_follows_its_own(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 3).await;
+        let raw = db.raw().await;
+        for (failures, machine) in machines.iter().enumerate() {
+            for _ in 0..failures {
+                let work = session.claim::<AgentStart>().on(*machine).await.unwrap().expect("its backoff is over");
+                work.fail("no answer").await.unwrap();
+                tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000'").await;
+            }
+        }
+        let works = session.claim_many::<AgentStart>(3).await.unwrap();
+        assert_eq!(works.len(), 3);
+        for ended in Work::fail_many(works, "no answer").await {
+            ended.unwrap();
+        }
+        for (failures, machine) in machines.iter().enumerate() {
+            let backoff = work_backoff::Entity::find_by_id((*machine, AgentStart::NAME.to_owned())).one(&raw).await.unwrap();
+            assert_eq!(backoff.expect("it has failed").attempts, failures as i64 + 1);
+        }
+    }
+
     async fn an_end_and_a_claim_that_cannot_be_one_come_one_after_the_other(db: TestDatabase) {
         let (one, two) = (session(&db).await, session(&db).await);
         let machines = provide(&one, 3).await;
@@ -120,6 +162,15 @@ on_each_backend! {
         // Another session's claim, of another process.
         let third = second.cancel().then(two.claim::<Survey>().on(machines[2])).await.unwrap().unwrap().expect("it is eligible");
         assert_eq!((third.machine(), third.session().id()), (machines[2], two.id()));
+        // The same by hints, which claims of its own session would share a statement with the end.
+        let mut third = third;
+        for (by, other) in [(&one, &two), (&two, &one)] {
+            let survey = by.claim::<Survey>().await.unwrap().expect("it is always eligible");
+            let next = survey.cancel().then(other.claim::<Survey>()).await.unwrap().unwrap().expect("it is always eligible");
+            let row = work::Entity::find().filter(work::Column::WorkId.eq(next.id())).one(&raw).await.unwrap().expect("it is held");
+            assert_eq!((next.session().id(), row.session_id), (other.id(), other.id()));
+            std::mem::replace(&mut third, next).cancel().await.unwrap();
+        }
         // A backoff that was cleared meanwhile.
         third.fail("no answer").await.unwrap();
         let failed = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
@@ -299,7 +350,9 @@ on_each_backend! {
         let row = work::Entity::find().one(&raw).await.unwrap().expect("the work is held");
         assert_eq!(row.progress, Some(serde_json::json!({"step": "copy", "percent": 40})));
         assert!(matches!(work.progress(&"\0").await, Err(Error::Invalid { .. })));
-        assert!(matches!(work.progress(&"x".repeat(70_000)).await, Err(Error::Invalid { .. })));
+        // With its quotes it is 64 kB, and one more.
+        work.progress(&"x".repeat(64 * 1024 - 2)).await.unwrap();
+        assert!(matches!(work.progress(&"x".repeat(64 * 1024 - 1)).await, Err(Error::Invalid { .. })));
     }
 
     async fn an_outside_effect_needs_trust(db: TestDatabase) {
