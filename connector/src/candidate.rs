@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use bmdb_entity::{MachineId, machine};
-use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, Value};
-use sea_orm::{Condition, DbErr, Order, QueryResult};
+use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement};
+use sea_orm::{Condition, ConnectionTrait, DbErr, Order, QueryResult};
 
 use crate::database::Database;
 use crate::eligible::{Among, Eligible, from_machines};
@@ -214,12 +214,14 @@ const SHORTEST_REST: Duration = Duration::from_millis(20);
 
 /// Searches once more if the last search is old or hints are few, and nobody is at it.
 pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error> {
-    const FEW: &str = "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT $2) AS some_hints";
+    let few = format!(
+        "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT {LOW}) AS some_hints"
+    );
     let began = Instant::now();
     let scope = database.scope("refresh hints");
     let begin = async |tx: &Tx| {
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {now})";
-        let hints = tx.query_text(FEW, [P::NAME.into(), LOW.into()]).await?;
+        let hints = tx.query_text(&few, [P::NAME.into()]).await?;
         let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
         let only = if hints.is_some_and(|hints| hints.unsigned_abs() < LOW) {
             ""
@@ -340,33 +342,29 @@ pub(crate) fn put_hints(text: &mut Text, process: &str, machines: &[MachineId]) 
         .put(" ON CONFLICT (process, machine_id) DO NOTHING", []);
 }
 
-/// SQLite's: some hints, around the circle from a start.
-const AROUND: &str = "
-    SELECT machine_id FROM (
-        SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = ? AND machine_id >= ? ORDER BY machine_id LIMIT ?)
-        UNION ALL
-        SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = ? AND machine_id < ? ORDER BY machine_id LIMIT ?))
-    LIMIT ? OFFSET ?";
-
-fn around<P: Process>(source: Source, count: u64, start: MachineId) -> [Value; 8] {
-    let (window, skip) = (source.window(count), source.skip());
-    let part = || [P::NAME.into(), start.into(), (window + skip).into()];
-    let ([a, b, c], [d, e, f]) = (part(), part());
-    [a, b, c, d, e, f, window.into(), skip.into()]
+/// SQLite's: some hints, around the circle from a start. With limits as values, SQLite would plan the statement anew for each
+/// (`sqlite3ExprIsInteger`).
+pub(crate) fn put_hinted<P: Process>(text: &mut Text, source: Source, count: u64, start: MachineId) {
+    let window = source.window(count);
+    let most = window + Source::MOST_SKIPPED;
+    let part = |side: &str| {
+        format!(
+            "SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id {side} $2 ORDER BY machine_id LIMIT {most})"
+        )
+    };
+    let around = format!(
+        "SELECT machine_id FROM ({} UNION ALL {}) LIMIT {window} OFFSET $3",
+        part(">="),
+        part("<")
+    );
+    text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
 }
 
-/// Whether a machine is among [some hints](hints).
-pub(crate) fn is_hinted<P: Process>(source: Source, count: u64, start: MachineId) -> Expr {
-    let machine = Expr::col((machine::Entity, machine::Column::MachineId));
-    let them = Expr::cust_with_values(AROUND, around::<P>(source, count, start));
-    Expr::cust_with_exprs("? IN (?)", [machine, them])
-}
-
-/// Some hints, around the circle from a random start.
+/// [Some hints](put_hinted), around the circle from a random start.
 pub(crate) async fn hints<P: Process>(tx: &Tx, source: Source, count: u64) -> Result<Vec<MachineId>, DbErr> {
-    let rows = tx
-        .query_text(AROUND, around::<P>(source, count, MachineId::random()))
-        .await?;
+    let mut text = Text::new(tx.dialect());
+    put_hinted::<P>(&mut text, source, count, MachineId::random());
+    let rows = tx.query_all_raw(text.finish()).await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
@@ -384,7 +382,10 @@ pub(crate) fn put_forget(text: &mut Text, table: &str, process: &str, machines: 
 
 #[cfg(test)]
 mod tests {
+    use sea_orm::sea_query::Value;
+
     use super::*;
+    use crate::Dialect;
 
     const TOLD: Told = Told {
         candidates: 0,
@@ -402,19 +403,23 @@ mod tests {
             }
             assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
         }
+    }
+
+    #[test]
+    fn hints_are_looked_at_on_both_sides_of_a_start() {
         let start = MachineId::random();
-        let [_, from, after, _, before, ahead, all, skipped] =
-            around::<crate::process::tests::Survey>(Source::Plenty, 3, start);
-        let number = |value: &Value| match value {
-            Value::BigUnsigned(Some(number)) => *number,
-            other => panic!("{other:?} is no number"),
-        };
-        assert_eq!((from, before), (start.into(), start.into()));
-        assert_eq!(number(&all), Source::Plenty.window(3));
-        assert!(number(&skipped) <= Source::MOST_SKIPPED);
-        for part in [after, ahead] {
-            assert_eq!(number(&part), number(&all) + number(&skipped));
+        let mut text = Text::new(Dialect::Sqlite);
+        put_hinted::<crate::process::tests::Survey>(&mut text, Source::Plenty, 3, start);
+        let statement = text.finish();
+        let (window, most) = (3 + SPARES, 3 + SPARES + Source::MOST_SKIPPED);
+        let limits: Vec<&str> = statement.sql.split("LIMIT ").skip(1).collect();
+        assert_eq!(limits.len(), 3, "{}", statement.sql);
+        for (limit, wanted) in limits.iter().zip([most, most, window]) {
+            assert!(limit.starts_with(&wanted.to_string()), "{limit}");
         }
+        let values = statement.values.unwrap().0;
+        assert_eq!((&values[1], &values[3]), (&start.into(), &start.into()));
+        assert!(matches!(values[4], Value::BigUnsigned(Some(skip)) if skip <= Source::MOST_SKIPPED));
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
     let dialect = text.dialect();
     let mut columns = Seen::<P>::columns().join("\", seen.\"");
     columns.push_str("\", seen.\"bmdb_fence");
-    let one = core.database.looks.of::<P>(|| {
+    let one = core.database.looks.of::<P>(dialect, || {
         let mut one = Seen::look_for(&Eligible::<P>::of_process(), dialect);
         one.and_where(Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId)));
         one

@@ -28,14 +28,19 @@ pub(crate) async fn attempt<P: Process>(
     works: &[WorkId],
     after: &[Leaving],
 ) -> Result<Attempt<P>, Failure<(), Error>> {
-    let eligible = Eligible::of_process();
     let window = source.window(works.len() as u64);
     // Before the transaction: a search takes its time, and nobody else could write in it.
     let found = match source {
         Source::Plenty | Source::Hints => Ok(Vec::new()),
         Source::Machine(machine) => Ok(vec![machine]),
         Source::Fleet(_) | Source::Alone => {
-            candidate::search_now(&core.database, &eligible, claim.filter_condition(), window).await
+            candidate::search_now(
+                &core.database,
+                &Eligible::<P>::of_process(),
+                claim.filter_condition(),
+                window,
+            )
+            .await
         }
     };
     let found = found.map_err(Failure::NotCommitted)?;
@@ -51,21 +56,10 @@ pub(crate) async fn attempt<P: Process>(
             Source::Hints => candidate::hints::<P>(tx, source, count).await?,
             _ => found.clone(),
         };
-        let among = match (source, candidates.first()) {
-            // Read where it looks.
-            (Source::Plenty, _) => {
-                let start = MachineId::random();
-                Some((candidate::is_hinted::<P>(source, count, start), start))
-            }
-            (_, Some(first)) => {
-                let machine = Expr::col((machine::Entity, machine::Column::MachineId));
-                Some((machine.is_in(candidates.iter().copied()), *first))
-            }
-            (_, None) => None,
-        };
-        let taken = match among {
-            Some((among, first)) => look(tx, claim, &eligible, among, first, works).await?,
-            None => Vec::new(),
+        let taken = if candidates.is_empty() && !matches!(source, Source::Plenty) {
+            Vec::new()
+        } else {
+            look(tx, core, claim, source, &candidates, works).await?
         };
         let gone: Vec<MachineId> = match source {
             Source::Hints if taken.is_empty() => candidates.clone(),
@@ -110,21 +104,41 @@ pub(crate) async fn attempt<P: Process>(
         .map_err(Failure::without_value)
 }
 
-/// A machine for each of `works`, of those that are `among` the candidates, from the first on. Nobody else writes meanwhile.
+/// A machine for each of `works`, of the candidates, from the first on. Nobody else writes meanwhile.
 async fn look<P: Process>(
     tx: &Tx,
+    core: &Core,
     claim: &Claim<P>,
-    eligible: &Eligible<P>,
-    among: Expr,
-    first: MachineId,
+    source: Source,
+    candidates: &[MachineId],
     works: &[WorkId],
 ) -> Result<Vec<Taken<P>>, DbErr> {
-    let mut look = Seen::look_for(eligible, tx.dialect());
-    look.and_where(among)
-        .cond_where(claim.filter_condition().clone())
-        .limit(works.len() as u64);
-    candidate::in_order(&mut look, eligible, Some(&first));
-    let rows = tx.query_all(&look).await?;
+    let (dialect, count) = (tx.dialect(), works.len());
+    let mut text = Text::new(dialect);
+    if let Source::Alone | Source::Machine(_) = source {
+        let eligible = Eligible::<P>::of_process();
+        let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+        let mut look = Seen::<P>::look_for(&eligible, dialect);
+        look.and_where(machine.is_in(candidates.iter().copied()))
+            .cond_where(claim.filter_condition().clone());
+        candidate::in_order(&mut look, &eligible, candidates.first());
+        text.query(&look);
+    } else {
+        let look = || Seen::<P>::look_for(&Eligible::<P>::of_process(), dialect);
+        let first = candidates.first().copied().unwrap_or_else(MachineId::random);
+        // Its conditions are more than one, so another can follow.
+        text.piece(&core.database.looks.of::<P>(dialect, look))
+            .put(" AND machine.machine_id IN (", []);
+        if matches!(source, Source::Plenty) {
+            candidate::put_hinted::<P>(&mut text, source, count as u64, first);
+        } else {
+            text.each(candidates, "$1", |machine| [(*machine).into()]);
+        }
+        text.put(") ORDER BY machine.machine_id < $1, machine.machine_id", [first.into()]);
+    }
+    // As a value, SQLite would plan the statement anew for each.
+    text.put(&format!(" LIMIT {count}"), []);
+    let rows = tx.query_all_raw(text.finish()).await?;
     let taken = rows.iter().zip(works).map(|(row, work)| {
         let mut seen = Seen::<P>::read(row)?;
         seen.fence = Fence(seen.fence.0 + 1);

@@ -25,11 +25,11 @@ pub(crate) struct Piece {
 pub(crate) struct Pieces(Mutex<HashMap<TypeId, Arc<Piece>>>);
 
 impl Pieces {
-    pub(crate) fn of<P: 'static>(&self, build: impl FnOnce() -> SelectStatement) -> Arc<Piece> {
+    pub(crate) fn of<P: 'static>(&self, dialect: Dialect, build: impl FnOnce() -> SelectStatement) -> Arc<Piece> {
         let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = pieces.entry(TypeId::of::<P>()).or_insert_with(|| {
             let mut writer = SqlWriterValues::new(HOLE, false);
-            build().build_collect_into(PostgresQueryBuilder, &mut writer);
+            build_into(dialect, &build(), &mut writer);
             let (text, values) = writer.into_parts();
             Arc::new(Piece { text, values: values.0 })
         });
@@ -115,10 +115,7 @@ impl Text {
 
     pub(crate) fn query(&mut self, query: &impl QueryStatementWriter) -> &mut Self {
         self.is_empty = false;
-        match self.dialect {
-            Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, &mut self.writer),
-            Dialect::Postgres | Dialect::Cockroach => query.build_collect_into(PostgresQueryBuilder, &mut self.writer),
-        };
+        build_into(self.dialect, query, &mut self.writer);
         self
     }
 
@@ -133,4 +130,11 @@ impl Text {
         let (sql, values) = self.writer.into_parts();
         Statement::from_sql_and_values(backend, sql, values)
     }
+}
+
+fn build_into(dialect: Dialect, query: &impl QueryStatementWriter, writer: &mut SqlWriterValues) {
+    match dialect {
+        Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, writer),
+        Dialect::Postgres | Dialect::Cockroach => query.build_collect_into(PostgresQueryBuilder, writer),
+    };
 }

@@ -30,7 +30,7 @@ impl Worker for Starter {
     async fn run(&self, work: &Work<AgentStart>) -> Result<Vec<u8>, String> {
         self.most
             .fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         self.running.fetch_sub(1, Ordering::SeqCst);
         self.seen.lock().unwrap().insert(work.machine());
         match work.provider_id.as_str() {
