@@ -166,7 +166,7 @@ const SETTINGS: [&str; 8] = [
     "autovacuum=off",
     // `TestDatabase::statements` reads this form.
     "log_line_prefix=%d|",
-    "max_connections=400",
+    "max_connections=1000",
     "shared_buffers=64MB",
     "timezone=UTC",
 ];
