@@ -208,7 +208,7 @@ async fn an_end_with_a_claim_of_unknown_outcome_is_not_called_lost() {
         provide(&session(&db).await, 6).await;
         for is_late in [false, true] {
             let proxy = Proxy::to(db.url()).await;
-            let config = Config::new(proxy.url(), "test", "").interval(Duration::from_secs(1));
+            let config = Config::new(proxy.url(), "test", "").interval(Duration::from_secs(2));
             let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
             warm_up(&session).await;
             let work = claim_all(&session, 1).await.pop().expect("one was claimed");
@@ -218,7 +218,7 @@ async fn an_end_with_a_claim_of_unknown_outcome_is_not_called_lost() {
                 let is_both = passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (");
                 if is_both && !std::mem::replace(&mut was_sent, true) {
                     if is_late {
-                        return Fate::Delay(Duration::from_millis(1500));
+                        return Fate::Delay(Duration::from_millis(2500));
                     }
                     return Fate::Fail(Fault::DropAfter);
                 }
