@@ -7,7 +7,7 @@ use bmdb_entity::session_lease;
 use harness::{Backend, Proxy, TestDatabase, bounded, until};
 use sea_orm::EntityTrait;
 
-use crate::world::{AgentStart, LONG, Survey, provide};
+use crate::world::{AgentStart, LONG, Survey, provide, works};
 
 /// So long that no heartbeat comes in between.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -219,8 +219,11 @@ async fn what_comes_at_once_shares_round_trips() {
             assert_eq!(works.len(), 32);
             works
         };
+        // The guards of the run before are let go of one by one.
+        let raw = db.raw().await;
+        let let_go = async || until("all are let go of", LONG, async || works(&raw).await == 0).await;
         // Two alone, and then sixteen, eight, four and two; more, where some come later than others.
-        let (_, _, claimed) = wire.counts("claims", 12, nothing, all).await;
+        let (_, _, claimed) = wire.counts("claims", 12, let_go, all).await;
         let (_, _, ended) = wire.counts("ends", 12, &claims, end_all).await;
         assert!(
             claimed <= 12 && ended <= 12,
