@@ -5,136 +5,16 @@ use std::time::{Duration, Instant};
 
 use bmdb_entity::{MachineId, machine};
 use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement};
-use sea_orm::{Condition, ConnectionTrait, DbErr, Order, QueryResult};
+use sea_orm::{Condition, ConnectionTrait, DbErr, Order};
 
 use crate::database::Database;
 use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
 use crate::looking::AFTER_NOTHING;
 use crate::process::Process;
+use crate::source::{HARVEST, Source};
 use crate::text::Text;
 use crate::tx::Tx;
-
-/// How many candidates a claim looks at in each part, beside those that it wants to take.
-const SPARES: u64 = 8;
-
-/// How many machines a search finds in each part.
-const HARVEST: u64 = 500;
-
-/// What a claim chooses from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Source {
-    /// What others have found, of which there is probably enough: the claim takes, and does nothing else.
-    Plenty,
-    /// What others have found, of which there may be nothing left: the claim says so, removes what it disproves, and takes the turn to search.
-    Hints,
-    /// The whole fleet, in the search of this number; what is found and not taken is left as hints.
-    Fleet(i64),
-    /// The whole fleet, for this claim alone: it has a filter or an order of its own.
-    Alone,
-    /// One machine.
-    Machine(MachineId),
-}
-
-impl Source {
-    pub(crate) const MOST_SKIPPED: u64 = 8;
-
-    /// How many candidates a claim of `count` machines looks at in each part: before and after its random start.
-    pub(crate) fn window(self, count: u64) -> u64 {
-        match self {
-            Self::Fleet(_) => std::cmp::max(HARVEST, count),
-            Self::Plenty | Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
-        }
-    }
-
-    /// How many hints after its random start a claim passes over. Without, a machine would be the first one as seldom as its key is near the one
-    /// before it: of a hundred machines, some one in ten thousand claims, and not in a hundred.
-    pub(crate) fn skip(self) -> u64 {
-        match self {
-            Self::Plenty => fastrand::u64(0..=Self::MOST_SKIPPED),
-            Self::Hints | Self::Fleet(_) | Self::Alone | Self::Machine(_) => 0,
-        }
-    }
-}
-
-/// The searches for a process, as an attempt to claim found them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Searches {
-    begun: i64,
-    ended: i64,
-}
-
-impl Searches {
-    /// Its columns.
-    pub(crate) const COLUMNS: &str = "work_retrieval.begun AS bmdb_begun, work_retrieval.ended AS bmdb_ended";
-
-    /// `None`: the process has no row.
-    pub(crate) fn read(row: &QueryResult) -> Result<Option<Self>, DbErr> {
-        let Some(begun) = row.try_get("", "bmdb_begun")? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            begun,
-            ended: row.try_get("", "bmdb_ended")?,
-        }))
-    }
-
-    /// The search that has begun by now, if none was begun since.
-    pub(crate) fn now(&self) -> i64 {
-        self.begun
-    }
-
-    /// Whether a search that began after that one has ended.
-    pub(crate) fn has_ended_since(&self, begun: i64) -> bool {
-        self.ended > begun
-    }
-}
-
-/// What an attempt to claim tells of the candidates.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Told {
-    /// How many there were, at most the window (twice, for searches).
-    pub(crate) candidates: u64,
-    /// Some of them were eligible.
-    pub(crate) eligible: bool,
-    /// The search that it is now this claim's turn to make.
-    pub(crate) turn: Option<i64>,
-    pub(crate) searches: Option<Searches>,
-}
-
-/// What a claim does that has taken nothing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Next {
-    /// It chooses once more.
-    From(Source),
-    /// It adds the row that counts the process's searches, and chooses once more from what it has chosen from.
-    AddSearches,
-    /// Nothing was there.
-    Nothing,
-}
-
-impl Told {
-    /// What a claim of `count` machines does next that has chosen from `source`, was told this, and has taken nothing. `searched`: a search that began
-    /// after its first look has ended.
-    pub(crate) fn next(&self, source: Source, count: u64, searched: bool) -> Next {
-        match (source, self.turn) {
-            (_, Some(turn)) => Next::From(Source::Fleet(turn)),
-            // Others were faster.
-            (Source::Plenty, _) => Next::From(Source::Hints),
-            (Source::Fleet(_), _) if self.eligible => Next::From(Source::Hints),
-            (_, _) if self.eligible => Next::From(source),
-            (Source::Hints, _) if self.searches.is_none() => Next::AddSearches,
-            // There may be more hints, or somebody is searching.
-            (Source::Hints, _) if !searched || self.candidates >= source.window(count) => Next::From(source),
-            _ => Next::Nothing,
-        }
-    }
-
-    /// Whether it does so without a pause: it is to search itself, or there is more than it has looked at.
-    pub(crate) fn is_at_once(&self, source: Source, count: u64) -> bool {
-        self.turn.is_some() || self.candidates >= source.window(count)
-    }
-}
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
 /// looked. After ten seconds whoever began is taken for dead; and nobody who was given ten seconds has more left, unless the clock went back.
@@ -386,24 +266,7 @@ mod tests {
 
     use super::*;
     use crate::Dialect;
-
-    const TOLD: Told = Told {
-        candidates: 0,
-        eligible: false,
-        turn: None,
-        searches: Some(Searches { begun: 7, ended: 7 }),
-    };
-    const ELIGIBLE: Told = Told { eligible: true, ..TOLD };
-
-    #[test]
-    fn a_claim_looks_at_more_than_it_wants_on_both_sides_of_its_start() {
-        for count in [1, 10, 1000] {
-            for source in [Source::Plenty, Source::Hints, Source::Alone] {
-                assert_eq!(source.window(count), count + SPARES);
-            }
-            assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
-        }
-    }
+    use crate::source::SPARES;
 
     #[test]
     fn hints_are_looked_at_on_both_sides_of_a_start() {
@@ -420,74 +283,5 @@ mod tests {
         let values = statement.values.unwrap().0;
         assert_eq!((&values[1], &values[3]), (&start.into(), &start.into()));
         assert!(matches!(values[4], Value::BigUnsigned(Some(skip)) if skip <= Source::MOST_SKIPPED));
-    }
-
-    #[test]
-    fn whose_turn_it_is_searches() {
-        for source in [Source::Plenty, Source::Hints] {
-            for told in [TOLD, ELIGIBLE] {
-                let told = Told { turn: Some(8), ..told };
-                assert_eq!(told.next(source, 1, true), Next::From(Source::Fleet(8)));
-            }
-        }
-    }
-
-    #[test]
-    fn who_has_more_to_look_at_does_not_pause() {
-        let window = Source::Hints.window(3);
-        let told = |candidates, turn| {
-            Told {
-                candidates,
-                turn,
-                ..TOLD
-            }
-            .is_at_once(Source::Hints, 3)
-        };
-        assert!(told(0, Some(8)) && told(window, None));
-        assert!(!told(window - 1, None));
-    }
-
-    #[test]
-    fn who_lost_a_race_chooses_again() {
-        let machine = Source::Machine(MachineId::random());
-        for source in [Source::Hints, Source::Alone, machine] {
-            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(source));
-        }
-        for source in [Source::Plenty, Source::Fleet(7)] {
-            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(Source::Hints));
-        }
-        assert_eq!(TOLD.next(Source::Plenty, 1, true), Next::From(Source::Hints));
-    }
-
-    #[test]
-    fn who_has_looked_everywhere_finds_nothing() {
-        for source in [Source::Fleet(7), Source::Alone, Source::Machine(MachineId::random())] {
-            assert_eq!(TOLD.next(source, 1, false), Next::Nothing);
-        }
-        assert_eq!(TOLD.next(Source::Hints, 1, true), Next::Nothing);
-    }
-
-    #[test]
-    fn who_has_seen_a_part_of_the_hints_looks_at_others() {
-        let enough = Told {
-            candidates: Source::Hints.window(3),
-            ..TOLD
-        };
-        assert_eq!(enough.next(Source::Hints, 3, true), Next::From(Source::Hints));
-        assert_eq!(enough.next(Source::Hints, 4, true), Next::Nothing);
-    }
-
-    #[test]
-    fn who_found_no_hints_waits_for_a_search() {
-        assert_eq!(TOLD.next(Source::Hints, 1, false), Next::From(Source::Hints));
-        let none = Told { searches: None, ..TOLD };
-        assert_eq!(none.next(Source::Hints, 1, false), Next::AddSearches);
-    }
-
-    #[test]
-    fn a_search_counts_that_began_after_the_first_look() {
-        let searches = Searches { begun: 8, ended: 7 };
-        assert_eq!(searches.now(), 8);
-        assert!(searches.has_ended_since(6) && !searches.has_ended_since(7));
     }
 }

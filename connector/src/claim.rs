@@ -3,23 +3,25 @@
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
-use crate::candidate::{self, Next, Source, Told};
+use crate::candidate;
 use crate::dialect::Dialect;
 use crate::doubt::Doubts;
 use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::Leaving;
 use crate::once::{is_dangling, is_taken};
+use crate::pause::{pause_after, pause_for_a_search};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
-use crate::tx::{Failure, answer_of, check_not_nested, pause_after};
+use crate::source::{Next, Source, Told};
+use crate::tx::{Failure, answer_of, check_not_nested};
 use crate::work::{Claimed, Work};
 use crate::{single, stepwise};
 
@@ -88,7 +90,7 @@ impl<P: Process> Claim<P> {
     /// Whether this claim can be made in one statement with an end of a work of this session.
     pub(crate) async fn can_follow(&self, core: &Core) -> bool {
         let is_its_own = core.id == self.session.id();
-        shares_a_statement(is_its_own, self.source(core), core.database.dialect)
+        self.source(core).shares_a_statement(is_its_own, core.database.dialect)
             && core.check_open().is_ok()
             && process::register::<P>(&core.database).await.is_ok()
     }
@@ -310,17 +312,6 @@ impl<P: Process> Claim<P> {
     }
 }
 
-/// Whether a claim can be made in one statement with the end of a work, of the claim's own session or not.
-fn shares_a_statement(is_its_own: bool, source: Source, dialect: Dialect) -> bool {
-    // CockroachDB modifies a table once in a statement at most (its issue 70731).
-    is_its_own && matches!(source, Source::Plenty | Source::Hints) && dialect != Dialect::Cockroach
-}
-
-/// Who waits for a search waits longer by a quarter at most, and asks seldom.
-fn pause_for_a_search(elapsed: Duration) -> Duration {
-    elapsed.mul_f64(0.25 * fastrand::f64()) + Duration::from_millis(1)
-}
-
 /// The ids of the works that are to be, and a work that is to end first.
 type Asked = (Vec<WorkId>, Option<Leaving>);
 
@@ -422,49 +413,5 @@ impl<P: Process> IntoFuture for ClaimMany<P> {
             return Box::pin(async move { Err(error) });
         }
         self.claim.up_to(u64::from(self.count))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_session_s_own_claim_by_hints_shares_a_statement_with_an_end() {
-        let all = [
-            Source::Plenty,
-            Source::Hints,
-            Source::Alone,
-            Source::Fleet(1),
-            Source::Machine(MachineId::random()),
-        ];
-        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            assert_eq!(
-                all.map(|source| shares_a_statement(true, source, dialect)),
-                [true, true, false, false, false]
-            );
-        }
-        assert_eq!(
-            all.map(|source| shares_a_statement(true, source, Dialect::Cockroach)),
-            [false; 5]
-        );
-        assert_eq!(
-            all.map(|source| shares_a_statement(false, source, Dialect::Postgres)),
-            [false; 5]
-        );
-    }
-
-    #[test]
-    fn who_waits_for_a_search_asks_less_and_less_often() {
-        let pauses: Vec<Duration> = (0..1000).map(|_| pause_for_a_search(Duration::from_secs(8))).collect();
-        let (most, least) = (pauses.iter().max().unwrap(), pauses.iter().min().unwrap());
-        assert!(
-            *least >= Duration::from_millis(1) && *least < Duration::from_secs(1),
-            "{least:?}"
-        );
-        assert!(
-            *most <= Duration::from_millis(2001) && *most > Duration::from_secs(1),
-            "{most:?}"
-        );
     }
 }

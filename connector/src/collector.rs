@@ -14,7 +14,8 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::history;
 use crate::lease::Moment;
-use crate::tx::{Tx, pause_after};
+use crate::pause::pause_after;
+use crate::tx::Tx;
 
 /// Expires sessions whose deadline has passed: frees their work, writes their history, leaves a cool-down.
 ///

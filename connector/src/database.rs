@@ -158,7 +158,7 @@ impl Database {
             attempts += 1;
             match limit.within(statement()).await {
                 Err(error) if self.health.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
-                    tokio::time::sleep(crate::tx::pause_after(attempts)).await;
+                    tokio::time::sleep(crate::pause::pause_after(attempts)).await;
                 }
                 answer => return answer,
             }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::candidate::{Source, Told};
 use crate::process::Process;
+use crate::source::{Source, Told};
 
 /// Every so many claims, and not later than this, a component looks how many hints are left.
 const CLAIMS_BETWEEN_LOOKS: u64 = 64;

@@ -7,9 +7,10 @@ use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::error::Error;
 use crate::file::OpenFile;
+use crate::pause::pause_within;
 use crate::process::is_constraint;
 use crate::singles::Singles;
-use crate::tx::{Failure, Scope, check_not_nested, pause_within};
+use crate::tx::{Failure, Scope, check_not_nested};
 
 /// What an error says of the statement's effect.
 enum Effect {

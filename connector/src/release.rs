@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::end;
+use crate::pause::pause_after;
 use crate::session::Core;
 use crate::work::{Key, Release};
 
@@ -109,7 +110,7 @@ async fn let_go(core: &Core, key: &Key) -> bool {
         tokio::select! {
             () = core.lost.cancelled() => return false,
             () = core.ended.cancelled() => return false,
-            () = tokio::time::sleep(crate::tx::pause_after(attempts + 4)) => {}
+            () = tokio::time::sleep(pause_after(attempts + 4)) => {}
         }
     }
     true

@@ -8,7 +8,7 @@ use bmdb_entity::{MachineId, WorkId, machine};
 use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
-use crate::candidate::{END_TURN, Searches, Source, TAKE_TURN, Told, search};
+use crate::candidate::{END_TURN, TAKE_TURN, search};
 use crate::claim::{Attempt, Claim};
 use crate::dialect::Dialect;
 use crate::eligible::Eligible;
@@ -17,6 +17,7 @@ use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
+use crate::source::{Searches, Source, Told};
 use crate::text::Text;
 use crate::tx::Failure;
 

@@ -1,12 +1,11 @@
-//! An attempt to claim as a transaction of several statements: SQLite's way, where a round trip costs little and one writer at a time excludes all
-//! others.
+//! An attempt to claim as a transaction of several statements: SQLite's way, where one writer at a time excludes all others.
 
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{Fence, MachineId, WorkId, machine};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
-use crate::candidate::{self, Searches, Source, TAKE_TURN, Told};
+use crate::candidate::{self, TAKE_TURN};
 use crate::claim::{Attempt, Claim};
 use crate::eligible::Eligible;
 use crate::error::Error;
@@ -15,6 +14,7 @@ use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
+use crate::source::{Searches, Source, Told};
 use crate::text::Text;
 use crate::tx::{Failure, Tx};
 use crate::work::Key;

@@ -23,6 +23,7 @@ use crate::goes_on::GoesOn;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
+use crate::pause::pause_within;
 use crate::text::Text;
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
@@ -468,46 +469,5 @@ impl Scope<'_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Full jitter between nothing and 2 ms doubled with each attempt, at most 256 ms
-/// (aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
-pub(crate) fn pause_after(attempts: u32) -> Duration {
-    let ceiling = 2_000_u64 << attempts.clamp(1, 8).saturating_sub(1);
-    Duration::from_micros(fastrand::u64(0..=ceiling))
-}
-
-/// How long it waits before it runs again; `None`: that would be too late.
-pub(crate) fn pause_within(budget: Duration, elapsed: Duration, attempts: u32) -> Option<Duration> {
-    let pause = pause_after(attempts);
-    (elapsed + pause <= budget).then_some(pause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_quarter_of_a_second() {
-        for (attempts, most) in [(0, 2), (1, 2), (2, 4), (5, 32), (8, 256), (9, 256), (u32::MAX, 256)] {
-            let longest = (0..1000).map(|_| pause_after(attempts)).max().unwrap();
-            let most = Duration::from_millis(most);
-            assert!(
-                longest <= most && longest > most * 3 / 4,
-                "{longest:?} after {attempts}"
-            );
-        }
-    }
-
-    #[test]
-    fn nothing_runs_again_when_the_budget_is_used_up() {
-        let (budget, moment) = (Duration::from_secs(10), Duration::from_millis(10));
-        for _ in 0..100 {
-            assert_eq!(pause_within(budget, budget + moment, 8), None);
-            assert!(pause_within(budget, budget - Duration::from_millis(256), 8).is_some());
-        }
-        // Its pause would end too late.
-        assert!((0..100).any(|_| pause_within(budget, budget - moment, 8).is_none()));
     }
 }
