@@ -139,9 +139,9 @@ on_each_backend! {
     }
 
     async fn one_component_searches_and_all_claim(db: TestDatabase) {
-        // Twelve that find nothing at the same moment: one search finds for all of them. Some more follow in the background, on a slow machine.
+        // Twelve that find nothing at the same moment: one search finds for all of them, and so much that nobody searches ahead of time.
         let session = session(&db).await;
-        provide(&session, 30).await;
+        provide(&session, 300).await;
         let raw = db.raw().await;
         let claims = (0..12).map(|_| {
             let claim = session.claim::<AgentStart>();
@@ -152,7 +152,7 @@ on_each_backend! {
         assert_eq!(different.len(), 12);
         let ask = Statement::from_string(raw.get_database_backend(), "SELECT begun FROM work_retrieval");
         let begun: i64 = raw.query_one_raw(ask).await.unwrap().expect("the process is registered").try_get_by_index(0).unwrap();
-        assert!(begun <= 4, "{begun} searches for twelve claims");
+        assert!(begun <= 2, "{begun} searches for twelve claims");
     }
 
     async fn a_search_whose_component_died_is_taken_over(db: TestDatabase) {

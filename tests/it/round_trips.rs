@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Session, Work, agent_started};
-use bmdb_entity::session_lease;
 use harness::{Backend, Proxy, TestDatabase, bounded, until};
-use sea_orm::EntityTrait;
 
-use crate::world::{AgentStart, LONG, Survey, provide, works};
+use crate::world::{AgentStart, LONG, Survey, deadline, provide, works};
 
 /// So long that no heartbeat comes in between.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -147,17 +145,9 @@ async fn a_heartbeat_is_one_round_trip_whatever_the_session_holds() {
         let works = wire.session.claim_many::<Survey>(100).await.unwrap();
         assert_eq!(works.len(), 100);
         let raw = db.raw().await;
-        let deadline = async || {
-            session_lease::Entity::find()
-                .one(&raw)
-                .await
-                .unwrap()
-                .expect("there is a lease")
-                .deadline
-        };
         let heartbeat = async |()| {
-            let before = deadline().await;
-            until("a heartbeat comes", LONG, async || deadline().await > before).await;
+            let before = deadline(&raw).await;
+            until("a heartbeat comes", LONG, async || deadline(&raw).await > before).await;
             // Its row may be seen before its answer has been counted.
             wire.quiet().await;
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, MachineId, Session, machine};
-use bmdb_entity::{session, work, work_history};
+use bmdb_entity::{session, session_lease, work, work_history};
 use harness::TestDatabase;
 pub(crate) use harness::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
@@ -70,6 +70,12 @@ pub(crate) fn literal(raw: &DatabaseConnection, id: uuid::Uuid) -> String {
         sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", id.simple()),
         _ => format!("'{id}'"),
     }
+}
+
+/// The deadline of the one session that there is.
+pub(crate) async fn deadline(raw: &DatabaseConnection) -> sea_orm::prelude::DateTimeUtc {
+    let lease = session_lease::Entity::find().one(raw).await.unwrap();
+    lease.expect("there is a lease").deadline
 }
 
 /// Puts a session's deadline into the past, as if its component had died long ago.
