@@ -9,19 +9,21 @@ use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
+use crate::call::{Place, call};
 use crate::candidate;
+use crate::crowd::Request;
 use crate::dialect::Dialect;
 use crate::doubt::Doubts;
 use crate::eligible::Eligible;
 use crate::error::Error;
-use crate::leave::Leaving;
+use crate::leave::{Leaving, Way};
 use crate::once::{is_dangling, is_taken};
 use crate::pause::{pause_after, pause_for_a_search};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
 use crate::source::{Next, Source, Told};
-use crate::tx::{Failure, answer_of, check_not_nested};
+use crate::tx::{Failure, check_not_nested};
 use crate::work::{Claimed, Work};
 use crate::{single, stepwise};
 
@@ -77,13 +79,12 @@ impl<P: Process> Claim<P> {
             check_not_nested()?;
             core.check_open()?;
             process::register::<P>(&core.database).await?;
-            // In a task of the session's: if this future is dropped, the guards in the task's answer are dropped with it, and let go of.
-            let claiming = core.claiming();
-            let task = core.tasks.spawn({
-                let core = Arc::clone(&core);
-                async move { self.go_on(count, None, Doubts::none(&core), claiming).await }
+            // If this future is dropped, the guards in the call's answer are dropped with it, and let go of.
+            let (claiming, doubts) = (core.claiming(), Doubts::none(&core));
+            let answer = call(&core.tasks, |place| async move {
+                self.go_on(count, None, doubts, claiming, &place).await
             });
-            answer_of(task).await.unwrap_or_else(|| Err(core.expired()))
+            answer.await.unwrap_or_else(|| Err(core.expired()))
         })
     }
 
@@ -102,11 +103,15 @@ impl<P: Process> Claim<P> {
         core: &Core,
         leaving: Leaving,
         work: WorkId,
+        place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         let states = !leaving.facts.is_empty();
         let attempt = match self.source(core) {
             Source::Plenty => self.attempt_with_others(core, vec![work], Some(leaving)).await,
-            source => self.attempt_once(core, source, None, &[work], &[leaving]).await,
+            source => {
+                place.leave().await;
+                self.attempt_once(core, source, None, &[work], &[leaving]).await
+            }
         };
         match attempt {
             Err(Failure::NotCommitted(Error::Database { .. })) if states => Ok(Attempt::lost_race()),
@@ -114,16 +119,20 @@ impl<P: Process> Claim<P> {
         }
     }
 
-    /// Claims, after the first attempt if there was one. To be called in a task of the session's.
+    /// Claims, after the first attempt if there was one.
+    ///
+    /// # Cancel safety
+    /// None: for a [`call`].
     pub(crate) async fn go_on(
         self,
         count: u64,
         first: Option<Attempt<P>>,
         doubts: Doubts<P>,
         claiming: Claiming,
+        place: &Place,
     ) -> Result<Vec<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
-        let works = self.run(count, first, doubts).await?;
+        let works = self.run(count, first, doubts, place).await?;
         // Told to drain meanwhile: the guards are dropped, and let go of.
         core.check_open()?;
         drop(claiming);
@@ -145,6 +154,7 @@ impl<P: Process> Claim<P> {
         count: u64,
         mut first: Option<Attempt<P>>,
         mut doubts: Doubts<P>,
+        place: &Place,
     ) -> Result<Vec<Work<P>>, Error> {
         let core = Arc::clone(self.session.core());
         let mut source = self.source(&core);
@@ -160,6 +170,9 @@ impl<P: Process> Claim<P> {
                 Some(attempt) => attempt,
                 None => {
                     core.check_open()?;
+                    if source != Source::Plenty {
+                        place.leave().await;
+                    }
                     let attempt = self.attempt(&core, source, begun, count, &mut doubts).await;
                     if let Source::Fleet(turn) = source
                         && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
@@ -178,6 +191,7 @@ impl<P: Process> Claim<P> {
             if !taken.is_empty() {
                 return Ok(self.guards(taken));
             }
+            place.leave().await;
             let Some(told) = told else {
                 source = Source::Hints;
                 continue;
@@ -251,23 +265,13 @@ impl<P: Process> Claim<P> {
         works: Vec<WorkId>,
         leaving: Option<Leaving>,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let way = leaving.as_ref().map(Leaving::way);
-        let crowd = core
-            .crowds
-            .of::<Asked, Result<Attempt<P>, Failure<(), Error>>>(works.len(), way);
-        let together = async |asked: Vec<Asked>| {
-            let (works, leaving): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            let leaving: Vec<Leaving> = leaving.into_iter().flatten().collect();
-            match self
-                .attempt_once(core, Source::Plenty, None, &works.concat(), &leaving)
-                .await
-            {
-                Ok(attempt) => attempt.dealt(&works, &leaving),
-                Err(failure) => failure.of_each(works.len()).map(Err).collect(),
-            }
+        let session = self.session.clone();
+        let asked = Asked {
+            claim: Self::new(session),
+            works,
+            leaving,
         };
-        let attempt = crowd.ask((works, leaving), together).await;
-        attempt.unwrap_or(Err(Failure::UNKNOWN))
+        core.crowds.ask(asked).await.unwrap_or(Err(Failure::UNKNOWN))
     }
 
     async fn attempt_once(
@@ -312,8 +316,34 @@ impl<P: Process> Claim<P> {
     }
 }
 
-/// The ids of the works that are to be, and a work that is to end first.
-type Asked = (Vec<WorkId>, Option<Leaving>);
+/// An attempt that may be made with others.
+struct Asked<P: Process> {
+    claim: Claim<P>,
+    /// The ids of the works that are to be.
+    works: Vec<WorkId>,
+    /// A work that is to end first.
+    leaving: Option<Leaving>,
+}
+
+impl<P: Process> Request for Asked<P> {
+    type Answer = Result<Attempt<P>, Failure<(), Error>>;
+
+    fn kind(&self) -> (usize, Option<Way>) {
+        (self.works.len(), self.leaving.as_ref().map(Leaving::way))
+    }
+
+    async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
+        let claim = Claim::new(these[0].claim.session.clone());
+        let (works, leaving): (Vec<_>, Vec<_>) = these.into_iter().map(|asked| (asked.works, asked.leaving)).unzip();
+        let leaving: Vec<Leaving> = leaving.into_iter().flatten().collect();
+        let core = Arc::clone(claim.session.core());
+        let all = works.concat();
+        match claim.attempt_once(&core, Source::Plenty, None, &all, &leaving).await {
+            Ok(attempt) => attempt.dealt(&works, &leaving),
+            Err(failure) => failure.of_each(works.len()).map(Err).collect(),
+        }
+    }
+}
 
 /// What came of one attempt.
 pub(crate) struct Attempt<P: Process> {

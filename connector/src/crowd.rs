@@ -1,13 +1,17 @@
 //! Requests of one kind that come while others are under way wait, and are served together: one statement for many.
 //!
-//! Who asks alone is served at once, in a statement of its own. The busier a component is, the more each of its statements does, as in the group
-//! commit of databases' logs.
+//! Who asks alone is served at once and where it is, in a statement of its own. The busier a component is, the more each of its statements does, as in
+//! the group commit of databases' logs.
+//!
+//! What serves those who wait runs in a task of the session's, so that nobody ever waits for a future that its caller may not poll.
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
 use crate::leave::Way;
@@ -21,17 +25,35 @@ const AT_ONCE: usize = 2;
 const MOST_WORKS: usize = 320;
 const MOST: usize = 32;
 
+/// For how many works a statement is served in place, at most: its answer must fit into what lies between a server and a client that does not read.
+const MOST_IN_PLACE: usize = 32;
+
 type Kind = (TypeId, usize, Option<Way>);
+
+/// What can be asked for together.
+pub(crate) trait Request: Send + Sized + 'static {
+    type Answer: Send + 'static;
+
+    /// For how many works it asks, and the way in which works are to end. Only the like are served together.
+    fn kind(&self) -> (usize, Option<Way>);
+
+    /// Answers them in their order.
+    fn serve(these: Vec<Self>) -> impl Future<Output = Vec<Self::Answer>> + Send;
+}
 
 /// A session's crowds.
 pub(crate) struct Crowds {
     at_once: usize,
+    tasks: TaskTracker,
+    runtime: Handle,
+    in_place: Arc<Semaphore>,
     /// By what they ask for and are answered, for how many works, and the way in which works are to end.
     crowds: Mutex<HashMap<Kind, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Crowds {
-    pub(crate) fn new(dialect: Dialect) -> Self {
+    /// Their statements run in `tasks` on this runtime, or have a permit to run in place: a connection is theirs until their callers poll them.
+    pub(crate) fn new(dialect: Dialect, tasks: &TaskTracker, in_place: &Arc<Semaphore>) -> Self {
         let at_once = match dialect {
             // One writes at a time.
             Dialect::Sqlite => 1,
@@ -39,193 +61,293 @@ impl Crowds {
         };
         Self {
             at_once,
+            tasks: tasks.clone(),
+            runtime: Handle::current(),
+            in_place: Arc::clone(in_place),
             crowds: Mutex::default(),
         }
     }
 
-    pub(crate) fn of<R: Send + 'static, A: Send + 'static>(&self, works: usize, way: Option<Way>) -> Arc<Crowd<R, A>> {
+    /// Has a request served, alone or with others. `None`: whoever served it panicked, and nobody knows how far it got.
+    ///
+    /// # Cancel safety
+    /// None: call it in a [`call`](crate::call::call), which is not dropped with its caller.
+    pub(crate) async fn ask<R: Request>(&self, request: R) -> Option<R::Answer> {
+        self.of(&request).ask(request).await
+    }
+
+    fn of<R: Request>(&self, request: &R) -> Arc<Crowd<R>> {
+        let (works, way) = request.kind();
         let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
-        let crowd = crowds
-            .entry((TypeId::of::<Crowd<R, A>>(), works, way))
-            .or_insert_with(|| {
-                let most = MOST_WORKS.checked_div(works).unwrap_or(MOST);
-                Crowd::<R, A>::new(self.at_once, most.clamp(1, MOST))
-            });
+        let new = || -> Arc<dyn Any + Send + Sync> {
+            Arc::new(Crowd::<R> {
+                at_once: self.at_once,
+                most: MOST_WORKS.checked_div(works).unwrap_or(MOST).clamp(1, MOST),
+                tasks: self.tasks.clone(),
+                runtime: self.runtime.clone(),
+                in_place: (works <= MOST_IN_PLACE).then(|| Arc::clone(&self.in_place)),
+                state: Mutex::new(State {
+                    in_place: 0,
+                    in_tasks: 0,
+                    waiting: VecDeque::new(),
+                }),
+            })
+        };
+        let crowd = crowds.entry((TypeId::of::<R>(), works, way)).or_insert_with(new);
         Arc::clone(crowd).downcast().expect("BUG: it is kept by its type")
     }
 }
 
 /// Those who ask for the same kind of thing.
-pub(crate) struct Crowd<R, A> {
+struct Crowd<R: Request> {
     /// So many are served, each alone or with others, before more wait.
     at_once: usize,
     /// So many are served together.
     most: usize,
-    state: Mutex<State<R, A>>,
+    tasks: TaskTracker,
+    runtime: Handle,
+    /// `None`: nobody is served in place.
+    in_place: Option<Arc<Semaphore>>,
+    state: Mutex<State<R>>,
 }
 
-struct State<R, A> {
-    served: usize,
-    waiting: VecDeque<Waiting<R, A>>,
+struct State<R: Request> {
+    in_place: usize,
+    in_tasks: usize,
+    waiting: VecDeque<Waiting<R>>,
 }
 
-struct Waiting<R, A> {
+struct Waiting<R: Request> {
     request: R,
-    tell: oneshot::Sender<Told<R, A>>,
+    tell: oneshot::Sender<R::Answer>,
 }
 
-enum Told<R, A> {
-    Answer(A),
-    /// It serves itself, and these with it.
-    Serve(R, Vec<Waiting<R, A>>),
+enum Turn<R: Request> {
+    /// It may serve itself.
+    InPlace(R, OwnedSemaphorePermit),
+    Waits(oneshot::Receiver<R::Answer>),
 }
 
-impl<R, A> Crowd<R, A> {
-    fn new(at_once: usize, most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            at_once,
-            most,
-            state: Mutex::new(State {
-                served: 0,
-                waiting: VecDeque::new(),
-            }),
-        })
-    }
-
-    /// Has a request served, by `serve` or by another's, which answers requests in their order. `None`: whoever served it panicked, and nobody knows
-    /// how far it got.
-    ///
-    /// # Cancel safety
-    /// None: call it in a task of the session's, which is not dropped with its caller.
-    pub(crate) async fn ask<F>(&self, request: R, serve: impl FnOnce(Vec<R>) -> F) -> Option<A>
-    where
-        F: Future<Output = Vec<A>>,
-    {
-        let (request, others) = match self.come(request) {
-            Ok(request) => (request, Vec::new()),
-            Err(told) => match told.await.ok()? {
-                Told::Answer(answer) => return Some(answer),
-                Told::Serve(request, others) => (request, others),
-            },
-        };
-        let next = Next(self);
-        let (others, tell): (Vec<R>, Vec<_>) = others
-            .into_iter()
-            .map(|Waiting { request, tell }| (request, tell))
-            .unzip();
-        let requests = std::iter::once(request).chain(others).collect();
-        let mut answers = serve(requests).await.into_iter();
-        drop(next);
-        let own = answers.next();
-        for (tell, answer) in tell.into_iter().zip(answers) {
-            // Who does not hear it is gone with the runtime.
-            let _unheard = tell.send(Told::Answer(answer));
+impl<R: Request> Crowd<R> {
+    async fn ask(self: Arc<Self>, request: R) -> Option<R::Answer> {
+        match self.come(request) {
+            Turn::InPlace(request, permit) => {
+                let served = Served(self, Some(permit));
+                let answer = R::serve(vec![request]).await.pop();
+                drop(served);
+                answer
+            }
+            Turn::Waits(told) => {
+                self.start();
+                told.await.ok()
+            }
         }
-        own
     }
 
-    /// Serves at once, or waits to be told.
-    fn come(&self, request: R) -> Result<R, oneshot::Receiver<Told<R, A>>> {
+    fn come(&self, request: R) -> Turn<R> {
         let mut state = self.state();
-        if state.served < self.at_once {
-            state.served += 1;
-            return Ok(request);
+        if state.waiting.is_empty()
+            && state.in_place + state.in_tasks < self.at_once
+            && let Some(in_place) = &self.in_place
+            && let Ok(permit) = Arc::clone(in_place).try_acquire_owned()
+        {
+            state.in_place += 1;
+            return Turn::InPlace(request, permit);
         }
         let (tell, told) = oneshot::channel();
         state.waiting.push_back(Waiting { request, tell });
-        Err(told)
+        Turn::Waits(told)
     }
 
-    fn state(&self) -> MutexGuard<'_, State<R, A>> {
+    /// Begins to serve those who wait, as far as it is their turn.
+    fn start(self: &Arc<Self>) {
+        while let Some(these) = self.next() {
+            let served = Served(Arc::clone(self), None);
+            let serving = async move {
+                let (requests, tell): (Vec<R>, Vec<_>) = these
+                    .into_iter()
+                    .map(|Waiting { request, tell }| (request, tell))
+                    .unzip();
+                let answers = R::serve(requests).await;
+                drop(served);
+                for (tell, answer) in tell.into_iter().zip(answers) {
+                    // Who does not hear it is gone with the runtime.
+                    let _unheard = tell.send(answer);
+                }
+            };
+            drop(self.tasks.spawn_on(serving, &self.runtime));
+        }
+    }
+
+    /// The next who are served together. However many are served in place, some always are in a task: nobody knows when those are polled.
+    fn next(&self) -> Option<Vec<Waiting<R>>> {
+        let mut state = self.state();
+        if state.in_tasks > 0 && state.in_place + state.in_tasks >= self.at_once {
+            return None;
+        }
+        let power = state.waiting.len().min(self.most).checked_ilog2()?;
+        state.in_tasks += 1;
+        Some(state.waiting.drain(..1 << power).collect())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Lets the first of those who wait serve as many as there are, when one has been served.
-struct Next<'a, R, A>(&'a Crowd<R, A>);
+/// Someone is being served, in place with a permit. When that is over, also by a panic, it is the turn of the next.
+struct Served<R: Request>(Arc<Crowd<R>>, Option<OwnedSemaphorePermit>);
 
-impl<R, A> Drop for Next<'_, R, A> {
+impl<R: Request> Drop for Served<R> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        loop {
-            let many = state.waiting.len().min(self.0.most);
-            let Some(power) = many.checked_ilog2() else {
-                state.served -= 1;
-                return;
-            };
-            let mut others: Vec<_> = state.waiting.drain(..1 << power).collect();
-            let Waiting { request, tell } = others.remove(0);
-            let Err(Told::Serve(_gone, others)) = tell.send(Told::Serve(request, others)) else {
-                return;
-            };
-            for waiting in others.into_iter().rev() {
-                state.waiting.push_front(waiting);
-            }
+        let Self(crowd, permit) = self;
+        let mut state = crowd.state();
+        match permit.take() {
+            Some(_permit) => state.in_place -= 1,
+            None => state.in_tasks -= 1,
         }
+        drop(state);
+        crowd.start();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::Semaphore;
-    use tokio_util::task::TaskTracker;
+    use crate::call::call;
+    use crate::call::tests::poll_once;
 
-    /// Serves as soon as it may, and answers with the request and how many were served together.
-    async fn ask(crowd: Arc<Crowd<u32, (u32, usize)>>, request: u32, may: Arc<Semaphore>) -> Option<(u32, usize)> {
-        crowd
-            .ask(request, |requests| async move {
-                may.acquire().await.expect("BUG: nobody closes it").forget();
-                let many = requests.len();
-                requests.into_iter().map(|request| (request, many)).collect()
-            })
-            .await
+    /// A request that is served as soon as it may be, and answered with its number and how many were served together.
+    struct Number(u32, Arc<Semaphore>);
+
+    impl Request for Number {
+        type Answer = (u32, usize);
+
+        fn kind(&self) -> (usize, Option<Way>) {
+            (10, None)
+        }
+
+        async fn serve(these: Vec<Self>) -> Vec<(u32, usize)> {
+            let many = these.len();
+            these[0].1.acquire().await.expect("BUG: nobody closes it").forget();
+            assert!(these[0].0 != PANICS, "it cannot be served");
+            these.iter().map(|Self(number, _)| (*number, many)).collect()
+        }
+    }
+
+    const PANICS: u32 = 100;
+
+    fn crowds(dialect: Dialect, in_place: usize) -> Arc<Crowds> {
+        Arc::new(Crowds::new(
+            dialect,
+            &TaskTracker::new(),
+            &Arc::new(Semaphore::new(in_place)),
+        ))
+    }
+
+    /// How many are served in place, how many statements run in tasks, how many wait.
+    fn counts(crowds: &Crowds) -> (usize, usize, usize) {
+        let crowd = crowds.of(&Number(0, Arc::new(Semaphore::new(0))));
+        let state = crowd.state();
+        (state.in_place, state.in_tasks, state.waiting.len())
+    }
+
+    /// In a task.
+    fn ask(crowds: &Arc<Crowds>, number: u32, may: &Arc<Semaphore>) -> tokio::task::JoinHandle<Option<(u32, usize)>> {
+        let (asked, request) = (Arc::clone(crowds), Number(number, Arc::clone(may)));
+        crowds.tasks.spawn(async move { asked.ask(request).await })
     }
 
     #[tokio::test]
     async fn who_comes_while_others_are_served_is_served_with_others() {
-        let tasks = TaskTracker::new();
-        let (crowd, may) = (Crowd::new(2, 4), Arc::new(Semaphore::new(0)));
-        let asked: Vec<_> = (0..9)
-            .map(|request| tasks.spawn(ask(Arc::clone(&crowd), request, Arc::clone(&may))))
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(crowd.state().waiting.len(), 7, "two are served, and the others wait");
-        may.add_permits(9);
-        let mut answers = Vec::new();
-        for asked in asked {
-            answers.push(asked.await.expect("no panic").expect("an answer"));
+        for in_place in [0, 1, 2] {
+            let (crowds, may) = (crowds(Dialect::Postgres, in_place), Arc::new(Semaphore::new(0)));
+            let asked: Vec<_> = (0..9).map(|number| ask(&crowds, number, &may)).collect();
+            tokio::task::yield_now().await;
+            assert_eq!(counts(&crowds), [(0, 2, 7), (1, 1, 7), (2, 1, 6)][in_place]);
+            may.add_permits(9);
+            let mut together = Vec::new();
+            for (number, asked) in (0..).zip(asked) {
+                let answer = asked.await.expect("no panic").expect("an answer");
+                assert_eq!(answer.0, number);
+                together.push(answer.1);
+            }
+            let expected = match in_place {
+                2 => [1, 1, 1, 4, 4, 4, 4, 2, 2],
+                _ => [1, 1, 4, 4, 4, 4, 2, 2, 1],
+            };
+            assert_eq!(together, expected, "as many as there are, in powers of two");
+            assert_eq!(counts(&crowds), (0, 0, 0));
         }
-        let together: Vec<usize> = answers.iter().map(|(_, many)| *many).collect();
-        assert_eq!(
-            answers.iter().map(|(request, _)| *request).collect::<Vec<_>>(),
-            (0..9).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            together,
-            [1, 1, 4, 4, 4, 4, 2, 2, 1],
-            "as many as there are, in powers of two"
-        );
-        assert_eq!(crowd.state().served, 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_those_who_are_not_polled() {
+        let (crowds, may) = (crowds(Dialect::Postgres, 5), Arc::new(Semaphore::new(0)));
+        let mut unpolled = Vec::new();
+        for number in 0..3 {
+            let mut asks = Box::pin(crowds.ask(Number(number, Arc::clone(&may))));
+            poll_once(&mut asks).await;
+            unpolled.push(asks);
+        }
+        may.add_permits(9);
+        for number in 3..9 {
+            assert_eq!(ask(&crowds, number, &may).await.expect("no panic"), Some((number, 1)));
+        }
+        // Two were in place, and one had been served in a task.
+        assert_eq!(counts(&crowds), (2, 0, 0));
+        for (number, asks) in (0..).zip(unpolled) {
+            assert_eq!(asks.await, Some((number, 1)));
+        }
+        assert_eq!(counts(&crowds), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn sqlite_serves_one_after_the_other() {
+        let (crowds, may) = (crowds(Dialect::Sqlite, 0), Arc::new(Semaphore::new(0)));
+        let asked: Vec<_> = (0..3).map(|number| ask(&crowds, number, &may)).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(counts(&crowds), (0, 1, 2));
+        may.add_permits(2);
+        let mut together = Vec::new();
+        for asked in asked {
+            together.push(asked.await.expect("no panic").expect("an answer").1);
+        }
+        assert_eq!(together, [1, 2, 2]);
     }
 
     #[tokio::test]
     async fn a_panic_leaves_those_who_were_served_with_it_without_an_answer_and_serves_the_next() {
-        let tasks = TaskTracker::new();
-        let (crowd, may) = (Crowd::<u32, (u32, usize)>::new(1, 4), Arc::new(Semaphore::new(0)));
-        let first = tasks.spawn(ask(Arc::clone(&crowd), 0, Arc::clone(&may)));
+        let (crowds, may) = (crowds(Dialect::Sqlite, 0), Arc::new(Semaphore::new(0)));
+        let first = ask(&crowds, 0, &may);
         tokio::task::yield_now().await;
-        let panics = tasks.spawn({
-            let crowd = Arc::clone(&crowd);
-            async move { crowd.ask(1, |_| async { panic!("it cannot be served") }).await }
-        });
+        let panics = ask(&crowds, PANICS, &may);
         tokio::task::yield_now().await;
-        let with_it = tasks.spawn(ask(Arc::clone(&crowd), 2, Arc::clone(&may)));
+        let with_it = ask(&crowds, 2, &may);
         tokio::task::yield_now().await;
-        may.add_permits(2);
+        may.add_permits(3);
         assert_eq!(first.await.expect("no panic"), Some((0, 1)));
-        assert!(panics.await.is_err());
+        assert_eq!(panics.await.expect("not its own"), None);
         assert_eq!(with_it.await.expect("no panic"), None);
-        assert_eq!(ask(crowd, 3, may).await, Some((3, 1)));
+        assert_eq!(ask(&crowds, 3, &may).await.expect("no panic"), Some((3, 1)));
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_is_served_all_the_same() {
+        let (crowds, may) = (crowds(Dialect::Postgres, 1), Arc::new(Semaphore::new(0)));
+        let tasks = TaskTracker::new();
+        let asks = |number: u32| {
+            let (crowds, request) = (Arc::clone(&crowds), Number(number, Arc::clone(&may)));
+            Box::pin(call(&tasks, |_place| async move { crowds.ask(request).await }))
+        };
+        for number in 0..4 {
+            poll_once(asks(number)).await;
+        }
+        may.add_permits(4);
+        tasks.close();
+        tasks.wait().await;
+        crowds.tasks.close();
+        crowds.tasks.wait().await;
+        assert_eq!(counts(&crowds), (0, 0, 0));
     }
 }

@@ -12,6 +12,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, SqlxPostgresConnector,
     SqlxSqliteConnector, Statement, Value,
 };
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
@@ -43,6 +44,9 @@ pub(crate) struct Database {
     pub(crate) heartbeats: DatabaseConnection,
     /// What is one statement is sent this way on servers.
     pub(crate) singles: Option<OneByOne>,
+    /// For claims and ends that run where they are awaited: half of their connections, for who awaits may not poll. None on SQLite, whose one lock
+    /// they would keep.
+    pub(crate) in_place: Arc<Semaphore>,
     /// Transactions that no session owns.
     pub(crate) tasks: TaskTracker,
     /// Processes that this component has registered.
@@ -74,6 +78,10 @@ impl Database {
             library: pools.library,
             reads: pools.reads,
             heartbeats: pools.heartbeats,
+            in_place: Arc::new(Semaphore::new(match dialect {
+                Dialect::Sqlite => 0,
+                Dialect::Postgres | Dialect::Cockroach => config.max_connections as usize / 2,
+            })),
             singles: pools.singles,
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
@@ -191,7 +199,7 @@ impl Database {
         }) = &self.singles
         {
             for singles in [by_keys, searches, heartbeats] {
-                singles.close().await;
+                singles.close(self.limit).await;
             }
         }
         for pool in [&self.heartbeats, &self.reads, &self.library, &self.bodies] {

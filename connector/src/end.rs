@@ -1,16 +1,19 @@
 //! The protocol of an end: it deletes the work's row by its whole key and demands to have deleted one; and what becomes of it when it is not answered.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bmdb_entity::WorkId;
 use bmdb_entity::work_history::Event;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 
+use crate::call::Place;
+use crate::crowd::Request;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::Facts;
 use crate::lease::Moment;
-use crate::leave::{self, Leaving, Trace};
+use crate::leave::{self, Leaving, Trace, Way};
 use crate::process::Process;
 use crate::session::Core;
 use crate::tx::{Failure, Tx, TxClosure};
@@ -155,7 +158,7 @@ fn how_over(settled: Option<&Settled>, asked: Event, is_trusted: bool) -> Over {
 }
 
 /// Lets go of what a dropped guard left.
-pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
+pub(crate) async fn release(core: &Arc<Core>, key: &Key) -> Result<(), Error> {
     let leaving = Leaving {
         key: *key,
         failures: None,
@@ -163,7 +166,7 @@ pub(crate) async fn release(core: &Core, key: &Key) -> Result<(), Error> {
         facts: Facts::none(),
     };
     // No row: the work has ended some other way, which is all that was wanted.
-    let rest = end(core, vec![leaving]).await.rest.pop();
+    let rest = end(core, vec![leaving], &Place::in_a_task()).await.rest.pop();
     rest.map_or(Ok(()), |(_, error)| Err(error))
 }
 
@@ -211,17 +214,18 @@ impl Ends {
 }
 
 /// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row.
-pub(crate) async fn end(core: &Core, left: Vec<Leaving>) -> Ends {
+pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, place: &Place) -> Ends {
     let states = |leaving: &&Leaving| !leaving.facts.is_empty();
     let stating: Vec<Leaving> = left.iter().filter(states).cloned().collect();
-    let mut ends = end_or_refuse(core, left, true).await;
+    let mut ends = end_or_refuse(core, left, true, place).await;
     for leaving in stating {
         let is_refused =
             |(work, error): &(WorkId, Error)| *work == leaving.key.work && matches!(error, Error::Database { .. });
         // Perhaps for what it states, perhaps for what another does: alone, each is answered for itself.
-        if let Some(place) = ends.rest.iter().position(is_refused) {
-            ends.rest.swap_remove(place);
-            let Ends { ended, rest } = end_or_refuse(core, vec![leaving], false).await;
+        if let Some(refused) = ends.rest.iter().position(is_refused) {
+            ends.rest.swap_remove(refused);
+            place.leave().await;
+            let Ends { ended, rest } = end_or_refuse(core, vec![leaving], false, place).await;
             ends.ended.extend(ended);
             ends.rest.extend(rest);
         }
@@ -229,13 +233,23 @@ pub(crate) async fn end(core: &Core, left: Vec<Leaving>) -> Ends {
     ends
 }
 
-async fn end_or_refuse(core: &Core, mut left: Vec<Leaving>, with_others: bool) -> Ends {
+async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bool, place: &Place) -> Ends {
     let mut ends = Ends::default();
     // With failures before as they were when the machines were claimed.
     let mut as_claimed = true;
     while let Some(way) = left.first().map(|leaving| leaving.trace.clone()) {
         let attempt = match (as_claimed, with_others) {
-            (true, true) => end_with_others(core, left.clone()).await,
+            (true, true) => {
+                let (core, left) = (Arc::clone(core), left.clone());
+                let answer = core
+                    .crowds
+                    .ask(Ending {
+                        core: Arc::clone(&core),
+                        left,
+                    })
+                    .await;
+                answer.unwrap_or(Err(Failure::UNKNOWN))
+            }
             (true, false) => end_at_once(core, &left).await,
             (false, _) => in_transaction(core, &left).await,
         };
@@ -244,15 +258,17 @@ async fn end_or_refuse(core: &Core, mut left: Vec<Leaving>, with_others: bool) -
                 left.retain(|leaving| !gone.contains(&leaving.key.work));
                 ends.ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
-                if !as_claimed || !way.is_failure() || core.database.dialect == Dialect::Sqlite {
+                if left.is_empty() || !as_claimed || !way.is_failure() || core.database.dialect == Dialect::Sqlite {
                     return ends;
                 }
                 as_claimed = false;
+                place.leave().await;
                 continue;
             }
             Err(Failure::NotCommitted(error)) => return ends.refuse(&left, &error),
             Err(Failure::Unknown { source, .. }) => source,
         };
+        place.leave().await;
         let mut held = Vec::new();
         let mut unreachable = false;
         for leaving in &left {
@@ -272,23 +288,33 @@ async fn end_or_refuse(core: &Core, mut left: Vec<Leaving>, with_others: bool) -
     ends
 }
 
-/// Ends works, in a statement with others of the session that end at the same time.
-async fn end_with_others(core: &Core, left: Vec<Leaving>) -> Result<Vec<WorkId>, Failure<(), Error>> {
-    let way = left.first().map(Leaving::way);
-    let crowd = core
-        .crowds
-        .of::<Vec<Leaving>, Result<Vec<WorkId>, Failure<(), Error>>>(left.len(), way);
-    let together = async |asked: Vec<Vec<Leaving>>| match end_at_once(core, &asked.concat()).await {
-        Ok(gone) => {
-            let of = |left: &Vec<Leaving>| {
-                let works = left.iter().map(|leaving| leaving.key.work);
-                Ok(works.filter(|work| gone.contains(work)).collect())
-            };
-            asked.iter().map(of).collect()
+/// Works that end in a statement with others of the session that end at the same time.
+struct Ending {
+    core: Arc<Core>,
+    left: Vec<Leaving>,
+}
+
+impl Request for Ending {
+    type Answer = Result<Vec<WorkId>, Failure<(), Error>>;
+
+    fn kind(&self) -> (usize, Option<Way>) {
+        (self.left.len(), self.left.first().map(Leaving::way))
+    }
+
+    async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
+        let core = Arc::clone(&these[0].core);
+        let left: Vec<Vec<Leaving>> = these.into_iter().map(|ending| ending.left).collect();
+        match end_at_once(&core, &left.concat()).await {
+            Ok(gone) => {
+                let of = |left: &Vec<Leaving>| {
+                    let works = left.iter().map(|leaving| leaving.key.work);
+                    Ok(works.filter(|work| gone.contains(work)).collect())
+                };
+                left.iter().map(of).collect()
+            }
+            Err(failure) => failure.of_each(left.len()).map(Err).collect(),
         }
-        Err(failure) => failure.of_each(asked.len()).map(Err).collect(),
-    };
-    crowd.ask(left, together).await.unwrap_or(Err(Failure::UNKNOWN))
+    }
 }
 
 async fn end_at_once(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {

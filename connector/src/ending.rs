@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bmdb_entity::WorkId;
 
+use crate::call::{Place, call};
 use crate::claim::{Answer, Attempt, Claim, MOST};
 use crate::doubt::Doubts;
 use crate::end::{DOING, Ends, Settled, end, settle};
@@ -15,7 +16,7 @@ use crate::fact::Facts;
 use crate::leave::{Leaving, Trace};
 use crate::process::{Process, check_text};
 use crate::session::{Core, Session};
-use crate::tx::{Failure, answer_of, check_not_nested};
+use crate::tx::{Failure, check_not_nested};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
 
@@ -176,11 +177,11 @@ impl<P: Process> End<P> {
             Err(error) => return Err(Unfinished::NotCommitted { work, error }),
         };
         let (core, key) = (Arc::clone(work.session().core()), work.key());
-        let both = core.tasks.spawn({
-            let core = Arc::clone(&core);
-            async move { end_and_claim(&core, work, &trace, facts, claim).await }
+        let tasks = core.tasks.clone();
+        let both = call(&tasks, |place| async move {
+            end_and_claim(&core, work, &trace, facts, claim, &place).await
         });
-        answer_of(both).await.unwrap_or_else(|| Err(unanswered(&key)))
+        both.await.unwrap_or_else(|| Err(unanswered(&key)))
     }
 }
 
@@ -204,40 +205,45 @@ async fn end_and_claim<P: Process, Q: Process>(
     trace: &Trace,
     facts: Facts,
     claim: Claim<Q>,
+    place: &Place,
 ) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
     let mut doubts = Doubts::none(core);
     let follows = claim.can_follow(core).await;
     if follows {
         let next = WorkId::random();
-        match claim.attempt_after(core, work.leaving(trace, &facts), next).await {
+        let leaving = work.leaving(trace, &facts);
+        match claim.attempt_after(core, leaving, next, place).await {
             Ok(attempt) if attempt.ended.contains(&work.id()) => {
                 work.claimed.disarm();
-                return Ok(claim_after(core, claim, Some(attempt), doubts).await);
+                return Ok(claim_after(core, claim, Some(attempt), doubts, place).await);
             }
             // It is not ours, or what it states is refused, which is found out below; or a backoff was cleared meanwhile.
             Ok(_not_ended) => {}
             Err(Failure::NotCommitted(error)) => return Err(work.not_committed(error)),
             // Both have happened, or both may still.
-            Err(Failure::Unknown { source, .. }) => match settle(core, &work.key()).await {
-                Ok(Settled::Held) => doubts.add([next], source),
-                Ok(Settled::Ended(event)) if event == trace.event() => {
-                    work.claimed.disarm();
-                    doubts.add([next], source);
-                    return Ok(claim_after(core, claim, None, doubts).await);
+            Err(Failure::Unknown { source, .. }) => {
+                place.leave().await;
+                match settle(core, &work.key()).await {
+                    Ok(Settled::Held) => doubts.add([next], source),
+                    Ok(Settled::Ended(event)) if event == trace.event() => {
+                        work.claimed.disarm();
+                        doubts.add([next], source);
+                        return Ok(claim_after(core, claim, None, doubts, place).await);
+                    }
+                    Ok(other) => return Err(work.over_as(core, trace.event(), Ok(other))),
+                    Err(_unreachable) => {
+                        // What the next claim may have taken is let go of with the doubt.
+                        doubts.add([next], None);
+                        return Err(work.unknown(DOING, source));
+                    }
                 }
-                Ok(other) => return Err(work.over_as(core, trace.event(), Ok(other))),
-                Err(_unreachable) => {
-                    // What the next claim may have taken is let go of with the doubt.
-                    doubts.add([next], None);
-                    return Err(work.unknown(DOING, source));
-                }
-            },
+            }
         }
     }
-    let alone = end_now(core, vec![(work, facts)], trace).await.pop();
+    let alone = end_now(core, vec![(work, facts)], trace, place).await.pop();
     alone.expect("BUG: there is an answer for each work")?;
     if follows {
-        Ok(claim_after(core, claim, None, doubts).await)
+        Ok(claim_after(core, claim, None, doubts, place).await)
     } else {
         Ok(claim.await)
     }
@@ -248,8 +254,9 @@ async fn claim_after<Q: Process>(
     claim: Claim<Q>,
     first: Option<Attempt<Q>>,
     doubts: Doubts<Q>,
+    place: &Place,
 ) -> Result<Option<Work<Q>>, Error> {
-    let mut works = claim.go_on(1, first, doubts, core.claiming()).await?;
+    let mut works = claim.go_on(1, first, doubts, core.claiming(), place).await?;
     Ok(works.pop())
 }
 
@@ -317,11 +324,12 @@ impl<P: Process> EndMany<P> {
                 these.push(next);
             }
             let keys: Vec<Key> = these.iter().map(|(work, _)| work.key()).collect();
-            let ending = core.tasks.spawn({
-                let core = Arc::clone(&core);
-                async move { end_now(&core, these, &trace).await }
-            });
-            match answer_of(ending).await {
+            let tasks = core.tasks.clone();
+            let ending = call(
+                &tasks,
+                |place| async move { end_now(&core, these, &trace, &place).await },
+            );
+            match ending.await {
                 Some(ended) => answers.extend(ended),
                 None => answers.extend(keys.iter().map(|key| Err(unanswered(key)))),
             }
@@ -340,14 +348,16 @@ fn most_at_once(values: usize) -> usize {
     (MOST as usize).min(MOST_VALUES / (VALUES_OF_AN_END + values))
 }
 
-/// What it is called in must be a task of the session's, which is not dropped with its caller.
+/// # Cancel safety
+/// None: for a [`call`].
 async fn end_now<P: Process>(
-    core: &Core,
+    core: &Arc<Core>,
     works: Vec<(Work<P>, Facts)>,
     trace: &Trace,
+    place: &Place,
 ) -> Vec<Result<(), Unfinished<P>>> {
     let leaving = works.iter().map(|(work, facts)| work.leaving(trace, facts)).collect();
-    let Ends { ended, rest } = end(core, leaving).await;
+    let Ends { ended, rest } = end(core, leaving, place).await;
     let ended: HashSet<WorkId> = ended.into_iter().collect();
     let mut rest: HashMap<WorkId, Error> = rest.into_iter().collect();
     let mut answers = Vec::with_capacity(works.len());
@@ -359,11 +369,14 @@ async fn end_now<P: Process>(
             }
             Some(error @ Error::CommitUnknown { .. }) => Err(Unfinished::Unknown { work, error }),
             Some(error) => Err(work.not_committed(error)),
-            None => match work.over(core, trace.event()).await {
-                // An earlier attempt of unknown outcome did what was asked.
-                Unfinished::Over(Error::AlreadyFinished { .. }) => Ok(()),
-                other => Err(other),
-            },
+            None => {
+                place.leave().await;
+                match work.over(core, trace.event()).await {
+                    // An earlier attempt of unknown outcome did what was asked.
+                    Unfinished::Over(Error::AlreadyFinished { .. }) => Ok(()),
+                    other => Err(other),
+                }
+            }
         });
     }
     answers

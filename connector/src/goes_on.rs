@@ -5,14 +5,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// A future that runs where it is awaited, as any other; dropped half-way, it goes on in a task. A task from the beginning would be one more thread to
-/// wake for each statement.
+/// A future that runs where it is awaited, as any other; dropped half-way, it goes on in a task of the runtime that it was made in. A task from the
+/// beginning would be one more thread to wake for each statement.
 pub(crate) struct GoesOn<F: Future<Output: Send> + Send + 'static> {
     /// `None`: it has come to its end.
     future: Option<Pin<Box<F>>>,
     tasks: TaskTracker,
+    runtime: Option<Handle>,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> GoesOn<F> {
@@ -20,7 +22,15 @@ impl<F: Future<Output: Send> + Send + 'static> GoesOn<F> {
         Self {
             future: Some(Box::pin(future)),
             tasks: tasks.clone(),
+            runtime: Handle::try_current().ok(),
         }
+    }
+}
+
+impl<F: Future<Output: Send + 'static> + Send + 'static> GoesOn<F> {
+    /// Has it go on in a task from here. `None`: it has come to its end, or there is no runtime.
+    pub(crate) fn into_task(mut self) -> Option<JoinHandle<F::Output>> {
+        Some(self.tasks.spawn_on(self.future.take()?, self.runtime.as_ref()?))
     }
 }
 
@@ -38,8 +48,8 @@ impl<F: Future<Output: Send> + Send + 'static> Future for GoesOn<F> {
 impl<F: Future<Output: Send> + Send + 'static> Drop for GoesOn<F> {
     fn drop(&mut self) {
         // Without a runtime nothing can go on.
-        if let (Some(future), Ok(runtime)) = (self.future.take(), Handle::try_current()) {
-            drop(self.tasks.spawn_on(future, &runtime));
+        if let (Some(future), Some(runtime)) = (self.future.take(), &self.runtime) {
+            drop(self.tasks.spawn_on(future, runtime));
         }
     }
 }
@@ -74,6 +84,15 @@ mod tests {
         drop(half_way);
         ask.send("a question").unwrap();
         assert_eq!(told.await, Ok(Ok("a question")));
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_outside_of_its_runtime_goes_on_in_it() {
+        let tasks = TaskTracker::new();
+        let (tell, told) = oneshot::channel();
+        let goes_on = GoesOn::new(&tasks, async { tell.send(()) });
+        std::thread::spawn(move || drop(goes_on)).join().unwrap();
+        assert_eq!(told.await, Ok(()));
     }
 
     #[test]

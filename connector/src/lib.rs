@@ -15,6 +15,7 @@ mod address;
 mod backoff;
 mod backoffs;
 mod bmdb;
+mod call;
 mod candidate;
 mod claim;
 mod collector;

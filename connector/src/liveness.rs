@@ -125,19 +125,17 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
 }
 
 /// How long the watch sleeps at most. A timer does not count suspend, so trust is looked at anew after waking.
-const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Fires the session's token when trust has run out, and a work's when it has run for too long.
 pub(crate) async fn watch(core: Arc<Core>) {
     loop {
-        // Made before looking, so that a work that is claimed meanwhile wakes us.
-        let changed = core.changed.notified();
         let now = Moment::now();
         let left = core.lease.remaining(now);
         if left.is_zero() {
             return core.lose("no heartbeat succeeded in time");
         }
-        let mut next = left.min(LOOK);
+        let mut next = left.min(LONGEST_SLEEP);
         for held in core.held().values() {
             match held.run_left(now) {
                 Some(Duration::ZERO) => held.stop(StopReason::MaxRun),
@@ -148,7 +146,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
         tokio::select! {
             () = core.ended.cancelled() => return,
             () = core.lost.cancelled() => return,
-            () = changed => {}
+            () = core.hurry.notified() => {}
             () = tokio::time::sleep(next) => {}
         }
     }

@@ -24,7 +24,7 @@ impl Scope<'_> {
     /// Runs one statement that is a transaction of its own until it takes effect, fails for good, or time is up.
     ///
     /// # Cancel safety
-    /// None: call it in a task of the session's, which is not dropped with its caller.
+    /// None: for a [`call`](crate::call::call), which is not dropped with its caller.
     pub(crate) async fn once(
         &self,
         singles: &Singles,

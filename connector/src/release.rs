@@ -79,7 +79,7 @@ pub(crate) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Rele
 }
 
 /// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
-async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
+async fn look(core: &Arc<Core>, mut doubt: Doubt) -> Option<Doubt> {
     if !doubt.is_due(Instant::now()) {
         return Some(doubt);
     }
@@ -101,7 +101,7 @@ async fn look(core: &Core, mut doubt: Doubt) -> Option<Doubt> {
 }
 
 /// `false`: the session is over, and its works are ended with it.
-async fn let_go(core: &Core, key: &Key) -> bool {
+async fn let_go(core: &Arc<Core>, key: &Key) -> bool {
     for attempts in 1_u32.. {
         let Err(error) = end::release(core, key).await else {
             break;

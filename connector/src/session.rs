@@ -66,8 +66,10 @@ pub(crate) struct Core {
     pub(crate) releases: mpsc::UnboundedSender<Release>,
     held: Mutex<HashMap<WorkId, Arc<Held>>>,
     pub(crate) crowds: Crowds,
-    /// A work was claimed or let go.
-    pub(crate) changed: Notify,
+    /// A work was let go, or a claim is over.
+    pub(crate) less: Notify,
+    /// A work was claimed that may not run for as long as the watch sleeps.
+    pub(crate) hurry: Notify,
 }
 
 /// What is left after [`Session::drain`].
@@ -106,7 +108,7 @@ impl Session {
             .map_err(|failure| failure.into_error(scope.doing))?;
 
         let (releases, queue) = mpsc::unbounded_channel();
-        let lost = CancellationToken::new();
+        let (lost, tasks) = (CancellationToken::new(), TaskTracker::new());
         let core = Arc::new(Core {
             id,
             database: Arc::clone(database),
@@ -118,11 +120,12 @@ impl Session {
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
-            tasks: TaskTracker::new(),
+            crowds: Crowds::new(database.dialect, &tasks, &database.in_place),
+            tasks,
             releases,
             held: Mutex::default(),
-            crowds: Crowds::new(database.dialect),
-            changed: Notify::new(),
+            less: Notify::new(),
+            hurry: Notify::new(),
         });
         database.own_sessions().push(id);
         core.tasks.spawn(liveness::beat(Arc::clone(&core)));
@@ -270,11 +273,11 @@ impl Session {
         let left = || core.held().len() + core.claiming.load(Ordering::Acquire);
         let emptied = async {
             loop {
-                let changed = core.changed.notified();
+                let less = core.less.notified();
                 if left() == 0 {
                     return;
                 }
-                changed.await;
+                less.await;
             }
         };
         let left = match tokio::time::timeout(limit, emptied).await {
@@ -312,7 +315,7 @@ pub(crate) struct Claiming(Arc<Core>);
 impl Drop for Claiming {
     fn drop(&mut self) {
         self.0.claiming.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
+        self.0.less.notify_waiters();
     }
 }
 

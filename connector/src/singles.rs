@@ -15,6 +15,7 @@ use sea_query_sqlx::SqlxValues;
 use tokio::sync::Semaphore;
 
 use crate::health::Health;
+use crate::limit::Limit;
 
 /// After so long without use a connection may be dead and nobody has noticed; the pool looks.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
@@ -110,11 +111,14 @@ impl Singles {
         drop(old);
     }
 
-    /// Gives back every connection, and lends no more.
-    pub(crate) async fn close(&self) {
+    /// Gives back every connection, and lends no more. What is out for longer than a statement may take has a holder that does not poll.
+    pub(crate) async fn close(&self, limit: Limit) {
         let closed = self.pool.close();
         self.spares().clear();
-        closed.await;
+        tokio::select! {
+            () = closed => {}
+            () = limit.passed() => tracing::warn!("a call is under way that its caller does not poll; its connection stays open"),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::lease::Moment;
+use crate::liveness::LONGEST_SLEEP;
 use crate::process::Process;
 use crate::seen::Failures;
 use crate::session::Session;
@@ -143,7 +144,9 @@ impl Claimed {
             failures,
         });
         core.held().insert(key.work, Arc::clone(&held));
-        core.changed.notify_waiters();
+        if max_run.is_some_and(|limit| limit < LONGEST_SLEEP) {
+            core.hurry.notify_one();
+        }
         Self {
             session,
             held,
@@ -166,7 +169,7 @@ impl Drop for Claimed {
         if let Ok(mut held) = core.held_or_poisoned() {
             held.remove(&self.held.key.work);
         }
-        core.changed.notify_waiters();
+        core.less.notify_waiters();
         if self.armed {
             // Without a receiver the session is over, and its works with it.
             let _unheard = core.releases.send(Release::Work(self.held.key));

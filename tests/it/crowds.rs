@@ -1,6 +1,7 @@
 //! Claims and ends that come at once share statements; each is answered on its own.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -99,6 +100,58 @@ on_each_backend! {
             for ended in Work::cancel_many(next).await {
                 ended.unwrap();
             }
+        }
+    }
+
+    async fn nobody_waits_for_calls_that_are_not_polled(db: TestDatabase) {
+        let config = Config::new(db.url(), "test", "").max_connections(4).statement_timeout(Duration::from_secs(1));
+        let bmdb = Bmdb::connect(config).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 40).await;
+        let raw = db.raw().await;
+        warm_up(&session).await;
+        // Each is begun, and then left alone: claims, ends, ends with the next claim.
+        let mut held = claim_all(&session, 8).await;
+        let mut unpolled: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+        for _ in 0..4 {
+            let (ends, goes) = (held.pop().expect("eight"), held.pop().expect("eight"));
+            let (claiming, going) = (session.clone(), session.clone());
+            unpolled.push(Box::pin(async move { drop(claiming.claim::<Survey>().await.unwrap()) }));
+            unpolled.push(Box::pin(async move { ends.done().await.unwrap() }));
+            unpolled.push(Box::pin(async move { drop(goes.done().then(going.claim::<Survey>()).await.unwrap().unwrap()) }));
+        }
+        let mut left = Vec::new();
+        for mut call in unpolled {
+            // Most of them; what another thread has served meanwhile may be ready.
+            if futures_util::poll!(&mut call).is_pending() {
+                left.push(call);
+            }
+        }
+        assert!(left.len() > 4, "{}", left.len());
+        for _ in 0..5 {
+            let works = claim_all(&session, 4).await;
+            let next = join_all(works.into_iter().map(|work| work.done().then(session.claim::<Survey>()))).await;
+            let next: Vec<_> = next.into_iter().map(|next| next.unwrap().unwrap().expect("enough are fit")).collect();
+            for ended in Work::cancel_many(next).await {
+                ended.unwrap();
+            }
+        }
+        // Half of them are polled again, the others dropped: either way nothing is left.
+        for (place, call) in left.into_iter().enumerate() {
+            if place % 2 == 0 {
+                call.await;
+            }
+        }
+        until("nothing is held", LONG, async || works(&raw).await == 0 && session.held().is_empty()).await;
+
+        // Closing does not wait for them either.
+        let mut claim = Box::pin(session.claim::<Survey>().into_future());
+        let is_under_way = futures_util::poll!(&mut claim).is_pending();
+        session.clone().close().await.unwrap();
+        bmdb.close().await;
+        if is_under_way {
+            let answer = claim.await;
+            assert!(matches!(answer, Err(Error::SessionExpired { .. })), "{answer:?}");
         }
     }
 

@@ -36,7 +36,8 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) async fn connect(url: &str, workers: usize, style: Style) -> Result<Self, Failure> {
         let config = Config::new(url, "bench", bmdb::runtime_info!());
-        let connections = u32::try_from(workers)?.clamp(1, 16);
+        // Half of them are for calls that run where they are awaited.
+        let connections = u32::try_from(workers)?.clamp(2, 16);
         let bmdb = Bmdb::connect(config.max_connections(connections)).await?;
         let session = bmdb.start_session().await?;
         let next = (0..workers).map(|_| Mutex::default()).collect();
