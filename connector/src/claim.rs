@@ -265,9 +265,8 @@ impl<P: Process> Claim<P> {
         works: Vec<WorkId>,
         leaving: Option<Leaving>,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let session = self.session.clone();
         let asked = Asked {
-            claim: Self::new(session),
+            claim: Self::new(self.session.clone()),
             works,
             leaving,
         };

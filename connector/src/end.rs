@@ -240,15 +240,11 @@ async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bo
     while let Some(way) = left.first().map(|leaving| leaving.trace.clone()) {
         let attempt = match (as_claimed, with_others) {
             (true, true) => {
-                let (core, left) = (Arc::clone(core), left.clone());
-                let answer = core
-                    .crowds
-                    .ask(Ending {
-                        core: Arc::clone(&core),
-                        left,
-                    })
-                    .await;
-                answer.unwrap_or(Err(Failure::UNKNOWN))
+                let ending = Ending {
+                    core: Arc::clone(core),
+                    left: left.clone(),
+                };
+                core.crowds.ask(ending).await.unwrap_or(Err(Failure::UNKNOWN))
             }
             (true, false) => end_at_once(core, &left).await,
             (false, _) => in_transaction(core, &left).await,
