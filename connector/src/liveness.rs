@@ -125,7 +125,12 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
 }
 
 /// How long the watch sleeps at most. A timer does not count suspend, so trust is looked at anew after waking.
-pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Whether a work may be over before the watch, which sleeps, has seen it.
+pub(crate) fn is_short(max_run: Option<Duration>) -> bool {
+    max_run.is_some_and(|limit| limit < LONGEST_SLEEP)
+}
 
 /// Fires the session's token when trust has run out, and a work's when it has run for too long.
 pub(crate) async fn watch(core: Arc<Core>) {
@@ -155,6 +160,13 @@ pub(crate) async fn watch(core: Arc<Core>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_works_shorter_than_its_sleep_wake_the_watch() {
+        let moment = Duration::from_nanos(1);
+        assert!(is_short(Some(Duration::ZERO)) && is_short(Some(LONGEST_SLEEP - moment)));
+        assert!(!is_short(Some(LONGEST_SLEEP)) && !is_short(Some(LONGEST_SLEEP + moment)) && !is_short(None));
+    }
 
     #[test]
     fn heartbeats_come_every_third_of_the_interval_and_sooner_after_failures() {

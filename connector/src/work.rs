@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::lease::Moment;
-use crate::liveness::LONGEST_SLEEP;
+use crate::liveness::is_short;
 use crate::process::Process;
 use crate::seen::Failures;
 use crate::session::Session;
@@ -144,7 +144,7 @@ impl Claimed {
             failures,
         });
         core.held().insert(key.work, Arc::clone(&held));
-        if max_run.is_some_and(|limit| limit < LONGEST_SLEEP) {
+        if is_short(max_run) {
             core.hurry.notify_one();
         }
         Self {

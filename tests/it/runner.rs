@@ -186,5 +186,15 @@ on_each_backend! {
         tokio::time::timeout(LONG, work.stop().cancelled_owned()).await.expect("it is told to stop");
         assert_eq!(work.stop_reason(), Some(bmdb::StopReason::MaxRun));
         work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
+        // The session's watch sleeps for a second, and has just begun to when one is told.
+        let mut soonest = LONG;
+        for _ in 0..5 {
+            let work = session.claim::<Brief>().await.unwrap().expect("it is eligible");
+            tokio::time::timeout(LONG, work.stop().cancelled_owned()).await.expect("it is told to stop");
+            let held = session.held().pop().expect("it is held").held_for;
+            soonest = soonest.min(held);
+            work.done().await.unwrap();
+        }
+        assert!(soonest < Duration::from_millis(700), "{soonest:?}");
     }
 }
