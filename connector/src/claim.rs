@@ -106,14 +106,9 @@ impl<P: Process> Claim<P> {
         place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         let states = !leaving.facts.is_empty();
-        let attempt = match self.source(core) {
-            Source::Plenty => self.attempt_with_others(core, vec![work], Some(leaving)).await,
-            source => {
-                place.leave().await;
-                self.attempt_once(core, source, None, &[work], &[leaving]).await
-            }
-        };
-        match attempt {
+        let source = self.source(core);
+        let attempt = self.attempt_from(core, source, None, vec![work], Some(leaving), place);
+        match attempt.await {
             Err(Failure::NotCommitted(Error::Database { .. })) if states => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
@@ -170,10 +165,7 @@ impl<P: Process> Claim<P> {
                 Some(attempt) => attempt,
                 None => {
                     core.check_open()?;
-                    if source != Source::Plenty {
-                        place.leave().await;
-                    }
-                    let attempt = self.attempt(&core, source, begun, count, &mut doubts).await;
+                    let attempt = self.attempt(&core, source, begun, count, &mut doubts, place).await;
                     if let Source::Fleet(turn) = source
                         && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
                     {
@@ -241,14 +233,11 @@ impl<P: Process> Claim<P> {
         begun: Option<i64>,
         count: u64,
         doubts: &mut Doubts<P>,
+        place: &Place,
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        let attempt = match source {
-            Source::Plenty => self.attempt_with_others(core, works.clone(), None).await,
-            _ => self.attempt_once(core, source, begun, &works, &[]).await,
-        };
-        match attempt {
+        match self.attempt_from(core, source, begun, works.clone(), None, place).await {
             Ok(attempt) => Ok(attempt),
             Err(Failure::NotCommitted(error)) => Err(error),
             Err(Failure::Unknown { source, .. }) => {
@@ -258,17 +247,25 @@ impl<P: Process> Claim<P> {
         }
     }
 
-    /// An attempt in a statement with others of the session, after the end of a work if there is one.
-    async fn attempt_with_others(
+    /// An attempt after the end of a work if there is one; when hints are plenty, in a statement with others of the session.
+    async fn attempt_from(
         &self,
         core: &Core,
+        source: Source,
+        begun: Option<i64>,
         works: Vec<WorkId>,
         leaving: Option<Leaving>,
+        place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
+        if source != Source::Plenty {
+            place.leave().await;
+            return self.attempt_once(core, source, begun, &works, leaving.as_slice()).await;
+        }
         let asked = Asked {
-            claim: Self::new(self.session.clone()),
+            session: self.session.clone(),
             works,
             leaving,
+            process: self.process,
         };
         core.crowds.ask(asked).await.unwrap_or(Err(Failure::UNKNOWN))
     }
@@ -317,11 +314,12 @@ impl<P: Process> Claim<P> {
 
 /// An attempt that may be made with others.
 struct Asked<P: Process> {
-    claim: Claim<P>,
+    session: Session,
     /// The ids of the works that are to be.
     works: Vec<WorkId>,
     /// A work that is to end first.
     leaving: Option<Leaving>,
+    process: std::marker::PhantomData<fn() -> P>,
 }
 
 impl<P: Process> Request for Asked<P> {
@@ -332,7 +330,7 @@ impl<P: Process> Request for Asked<P> {
     }
 
     async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
-        let claim = Claim::new(these[0].claim.session.clone());
+        let claim = Claim::new(these[0].session.clone());
         let (works, leaving): (Vec<_>, Vec<_>) = these.into_iter().map(|asked| (asked.works, asked.leaving)).unzip();
         let leaving: Vec<Leaving> = leaving.into_iter().flatten().collect();
         let core = Arc::clone(claim.session.core());
