@@ -55,11 +55,9 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Every user handle is gone.
     abandoned: CancellationToken,
-    /// The session is over and its tasks end.
+    /// The session is over, or is being closed, and its tasks end.
     pub(crate) ended: CancellationToken,
     draining: AtomicBool,
-    /// It is being closed: that its row goes is no loss.
-    closing: AtomicBool,
     /// Claims that are under way.
     claiming: AtomicUsize,
     pub(crate) tasks: TaskTracker,
@@ -118,7 +116,6 @@ impl Session {
             abandoned: CancellationToken::new(),
             ended: CancellationToken::new(),
             draining: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
             crowds: Crowds::new(database.dialect, &tasks, &database.in_place),
             tasks,
@@ -388,10 +385,12 @@ impl Core {
     /// The session is lost, for good.
     pub(crate) fn lose(&self, why: &str) {
         self.lease.end();
-        if !self.lost.is_cancelled() && !self.closing.load(Ordering::Acquire) {
-            tracing::warn!(session = %self.id, why, "session lost");
-            self.lost.cancel();
+        // That its row goes when it is closed is no loss.
+        if self.ended.is_cancelled() || self.lost.is_cancelled() {
+            return;
         }
+        tracing::warn!(session = %self.id, why, "session lost");
+        self.lost.cancel();
     }
 
     /// Marks a claim as under way for as long as the answer lives.
@@ -411,16 +410,12 @@ impl Core {
 
     async fn close(&self) -> Result<(), Error> {
         self.draining.store(true, Ordering::Release);
-        self.closing.store(true, Ordering::Release);
         self.stopping.cancel();
-        let was_lost = self.lost.is_cancelled();
-        let result = if was_lost || self.ended.is_cancelled() {
-            Ok(())
-        } else {
-            self.end_row().await
-        };
+        // Effects outside the database are over before others can claim what this session held.
         self.ended.cancel();
         self.lease.end();
+        let was_lost = self.lost.is_cancelled();
+        let result = if was_lost { Ok(()) } else { self.end_row().await };
         self.tasks.close();
         self.tasks.wait().await;
         self.database.own_sessions().retain(|id| *id != self.id);
@@ -430,7 +425,7 @@ impl Core {
 
     async fn end_row(&self) -> Result<(), Error> {
         const LOCK: &str = "SELECT session_id FROM session WHERE session_id = $1 {lock}";
-        let scope = self.library("close a session");
+        let scope = self.database.scope("close a session");
         let end = async |tx: &Tx| {
             if !tx.query_text(LOCK, [self.id.into()]).await?.is_empty() {
                 history::end_session(tx, self.id, Event::Canceled, None).await?;

@@ -4,12 +4,14 @@ use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use bmdb::{Error, Unfinished};
-use harness::{on_each_backend, on_postgres, until};
+use harness::{Fate, Fault, Proxy, TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, TransactionTrait};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot;
 
 use crate::world::{
-    AgentStart, INTERVAL, LONG, config, connect, deadline, events, kill_session, provide, session, sessions, set_ahead,
-    tamper, works,
+    AgentStart, INTERVAL, LONG, config, connect, connect_to, deadline, events, kill_session, provide, session,
+    sessions, set_ahead, tamper, works,
 };
 
 on_each_backend! {
@@ -105,6 +107,23 @@ on_each_backend! {
         assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
     }
 
+    async fn a_lost_session_can_be_closed(db: TestDatabase) {
+        let session = session(&db).await;
+        let raw = db.raw().await;
+        kill_session(&raw, &session).await;
+        until("the session is lost", LONG, async || session.lost().is_cancelled()).await;
+        session.close().await.unwrap();
+        assert_eq!(sessions(&raw).await, 1, "that is for the collector");
+    }
+
+    async fn closing_a_session_is_not_losing_it(db: TestDatabase) {
+        let session = session(&db).await;
+        let (lost, other) = (session.lost(), session.clone());
+        session.close().await.unwrap();
+        other.close().await.unwrap();
+        assert!(!lost.is_cancelled());
+    }
+
     async fn an_abandoned_session_closes_itself(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
@@ -167,7 +186,74 @@ on_each_backend! {
     }
 }
 
+/// A component behind a proxy that lets statements with these words wait, and says so.
+async fn waiting_at(
+    db: &TestDatabase,
+    words: &'static str,
+) -> (Proxy, bmdb::Bmdb, UnboundedReceiver<oneshot::Sender<()>>) {
+    let proxy = Proxy::to(db.url()).await;
+    let (arrives, arriving) = mpsc::unbounded_channel();
+    proxy.decide(move |passing| {
+        if !passing.sql.contains(words) {
+            return Fate::Pass;
+        }
+        let (go_on, may_go_on) = oneshot::channel();
+        arrives.send(go_on).expect("the test listens");
+        Fate::Wait(may_go_on)
+    });
+    let bmdb = connect_to(proxy.url()).await;
+    (proxy, bmdb, arriving)
+}
+
 on_postgres! {
+    async fn effects_are_over_before_a_session_that_is_closed_lets_go(db: TestDatabase) {
+        let (_proxy, bmdb, mut closing) = waiting_at(&db, "FROM session WHERE session_id = $1 FOR UPDATE").await;
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let closes = session.close();
+        let effect = async {
+            let effect = work.guarded(Duration::ZERO, std::future::pending::<()>()).await;
+            assert!(matches!(effect, Err(Error::SessionExpired { .. })), "{effect:?}");
+            let go_on = closing.recv().await.expect("it is closed");
+            assert_eq!(works(&raw).await, 1, "nobody else can have the machine yet");
+            go_on.send(()).expect("it waits");
+        };
+        let (closed, ()) = tokio::join!(closes, effect);
+        closed.unwrap();
+        assert_eq!((works(&raw).await, sessions(&raw).await), (0, 0));
+    }
+
+    async fn a_claim_that_is_under_way_counts_while_a_session_drains(db: TestDatabase) {
+        let (_proxy, bmdb, mut claiming) = waiting_at(&db, "INSERT INTO work (").await;
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 1).await;
+        let claims = session.claim::<AgentStart>().into_future();
+        let drains = async {
+            let go_on = claiming.recv().await.expect("it claims");
+            assert_eq!(session.drain(Duration::from_millis(50)).await.left, 1);
+            go_on.send(()).expect("it waits");
+            assert_eq!(session.drain(LONG).await.left, 0);
+        };
+        let (claimed, ()) = tokio::join!(claims, drains);
+        assert!(matches!(claimed, Err(Error::Draining { .. })), "{claimed:?}");
+    }
+
+    async fn a_heartbeat_that_nobody_answers_is_sent_again_on_another_connection(db: TestDatabase) {
+        let proxy = Proxy::to(db.url()).await;
+        let session = connect_to(proxy.url()).await.start_session().await.unwrap();
+        let raw = db.raw().await;
+        let mut is_first = true;
+        proxy.decide(move |passing| {
+            let beats = passing.sql.contains("UPDATE session_lease") && std::mem::replace(&mut is_first, false);
+            if beats { Fate::Fail(Fault::HalfOpen) } else { Fate::Pass }
+        });
+        let first = deadline(&raw).await;
+        until("another heartbeat extends the deadline", LONG, async || deadline(&raw).await > first).await;
+        assert!(!session.lost().is_cancelled());
+    }
+
     async fn failed_heartbeats_do_not_end_a_session_that_has_time_left(db: TestDatabase) {
         // The original gave up on the first error while there was time, and never after that.
         let session = session(&db).await;
