@@ -18,7 +18,6 @@ use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::{Leaving, Way};
 use crate::once::{is_dangling, is_taken};
-use crate::pause::{pause_after, pause_for_a_search};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
@@ -96,8 +95,8 @@ impl<P: Process> Claim<P> {
             && process::register::<P>(&core.database).await.is_ok()
     }
 
-    /// The first attempt, in one statement with an end. What the database refuses for what the end states, or what another end in the same statement
-    /// does, has not ended: then it is to be tried alone.
+    /// The first attempt, in one statement with an end. What the database refuses, for what the end states, or another that shares the statement, or the
+    /// claim, has not ended: then it is to be tried alone.
     pub(crate) async fn attempt_after(
         &self,
         core: &Core,
@@ -105,11 +104,10 @@ impl<P: Process> Claim<P> {
         work: WorkId,
         place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let states = !leaving.facts.is_empty();
         let source = self.source(core);
         let attempt = self.attempt_from(core, source, None, vec![work], Some(leaving), place);
         match attempt.await {
-            Err(Failure::NotCommitted(Error::Database { .. })) if states => Ok(Attempt::lost_race()),
+            Err(Failure::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
     }
@@ -164,8 +162,10 @@ impl<P: Process> Claim<P> {
             let attempt = match first.take() {
                 Some(attempt) => attempt,
                 None => {
-                    core.check_open()?;
-                    let attempt = self.attempt(&core, source, begun, count, &mut doubts, place).await;
+                    let attempt = match core.check_open() {
+                        Ok(()) => self.attempt(&core, source, begun, count, &mut doubts, place).await,
+                        Err(closed) => Err(closed),
+                    };
                     if let Source::Fleet(turn) = source
                         && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
                     {
@@ -202,11 +202,12 @@ impl<P: Process> Claim<P> {
                 // What was not there may have been taken by an attempt of ours.
                 Next::Nothing => return Ok(self.guards(doubts.arrived().await?)),
             };
-            let at_once = told.is_at_once(source, count);
-            source = next;
             rounds += 1;
             let elapsed = started.elapsed();
-            if elapsed > core.database.config.retry_budget {
+            let pause = told.pause(source, next, count, rounds, elapsed);
+            source = next;
+            // Whose turn it is to search does so all the same: others wait for it.
+            if elapsed > core.database.config.retry_budget && !matches!(source, Source::Fleet(_)) {
                 return Err(Error::Contended {
                     doing: "claim a machine",
                     attempts: rounds,
@@ -214,13 +215,7 @@ impl<P: Process> Claim<P> {
                     source: None,
                 });
             }
-            if !at_once {
-                let waits = source == Source::Hints && !told.eligible;
-                let pause = if waits {
-                    pause_for_a_search(elapsed)
-                } else {
-                    pause_after(rounds)
-                };
+            if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
         }

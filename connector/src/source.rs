@@ -1,9 +1,12 @@
 //! What a claim chooses from, and what it does next when it has taken nothing: decided without a database.
 
+use std::time::Duration;
+
 use bmdb_entity::MachineId;
 use sea_orm::{DbErr, QueryResult};
 
 use crate::dialect::Dialect;
+use crate::pause::{pause_after, pause_for_a_search};
 
 /// How many candidates a claim looks at in each part, beside those that it wants to take.
 pub(crate) const SPARES: u64 = 8;
@@ -126,9 +129,22 @@ impl Told {
         }
     }
 
-    /// Whether it does so without a pause: it is to search itself, or there is more than it has looked at.
-    pub(crate) fn is_at_once(&self, source: Source, count: u64) -> bool {
-        self.turn.is_some() || self.candidates >= source.window(count)
+    /// How long it pauses before it chooses from `next`, after so many rounds. `None`: it is to search itself, or there is more than it has looked at.
+    pub(crate) fn pause(
+        &self,
+        source: Source,
+        next: Source,
+        count: u64,
+        rounds: u32,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        if self.turn.is_some() || self.candidates >= source.window(count) {
+            None
+        } else if next == Source::Hints && !self.eligible {
+            Some(pause_for_a_search(elapsed))
+        } else {
+            Some(pause_after(rounds))
+        }
     }
 }
 
@@ -155,6 +171,20 @@ mod tests {
     }
 
     #[test]
+    fn only_who_takes_from_plenty_passes_over_some() {
+        let skips = |source: Source| (0..1000).map(move |_| source.skip());
+        let mut of_plenty: Vec<u64> = skips(Source::Plenty).collect();
+        of_plenty.sort();
+        of_plenty.dedup();
+        assert_eq!(of_plenty, (0..=Source::MOST_SKIPPED).collect::<Vec<_>>());
+        assert!(
+            [Source::Hints, Source::Alone, Source::Fleet(1)]
+                .into_iter()
+                .all(|source| skips(source).all(|skip| skip == 0))
+        );
+    }
+
+    #[test]
     fn whose_turn_it_is_searches() {
         for source in [Source::Plenty, Source::Hints] {
             for told in [TOLD, ELIGIBLE] {
@@ -173,10 +203,23 @@ mod tests {
                 turn,
                 ..TOLD
             }
-            .is_at_once(Source::Hints, 3)
+            .pause(Source::Hints, Source::Hints, 3, 1, Duration::ZERO)
+            .is_none()
         };
         assert!(told(0, Some(8)) && told(window, None));
         assert!(!told(window - 1, None));
+    }
+
+    #[test]
+    fn who_waits_for_a_search_asks_seldom_and_who_lost_a_race_soon() {
+        let longest = |told: Told, next: Source| {
+            let pauses = (0..100).map(|_| told.pause(Source::Hints, next, 3, 1, Duration::from_secs(80)));
+            pauses.flatten().max().expect("it pauses")
+        };
+        let soon = Duration::from_millis(2);
+        assert!(longest(TOLD, Source::Hints) > Duration::from_secs(1));
+        assert!(longest(ELIGIBLE, Source::Hints) <= soon);
+        assert!(longest(TOLD, Source::Alone) <= soon);
     }
 
     #[test]

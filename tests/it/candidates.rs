@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bmdb::{Error, MachineId, agent_started, machine};
+use bmdb::{Bmdb, Error, MachineId, Work, agent_started, machine};
 use bmdb_entity::work_candidate;
-use harness::{on_each_backend, until};
+use harness::{on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
 
-use crate::world::{AgentStart, LONG, Survey, provide, session, tamper};
+use crate::world::{AgentStart, LONG, Survey, allow, config, events, provide, refuse, session, tamper};
 
 async fn hints(raw: &DatabaseConnection) -> u64 {
     work_candidate::Entity::find().count(raw).await.unwrap()
@@ -63,6 +63,34 @@ on_each_backend! {
         assert_eq!(work.machine(), machines[0]);
         assert!(session.claim::<AgentStart>().await.unwrap().is_none());
         assert_eq!(hints(&raw).await, 0, "every hint was disproved");
+    }
+
+    async fn what_is_hinted_at_is_claimed_first(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 20).await;
+        let raw = db.raw().await;
+        let all = session.claim_many::<AgentStart>(20).await.unwrap();
+        let hinted = all.last().expect("twenty are eligible").machine();
+        for ended in Work::done_many(all).await {
+            ended.unwrap();
+        }
+        assert_eq!(hints(&raw).await, 0, "who has finished hints at nothing");
+        session.transact(async |tx| machine::hint::<AgentStart>(tx, hinted).await).await.unwrap();
+        assert_eq!(hints(&raw).await, 1);
+        assert_eq!(session.claim::<AgentStart>().await.unwrap().expect("all are eligible").machine(), hinted);
+    }
+
+    async fn a_search_that_failed_leaves_its_turn_to_others(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 3).await;
+        let raw = db.raw().await;
+        refuse(&raw, "work_candidate", "P0001").await;
+        let refused = session.claim::<AgentStart>().await;
+        assert!(matches!(refused, Err(Error::Database { .. })), "{refused:?}");
+        allow(&raw, "work_candidate").await;
+        // A turn that nobody gives back lasts ten seconds.
+        let claim = tokio::time::timeout(Duration::from_secs(6), session.claim::<AgentStart>());
+        assert!(claim.await.expect("it is its turn at once").unwrap().is_some());
     }
 
     async fn deleted_hints_lose_nothing(db: TestDatabase) {
@@ -163,12 +191,35 @@ on_each_backend! {
         until("the guards are let go of", LONG, async || session.held().is_empty()).await;
         tamper(&raw, "DELETE FROM work").await;
         tamper(&raw, "DELETE FROM work_candidate").await;
-        let soon = match raw.get_database_backend() {
-            sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 seconds')",
-            _ => "now() + INTERVAL '1 second'",
+        let end_in = |seconds: i32| match raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '{seconds} seconds')"),
+            _ => format!("now() + INTERVAL '{seconds} seconds'"),
         };
-        tamper(&raw, &format!("UPDATE work_retrieval SET begun = begun + 1, until = {soon}")).await;
+        tamper(&raw, &format!("UPDATE work_retrieval SET begun = begun + 1, until = {}", end_in(9))).await;
+        let early = tokio::time::timeout(Duration::from_secs(1), session.claim::<AgentStart>()).await;
+        assert!(early.is_err(), "somebody else is searching: {early:?}");
+        tamper(&raw, &format!("UPDATE work_retrieval SET until = {}", end_in(1))).await;
         let claim = tokio::time::timeout(Duration::from_secs(10), session.claim::<AgentStart>());
         assert!(claim.await.expect("nobody waits for the dead").unwrap().is_some());
+    }
+}
+
+on_postgres! {
+    async fn a_claim_that_loses_every_race_gives_up_when_its_time_is_up(db: TestDatabase) {
+        let budget = Duration::from_millis(700);
+        let bmdb = Bmdb::connect(config(&db).retry_budget(budget)).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        // As if others took the slot each time.
+        refuse(&raw, "work", "23505").await;
+        let claim = tokio::time::timeout(LONG, session.claim::<AgentStart>()).await.expect("it gives up");
+        match claim {
+            Err(Error::Contended { attempts, elapsed, .. }) => assert!(attempts > 2 && elapsed > budget, "{attempts} attempts in {elapsed:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(events(&raw, machine).await, [""; 0]);
+        allow(&raw, "work").await;
+        assert!(session.claim::<AgentStart>().await.unwrap().is_some());
     }
 }

@@ -64,6 +64,30 @@ pub(crate) async fn tamper(raw: &DatabaseConnection, sql: &str) {
     raw.execute_unprepared(sql).await.expect(sql);
 }
 
+/// Makes the database refuse new rows of a table with this SQLSTATE (SQLite has none, and calls it a constraint's), until [`allow`].
+pub(crate) async fn refuse(raw: &DatabaseConnection, table: &str, code: &str) {
+    if raw.get_database_backend() == sea_orm::DatabaseBackend::Sqlite {
+        let trigger =
+            format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'a test'); END");
+        return tamper(raw, &trigger).await;
+    }
+    let function = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a test' USING ERRCODE = '{code}'; END $$"
+    );
+    tamper(raw, &function).await;
+    let trigger = format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()");
+    tamper(raw, &trigger).await;
+}
+
+/// Ends [`refuse`].
+pub(crate) async fn allow(raw: &DatabaseConnection, table: &str) {
+    if raw.get_database_backend() == sea_orm::DatabaseBackend::Sqlite {
+        return tamper(raw, "DROP TRIGGER refuse").await;
+    }
+    tamper(raw, &format!("DROP TRIGGER refuse ON {table}")).await;
+    tamper(raw, "DROP FUNCTION refuse").await;
+}
+
 /// An id as it stands in SQL.
 pub(crate) fn literal(raw: &DatabaseConnection, id: uuid::Uuid) -> String {
     match raw.get_database_backend() {
