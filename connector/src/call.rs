@@ -77,7 +77,6 @@ pub(crate) mod tests {
         let mut calls = Box::pin(call(&tasks, |place| async move {
             tokio::task::yield_now().await;
             place.leave().await;
-            place.leave().await;
             tell.send(()).expect("somebody asks");
             8
         }));
@@ -95,6 +94,7 @@ pub(crate) mod tests {
         let (tell, told) = oneshot::channel();
         let mut calls = Box::pin(call(&tasks, |place| async move {
             tokio::task::yield_now().await;
+            place.leave().await;
             place.leave().await;
             tell.send(()).expect("somebody asks");
         }));

@@ -87,10 +87,24 @@ pub(crate) async fn search_now<P: Process>(
 }
 
 /// With fewer hints than this, it is time to search for more: a search for a large fleet takes as long as some hundreds of claims.
-const LOW: u64 = 250;
+const LOW: i64 = 250;
+
+fn are_few(hints: i64) -> bool {
+    hints < LOW
+}
+
 /// Searches ahead of time take no more than a fifth of it.
 const REST: u32 = 4;
 const SHORTEST_REST: Duration = Duration::from_millis(20);
+
+/// How long after a search that found so many new hints in so long the next may follow.
+fn rest_after(new: u64, took: Duration) -> Duration {
+    if new == 0 {
+        AFTER_NOTHING
+    } else {
+        SHORTEST_REST.max(REST * took)
+    }
+}
 
 /// Searches once more if the last search is old or hints are few, and nobody is at it.
 pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error> {
@@ -103,11 +117,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {now})";
         let hints = tx.query_text(&few, [P::NAME.into()]).await?;
         let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
-        let only = if hints.is_some_and(|hints| hints.unsigned_abs() < LOW) {
-            ""
-        } else {
-            OLD
-        };
+        let only = if hints.is_some_and(are_few) { "" } else { OLD };
         let take = format!("{TAKE_TURN}{only}");
         if tx
             .execute_text(&take, [P::NAME.into(), Option::<i64>::None.into()])
@@ -128,7 +138,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         .map_err(|failure| failure.into_error(scope.doing))?
     else {
         // There are enough, or somebody is at it.
-        database.looking.not_before::<P>(Instant::now() + SHORTEST_REST);
+        database.looking.rest::<P>(SHORTEST_REST);
         return Ok(());
     };
     let found = match search_now(database, &Eligible::<P>::of_process(), &Condition::all(), HARVEST).await {
@@ -143,12 +153,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         .run(end)
         .await
         .map_err(|failure| failure.into_error(scope.doing))?;
-    let rest = if new == 0 {
-        AFTER_NOTHING
-    } else {
-        SHORTEST_REST.max(REST * began.elapsed())
-    };
-    database.looking.not_before::<P>(Instant::now() + rest);
+    database.looking.rest::<P>(rest_after(new, began.elapsed()));
     Ok(())
 }
 
@@ -266,13 +271,40 @@ mod tests {
 
     use super::*;
     use crate::Dialect;
+    use crate::process::tests::Survey;
     use crate::source::SPARES;
+
+    #[test]
+    fn it_is_time_to_search_when_hints_are_few_and_not_at_once_again() {
+        assert!(are_few(0) && are_few(LOW - 1) && !are_few(LOW) && !are_few(LOW + 1));
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_after(0, second), AFTER_NOTHING);
+        assert_eq!(rest_after(1, second), 4 * second);
+        assert_eq!(rest_after(500, Duration::ZERO), SHORTEST_REST);
+    }
+
+    #[test]
+    fn a_search_has_two_parts_unless_the_process_has_an_order() {
+        let texts = |eligible: &Eligible<Survey>, limit| -> Vec<String> {
+            let parts = search(eligible, &Condition::all(), Dialect::Postgres, limit);
+            let build = |part: &SelectStatement| Dialect::Postgres.backend().build(part).sql;
+            parts.iter().map(build).collect()
+        };
+        let plain = Eligible::<Survey>::of_process();
+        assert_eq!(texts(&plain, 10).len(), 2);
+        let ordered = Eligible::<Survey>::of_process().order(Expr::col(machine::Column::Fence), Order::Asc);
+        assert_eq!(texts(&ordered, 10).len(), 1);
+        // Who wants few tells what it skips in each of the tables, too.
+        let told = |limit| texts(&plain, limit).concat().matches(">=").count();
+        assert_eq!(told(HARVEST - 1), told(1));
+        assert!(told(1) > told(HARVEST) && told(HARVEST) == told(2 * HARVEST));
+    }
 
     #[test]
     fn hints_are_looked_at_on_both_sides_of_a_start() {
         let start = MachineId::random();
         let mut text = Text::new(Dialect::Sqlite);
-        put_hinted::<crate::process::tests::Survey>(&mut text, Source::Plenty, 3, start);
+        put_hinted::<Survey>(&mut text, Source::Plenty, 3, start);
         let statement = text.finish();
         let (window, most) = (3 + SPARES, 3 + SPARES + Source::MOST_SKIPPED);
         let limits: Vec<&str> = statement.sql.split("LIMIT ").skip(1).collect();

@@ -99,11 +99,10 @@ impl<P: Process> Work<P> {
     }
 
     /// The same, of what is known.
-    pub(crate) fn over_as<E>(mut self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
+    pub(crate) fn over_as<E>(self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
         let key = self.key();
-        let settled = settled.ok();
         let is_trusted = !core.lease.remaining(Moment::now()).is_zero();
-        let error = match how_over(settled.as_ref(), asked, is_trusted) {
+        let error = match how_over(settled.ok().as_ref(), asked, is_trusted) {
             Over::AsAsked => Error::AlreadyFinished {
                 machine: key.machine,
                 fence: key.fence,
@@ -112,10 +111,7 @@ impl<P: Process> Work<P> {
             Over::Lost => key.lost(),
             Over::Unknown => return self.unknown(DOING, None),
         };
-        // What is there after all is let go of by its guard.
-        if !matches!(settled, Some(Settled::Held)) {
-            self.claimed.disarm();
-        }
+        // The guard is dropped: what is there after all is let go of.
         Unfinished::Over(error)
     }
 
@@ -199,9 +195,9 @@ pub(crate) const DOING: &str = "end a work";
 /// What came of ends without a body.
 #[derive(Default)]
 pub(crate) struct Ends {
-    /// Ended as asked, now or by an earlier attempt.
+    /// Ended as asked.
     pub(crate) ended: Vec<WorkId>,
-    /// Not ended, and why. Those that are in neither were not there to be ended.
+    /// Not ended, and why. Those that are in neither were not there to be ended, perhaps because an attempt without an answer has ended them.
     pub(crate) rest: Vec<(WorkId, Error)>,
 }
 
@@ -247,19 +243,21 @@ async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bo
                 core.crowds.ask(ending).await.unwrap_or(Err(Failure::UNKNOWN))
             }
             (true, false) => end_at_once(core, &left).await,
-            (false, _) => in_transaction(core, &left).await,
+            (false, _) => {
+                place.leave().await;
+                in_transaction(core, &left).await
+            }
         };
         let source = match attempt {
             Ok(gone) => {
                 left.retain(|leaving| !gone.contains(&leaving.key.work));
                 ends.ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
-                if left.is_empty() || !as_claimed || !way.is_failure() || core.database.dialect == Dialect::Sqlite {
-                    return ends;
+                if as_claimed && way.is_failure() {
+                    as_claimed = false;
+                    continue;
                 }
-                as_claimed = false;
-                place.leave().await;
-                continue;
+                return ends;
             }
             Err(Failure::NotCommitted(error)) => return ends.refuse(&left, &error),
             Err(Failure::Unknown { source, .. }) => source,
@@ -270,13 +268,12 @@ async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bo
         for leaving in &left {
             match settle(core, &leaving.key).await {
                 Ok(Settled::Held) => held.push(leaving.clone()),
-                Ok(Settled::Ended(event)) if event == way.event() => ends.ended.push(leaving.key.work),
+                // It is not there to be ended any more.
                 Ok(Settled::Ended(_) | Settled::Gone) => {}
                 Err(_unreachable) => unreachable = true,
             }
         }
         if unreachable {
-            left.retain(|leaving| !ends.ended.contains(&leaving.key.work));
             return ends.refuse(&left, &Error::CommitUnknown { doing: DOING, source });
         }
         left = held;

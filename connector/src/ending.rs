@@ -317,12 +317,8 @@ impl<P: Process> EndMany<P> {
                 work.session().id() == core.id && facts.shape() == shape && facts.check(work.machine()).is_ok()
             };
             let most = most_at_once(facts.values());
-            let mut these = vec![(work, facts)];
-            while these.len() < most
-                && let Some(next) = works.next_if(fits)
-            {
-                these.push(next);
-            }
+            let others = std::iter::from_fn(|| works.next_if(fits));
+            let these: Vec<_> = std::iter::once((work, facts)).chain(others).take(most).collect();
             let keys: Vec<Key> = these.iter().map(|(work, _)| work.key()).collect();
             let tasks = core.tasks.clone();
             let ending = call(

@@ -207,14 +207,12 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
         [],
     )
     .put(also, []);
-    if leaving.len() > 1 {
+    let among_them = match (text.dialect(), leaving) {
         // However large PostgreSQL takes the table for, it looks these up.
-        let among_them = match text.dialect() {
-            Dialect::Postgres => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
-            Dialect::Cockroach | Dialect::Sqlite => "",
-        };
-        text.put(among_them, []);
-    }
+        (Dialect::Postgres, [_, _, ..]) => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
+        _ => "",
+    };
+    text.put(among_them, []);
     if way.is_failure() {
         text.put(
             " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = leaving.machine_id \

@@ -38,10 +38,11 @@ impl Looking {
             .is_due(took, is_low, now)
     }
 
-    pub(crate) fn not_before<P: Process>(&self, not_before: Instant) {
+    /// It is not time before so long from now.
+    pub(crate) fn rest<P: Process>(&self, rest: Duration) {
         let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
         if let Some(look) = looks.get_mut(P::NAME) {
-            look.not_before = not_before;
+            look.not_before = Instant::now() + rest;
         }
     }
 }
@@ -112,8 +113,10 @@ mod tests {
         let looking = Looking::default();
         assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
         assert!(!looking.is_due::<Survey>(true, Some(&told(0)), 10));
-        looking.not_before::<Survey>(Instant::now());
+        looking.rest::<Survey>(Duration::ZERO);
         assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        looking.rest::<Survey>(SECOND * 3600);
+        assert!(!looking.is_due::<Survey>(true, Some(&told(0)), 10));
     }
 
     #[test]

@@ -26,9 +26,11 @@ impl Doubt {
         self.look_at <= now
     }
 
-    /// Nothing can be on its way any more.
-    fn is_over(&self) -> bool {
-        self.pause > LAST_PAUSE
+    /// What is left of it when these have arrived.
+    fn without(mut self, arrived: &[WorkId]) -> Option<Self> {
+        self.works.retain(|work| !arrived.contains(work));
+        // After the last pause nothing can be on its way any more.
+        (!self.works.is_empty() && self.pause <= LAST_PAUSE).then_some(self)
     }
 
     fn looked_at(mut self, now: Instant) -> Self {
@@ -79,25 +81,24 @@ pub(crate) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Rele
 }
 
 /// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
-async fn look(core: &Arc<Core>, mut doubt: Doubt) -> Option<Doubt> {
+async fn look(core: &Arc<Core>, doubt: Doubt) -> Option<Doubt> {
     if !doubt.is_due(Instant::now()) {
         return Some(doubt);
     }
-    match end::claimed(core, doubt.slot, doubt.process, &doubt.works).await {
+    let left = match end::claimed(core, doubt.slot, doubt.process, &doubt.works).await {
         Ok(keys) => {
-            for key in keys {
-                let_go(core, &key).await;
-                doubt.works.retain(|work| *work != key.work);
+            for key in &keys {
+                let_go(core, key).await;
             }
-            if doubt.works.is_empty() || doubt.is_over() {
-                return None;
-            }
+            let arrived: Vec<WorkId> = keys.iter().map(|key| key.work).collect();
+            doubt.without(&arrived)?
         }
         Err(error) => {
             tracing::warn!(session = %core.id, process = doubt.process, %error, "what became of a claim is still not known");
+            doubt
         }
-    }
-    Some(doubt.looked_at(Instant::now()))
+    };
+    Some(left.looked_at(Instant::now()))
 }
 
 /// `false`: the session is over, and its works are ended with it.
@@ -120,25 +121,36 @@ async fn let_go(core: &Arc<Core>, key: &Key) -> bool {
 mod tests {
     use super::*;
 
+    fn doubt(works: Vec<WorkId>, look_at: Instant) -> Doubt {
+        Doubt {
+            slot: "",
+            process: "",
+            works,
+            look_at,
+            pause: FIRST_LOOK,
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_in_doubt_no_more() {
+        let works = [WorkId::random(), WorkId::random(), WorkId::random()];
+        let left = doubt(works.to_vec(), Instant::now())
+            .without(&works[1..2])
+            .expect("two are left");
+        assert_eq!(left.works, [works[0], works[2]]);
+        assert!(left.without(&works).is_none());
+    }
+
     #[test]
     fn a_doubt_is_looked_at_less_and_less_often_until_nothing_can_be_on_its_way() {
         let begun = Instant::now();
-        let mut doubt = Doubt {
-            slot: "",
-            process: "",
-            works: Vec::new(),
-            look_at: begun,
-            pause: FIRST_LOOK,
-        };
+        let mut left = Some(doubt(vec![WorkId::random()], begun));
         let mut looks = Vec::new();
-        loop {
+        while let Some(doubt) = left {
             let now = doubt.look_at;
             assert!(doubt.is_due(now) && !doubt.is_due(now - Duration::from_millis(1)));
             looks.push((now - begun).as_secs());
-            if doubt.is_over() {
-                break;
-            }
-            doubt = doubt.looked_at(now);
+            left = doubt.without(&[]).map(|left| left.looked_at(now));
         }
         // A connection may live for 15.4 minutes, which are 924 seconds, without an answer.
         assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);

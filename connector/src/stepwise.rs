@@ -56,11 +56,7 @@ pub(crate) async fn attempt<P: Process>(
             Source::Hints => candidate::hints::<P>(tx, source, count).await?,
             _ => found.clone(),
         };
-        let taken = if candidates.is_empty() && !matches!(source, Source::Plenty) {
-            Vec::new()
-        } else {
-            look(tx, core, claim, source, &candidates, works).await?
-        };
+        let taken = look(tx, core, claim, source, &candidates, works).await?;
         let gone: Vec<MachineId> = match source {
             Source::Hints if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
-use harness::{on_each_backend, on_postgres, until};
+use harness::{Fate, Proxy, on_each_backend, on_postgres, until};
 use sea_orm::EntityTrait;
 
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
-    works,
+    AgentStart, INTERVAL, LONG, Survey, connect, connect_to, events, kill_session, provide, session, sessions,
+    set_ahead, tamper, works,
 };
 
 on_each_backend! {
@@ -60,6 +60,22 @@ on_each_backend! {
         assert!(work_hold::Entity::find().all(&raw).await.unwrap().is_empty());
     }
 
+    async fn a_sweep_says_whether_it_braked(db: TestDatabase) {
+        let dead = session(&db).await;
+        let raw = db.raw().await;
+        kill_session(&raw, &dead).await;
+        let mut collector = connect(&db).await.collector();
+        assert!(!collector.sweep().await.unwrap().braked, "nobody is called dead at first sight");
+        let mut braked = false;
+        until("the only session is expired", LONG, async || {
+            let sweep = collector.sweep().await.unwrap();
+            braked |= sweep.braked;
+            assert!(!(sweep.braked && !sweep.expired.is_empty()));
+            !sweep.expired.is_empty()
+        }).await;
+        assert!(braked, "the whole fleet looked dead");
+    }
+
     async fn a_clock_that_jumped_back_keeps_only_the_living(db: TestDatabase) {
         let (dead, alive) = (session(&db).await, session(&db).await);
         let raw = db.raw().await;
@@ -96,6 +112,8 @@ on_each_backend! {
     async fn a_collector_spares_the_sessions_of_its_own_process(db: TestDatabase) {
         let bmdb = connect(&db).await;
         let (own, _other) = (bmdb.start_session().await.unwrap(), session(&db).await);
+        // One that is closed takes nothing from the others.
+        bmdb.start_session().await.unwrap().close().await.unwrap();
         kill_session(&db.raw().await, &own).await;
         // Its interval is 200 ms by now: any other collector would expire it.
         let mut collector = bmdb.collector();
@@ -176,6 +194,52 @@ on_each_backend! {
         assert!(matches!(bmdb.ask_to_stop(bmdb::WorkId::random(), " ").await, Err(Error::Invalid { .. })));
     }
 
+}
+
+/// A heartbeat comes between a sweep's look and its expiry, and the database's clock has jumped so far that its deadline is past as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
+    harness::bounded(async {
+        let db = harness::TestDatabase::migrated(harness::Backend::Postgres).await;
+        let (dead, _alive) = (session(&db).await, session(&db).await);
+        let raw = db.raw().await;
+        kill_session(&raw, &dead).await;
+        let proxy = Proxy::to(db.url()).await;
+        let (expires, mut expiring) = tokio::sync::mpsc::unbounded_channel();
+        proxy.decide(move |passing| {
+            if !passing.sql.contains("FROM session WHERE session_id = $1 FOR") {
+                return Fate::Pass;
+            }
+            let (go_on, may_go_on) = tokio::sync::oneshot::channel();
+            expires.send(go_on).expect("the test listens");
+            Fate::Wait(may_go_on)
+        });
+        let mut collector = connect_to(proxy.url()).await.collector();
+        let beats = async {
+            let go_on: tokio::sync::oneshot::Sender<()> = expiring.recv().await.expect("it is found dead");
+            tamper(
+                &raw,
+                "UPDATE session_lease SET deadline = deadline + INTERVAL '1 second' WHERE deadline < now()",
+            )
+            .await;
+            go_on.send(()).expect("it waits");
+            // It is found dead again.
+            drop(expiring.recv().await);
+        };
+        let sweeps = async {
+            let mut expired = Vec::new();
+            until("it is expired", LONG, async || {
+                let sweep = collector.sweep().await.unwrap();
+                expired.push(sweep.expired);
+                !expired.concat().is_empty()
+            })
+            .await;
+            expired.concat()
+        };
+        let (expired, ()) = tokio::join!(sweeps, beats);
+        assert_eq!(expired, [dead.id()]);
+    })
+    .await;
 }
 
 on_postgres! {

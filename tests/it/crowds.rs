@@ -69,6 +69,45 @@ on_each_backend! {
         assert_eq!((works(&raw).await, session.held().len()), (0, 0));
     }
 
+    async fn what_differs_does_not_share_a_statement(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 60).await;
+        let raw = db.raw().await;
+        warm_up(&session).await;
+        let held = claim_all(&session, 40).await;
+        let calls = held.into_iter().enumerate().map(|(nth, work)| {
+            let (session, key) = (session.clone(), (work.machine(), work.fence()));
+            async move {
+                let (event, next) = match nth % 5 {
+                    0 => ("finished", work.done().await.map(|()| None)),
+                    1 => ("failed", work.fail("no answer").await.map(|()| None)),
+                    2 => ("canceled", work.cancel().await.map(|()| None)),
+                    3 => ("failed", work.fail("no answer").then(session.claim::<Survey>()).await.map(Result::unwrap)),
+                    _ => ("finished", work.done().then(session.claim::<Survey>()).await.map(Result::unwrap)),
+                };
+                (key, event, next.unwrap())
+            }
+        });
+        let alone = join_all((0..4).map(|_| session.claim::<Survey>().into_future()));
+        let many = join_all((0..2).map(|_| session.claim_many::<Survey>(3).into_future()));
+        let (ended, alone, many) = tokio::join!(join_all(calls), alone, many);
+        let history = work_history::Entity::find().all(&raw).await.unwrap();
+        let mut held = Vec::new();
+        for ((machine, fence), event, next) in ended {
+            let ends: Vec<String> = history.iter().filter(|row| (row.machine_id, row.fence) == (machine, fence)).map(|row| row.event.to_string()).collect();
+            assert!(ends.len() == 2 && ends.contains(&event.to_owned()), "{event}: {ends:?}");
+            held.extend(next);
+        }
+        held.extend(alone.into_iter().map(|claimed| claimed.unwrap().expect("one is free for each")));
+        for claimed in many {
+            let claimed = claimed.unwrap();
+            assert!(claimed.len() <= 3);
+            held.extend(claimed);
+        }
+        assert!(held.len() > 20);
+        assert_eq!(works(&raw).await, held.len() as u64);
+    }
+
     async fn who_has_lost_its_work_claims_nothing_among_others_who_end_and_claim(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 40).await;

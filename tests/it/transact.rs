@@ -91,6 +91,32 @@ on_each_backend! {
         assert_eq!(agent_heartbeat::Entity::find().count(&db.raw().await).await.unwrap(), 0);
     }
 
+    async fn what_a_body_has_read_stays_so_until_it_writes(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        request(&session, machine).await;
+        let runs = AtomicU32::new(0);
+        let reads_and_writes = session.transact(async |tx| {
+            let generation = raise(tx, machine).await?;
+            runs.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Error>(generation)
+        });
+        assert_eq!(reads_and_writes.await.unwrap(), 1);
+        // Another writes between what a body reads and what it writes.
+        let raw = db.raw().await;
+        let raised = session.transact(async |tx| {
+            tag::get::<os_installation_request::Entity>(tx, machine).await?;
+            if runs.fetch_add(1, Ordering::Relaxed) == 1 && db.backend() == Backend::Sqlite {
+                let other = raw.execute_unprepared("PRAGMA busy_timeout = 100").await;
+                other.expect("it is a setting");
+                let other = raw.execute_unprepared("UPDATE machine_os_installation_request SET generation = 70").await;
+                assert!(other.is_err(), "this body has the only right to write");
+            }
+            raise(tx, machine).await
+        });
+        assert_eq!((raised.await.unwrap(), runs.into_inner()), (2, 2));
+    }
+
     async fn an_error_inside_a_savepoint_may_be_handled(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
@@ -124,6 +150,25 @@ on_each_backend! {
         let outcome = outcome.await;
         assert!(matches!(outcome, Err(Error::Poisoned { .. } | Error::Draining { .. })), "{outcome:?}");
         assert_eq!(agent_heartbeat::Entity::find().count(&db.raw().await).await.unwrap(), 0);
+    }
+
+    async fn a_body_that_outlives_its_sessions_trust_does_not_commit(db: TestDatabase) {
+        let short = config(&db).interval(Duration::from_millis(1000));
+        let session = bmdb::Bmdb::connect(short).await.unwrap().start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let outcome = session.transact(async |tx| {
+            agent_heartbeat::set(tx, machine).await?;
+            // Heartbeats find it gone, while this one does not look up.
+            if db.backend() == Backend::Postgres {
+                tamper(&raw, "UPDATE session_lease SET deadline = '2020-01-01 00:00:00.000'").await;
+            }
+            std::thread::sleep(Duration::from_millis(1500));
+            Ok::<_, Error>(())
+        });
+        let outcome = outcome.await;
+        assert!(matches!(outcome, Err(Error::SessionExpired { .. })), "{outcome:?}");
+        assert_eq!(agent_heartbeat::Entity::find().count(&raw).await.unwrap(), 0);
     }
 
     async fn transactions_do_not_nest(db: TestDatabase) {

@@ -1,11 +1,11 @@
 //! Commits whose answer never came: settled where they can be, told where they cannot.
 
-use bmdb::{Error, Unfinished, agent_started};
-use harness::on_postgres;
+use bmdb::{Error, MachineId, Session, Unfinished, Work, agent_started};
+use harness::{Fate, Fault, Proxy, TestDatabase, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
-use crate::world::{AgentStart, connect_to, events, provide, session, tamper, works};
+use crate::world::{AgentStart, LONG, Survey, connect_to, events, provide, session, tamper, works};
 
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
@@ -162,6 +162,176 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
         let (work, ()) = tokio::join!(claim, meanwhile);
         assert_eq!((work.machine(), work.fence().0), (machine, 2));
         work.done().await.unwrap();
+    })
+    .await;
+}
+
+/// A component of three machines behind a proxy.
+struct Behind {
+    _db: TestDatabase,
+    proxy: Proxy,
+    session: Session,
+    machines: Vec<MachineId>,
+    raw: DatabaseConnection,
+}
+
+impl Behind {
+    async fn new() -> Self {
+        let db = TestDatabase::migrated(harness::Backend::Postgres).await;
+        let proxy = Proxy::to(db.url()).await;
+        let session = connect_to(proxy.url()).await.start_session().await.unwrap();
+        let machines = provide(&session, 3).await;
+        let raw = db.raw().await;
+        // Registered, and hints are plenty.
+        for _ in 0..2 {
+            session
+                .claim::<Survey>()
+                .await
+                .unwrap()
+                .expect("three are fit")
+                .cancel()
+                .await
+                .unwrap();
+        }
+        Self {
+            _db: db,
+            proxy,
+            session,
+            machines,
+            raw,
+        }
+    }
+
+    /// The answer to the first statement with these words is lost, and what asks for its outcome is refused for good.
+    fn lose_and_refuse(&self, lost: &'static str, asks: &'static str) {
+        let mut is_lost = false;
+        self.proxy.decide(move |passing| {
+            if passing.sql.contains(lost) && !std::mem::replace(&mut is_lost, true) {
+                Fate::Fail(Fault::DropAfter)
+            } else if is_lost && passing.sql.contains(asks) {
+                Fate::Fail(Fault::Refused("22P02"))
+            } else {
+                Fate::Pass
+            }
+        });
+    }
+
+    /// Every claim has ended, as its history says as well.
+    async fn nothing_is_held(&self) {
+        let none = async || works(&self.raw).await == 0 && self.session.held().is_empty();
+        until("nothing is held", LONG, none).await;
+        assert_eq!(harness::check_history(&self.raw).await, Vec::<String>::new());
+    }
+}
+
+const SETTLES: &str = "SET stop_requested = stop_requested";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
+    harness::bounded(async {
+        let it = Behind::new().await;
+        it.lose_and_refuse("INSERT INTO work (", "bmdb_work_fence");
+        let claimed = it.session.claim_many::<Survey>(3).await;
+        assert!(matches!(claimed, Err(Error::CommitUnknown { .. })), "{claimed:?}");
+        it.nothing_is_held().await;
+        it.proxy.calm();
+        assert_eq!(it.session.claim_many::<Survey>(3).await.unwrap().len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_whose_outcome_could_not_be_asked_for_are_unknown() {
+    harness::bounded(async {
+        let it = Behind::new().await;
+        let claim = async || it.session.claim::<Survey>().await.unwrap().expect("three are fit");
+        let settled = async |work: Work<Survey>| {
+            it.proxy.calm();
+            let again = work.finish(async |_tx| Ok::<_, Error>(())).await;
+            assert!(
+                matches!(again, Err(Unfinished::Over(Error::AlreadyFinished { .. }))),
+                "{again:?}"
+            );
+            it.nothing_is_held().await;
+        };
+        let of = |answer: Unfinished<Survey>| match answer {
+            Unfinished::Unknown {
+                work,
+                error: Error::CommitUnknown { .. },
+            } => work,
+            other => panic!("{other:?}"),
+        };
+
+        let work = claim().await;
+        it.lose_and_refuse("DELETE FROM work USING", SETTLES);
+        settled(of(work.done().await.expect_err("nobody knows"))).await;
+
+        let work = claim().await;
+        it.lose_and_refuse("COMMIT", SETTLES);
+        settled(of(work
+            .finish(async |_tx| Ok::<_, Error>(()))
+            .await
+            .expect_err("nobody knows")))
+        .await;
+
+        let work = claim().await;
+        it.lose_and_refuse("DELETE FROM work USING", SETTLES);
+        settled(of(work
+            .done()
+            .then(it.session.claim::<Survey>())
+            .await
+            .expect_err("nobody knows")))
+        .await;
+    })
+    .await;
+}
+
+/// An end never arrives, and before the component asks for its outcome somebody else ends the work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
+    harness::bounded(async {
+        let it = Behind::new().await;
+        for (nth, way) in ["done", "fail", "then", "finish"].into_iter().enumerate() {
+            let work = it.session.claim::<Survey>().await.unwrap().expect("three are fit");
+            let (asks, mut asking) = tokio::sync::mpsc::unbounded_channel();
+            let mut is_lost = false;
+            it.proxy.decide(move |passing| {
+                let ends = if way == "finish" { "COMMIT" } else { "DELETE FROM work USING" };
+                if passing.sql.contains(ends) && !std::mem::replace(&mut is_lost, true) {
+                    Fate::Fail(Fault::DropBefore)
+                } else if passing.sql.contains(SETTLES) {
+                    let (go_on, may_go_on) = tokio::sync::oneshot::channel();
+                    let _done = asks.send(go_on);
+                    Fate::Wait(may_go_on)
+                } else {
+                    Fate::Pass
+                }
+            });
+            let expires = async {
+                let go_on: tokio::sync::oneshot::Sender<()> = asking.recv().await.expect("it asks");
+                let expired = "WITH gone AS (DELETE FROM work RETURNING *) INSERT INTO work_history SELECT machine_id, fence, 'expired', work_id, \
+                               process, slot, session_id, 'test', '', now(), NULL FROM gone";
+                tamper(&it.raw, expired).await;
+                it.proxy.calm();
+                go_on.send(()).expect("it waits");
+            };
+            let ends = async {
+                match way {
+                    "done" => work.done().await,
+                    "fail" => work.fail("no answer").await,
+                    "then" => work.done().then(it.session.claim::<Survey>()).await.map(drop),
+                    _ => work.finish(async |_tx| Ok::<_, Error>(())).await,
+                }
+            };
+            let (ended, ()) = tokio::join!(ends, expires);
+            assert!(matches!(ended, Err(Unfinished::Over(Error::WorkLost { .. }))), "{way}: {ended:?}");
+            it.nothing_is_held().await;
+            let mut all = Vec::new();
+            for machine in &it.machines {
+                all.extend(events(&it.raw, *machine).await);
+            }
+            assert_eq!(all.iter().filter(|event| *event == "expired").count(), nth + 1, "{way}: {all:?}");
+        }
     })
     .await;
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bmdb::{Error, Process, Unfinished, Work, agent_started, provided};
+use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{work, work_backoff};
 use harness::{on_each_backend, until};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 
 use crate::world::{
     AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, literal, provide, session, tamper, works,
@@ -184,9 +185,11 @@ on_each_backend! {
         assert_eq!((backoff.machine_id, backoff.attempts, backoff.last_interval_seconds), (machines[0], 1, 300));
         // A session that drains ends, and claims no more.
         one.drain(Duration::ZERO).await;
+        let starts = || work_history::Entity::find().filter(work_history::Column::Event.eq(Event::Started)).count(&raw);
+        let before = starts().await.unwrap();
         let refused = next.done().then(one.claim::<AgentStart>()).await.unwrap();
         assert!(matches!(refused, Err(Error::Draining { .. })), "{refused:?}");
-        assert_eq!(works(&raw).await, 0);
+        assert_eq!((works(&raw).await, starts().await.unwrap()), (0, before));
     }
 
     async fn many_works_end_at_once_and_each_is_told(db: TestDatabase) {
