@@ -230,8 +230,7 @@ pub(crate) fn put_hints(text: &mut Text, process: &str, machines: &[MachineId]) 
 /// SQLite's: some hints, around the circle from a start. With limits as values, SQLite would plan the statement anew for each
 /// (`sqlite3ExprIsInteger`).
 pub(crate) fn put_hinted<P: Process>(text: &mut Text, source: Source, count: u64, start: MachineId) {
-    let window = source.window(count);
-    let most = window + Source::MOST_SKIPPED;
+    let (window, most) = (source.window(count), source.reach(count));
     let part = |side: &str| {
         format!(
             "SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id {side} $2 ORDER BY machine_id LIMIT {most})"
@@ -272,7 +271,6 @@ mod tests {
     use super::*;
     use crate::Dialect;
     use crate::process::tests::Survey;
-    use crate::source::SPARES;
 
     #[test]
     fn it_is_time_to_search_when_hints_are_few_and_not_at_once_again() {
@@ -306,7 +304,7 @@ mod tests {
         let mut text = Text::new(Dialect::Sqlite);
         put_hinted::<Survey>(&mut text, Source::Plenty, 3, start);
         let statement = text.finish();
-        let (window, most) = (3 + SPARES, 3 + SPARES + Source::MOST_SKIPPED);
+        let (window, most) = (Source::Plenty.window(3), Source::Plenty.reach(3));
         let limits: Vec<&str> = statement.sql.split("LIMIT ").skip(1).collect();
         assert_eq!(limits.len(), 3, "{}", statement.sql);
         for (limit, wanted) in limits.iter().zip([most, most, window]) {
@@ -314,6 +312,6 @@ mod tests {
         }
         let values = statement.values.unwrap().0;
         assert_eq!((&values[1], &values[3]), (&start.into(), &start.into()));
-        assert!(matches!(values[4], Value::BigUnsigned(Some(skip)) if skip <= Source::MOST_SKIPPED));
+        assert!(matches!(values[4], Value::BigUnsigned(Some(skip)) if skip <= most - window));
     }
 }

@@ -55,7 +55,9 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Every user handle is gone.
     abandoned: CancellationToken,
-    /// The session is over, or is being closed, and its tasks end.
+    /// It is being closed: no effect outside the database goes on, and that its row goes is no loss.
+    pub(crate) closing: CancellationToken,
+    /// The session is over and its tasks end.
     pub(crate) ended: CancellationToken,
     draining: AtomicBool,
     /// Claims that are under way.
@@ -114,6 +116,7 @@ impl Session {
             stopping: lost.child_token(),
             lost,
             abandoned: CancellationToken::new(),
+            closing: CancellationToken::new(),
             ended: CancellationToken::new(),
             draining: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
@@ -159,7 +162,7 @@ impl Session {
     /// in which the machine is suspended.
     #[must_use]
     pub fn trust_left(&self) -> Duration {
-        self.core().lease.remaining(Moment::now())
+        self.core().trust_left()
     }
 
     /// Until when this process believes in its session if no further heartbeat succeeds, on the clock of [`std::time::Instant`].
@@ -289,7 +292,8 @@ impl Session {
         self.core().stopping.cancel();
     }
 
-    /// Ends the session: its works are canceled, its rows deleted, its tasks ended. Guards that are still held are lost.
+    /// Ends the session: its trust and the effects of its guards end, then its works are canceled, its rows deleted, its tasks ended. Guards that are
+    /// still held are lost.
     ///
     /// # Errors
     /// When the database could not be told. The session is over all the same; a collector expires what it left.
@@ -341,6 +345,14 @@ impl Core {
         }
     }
 
+    /// What effects outside the database may count on.
+    pub(crate) fn trust_left(&self) -> Duration {
+        if self.closing.is_cancelled() {
+            return Duration::ZERO;
+        }
+        self.lease.remaining(Moment::now())
+    }
+
     /// A scope for bodies of users.
     pub(crate) fn bodies(&self, doing: &'static str) -> Scope<'_> {
         Scope {
@@ -385,8 +397,7 @@ impl Core {
     /// The session is lost, for good.
     pub(crate) fn lose(&self, why: &str) {
         self.lease.end();
-        // That its row goes when it is closed is no loss.
-        if self.ended.is_cancelled() || self.lost.is_cancelled() {
+        if self.closing.is_cancelled() || self.lost.is_cancelled() {
             return;
         }
         tracing::warn!(session = %self.id, why, "session lost");
@@ -411,11 +422,12 @@ impl Core {
     async fn close(&self) -> Result<(), Error> {
         self.draining.store(true, Ordering::Release);
         self.stopping.cancel();
-        // Effects outside the database are over before others can claim what this session held.
-        self.ended.cancel();
-        self.lease.end();
+        // Effects outside the database are over before others can claim what this session held. Calls under way may come to their end.
+        self.closing.cancel();
         let was_lost = self.lost.is_cancelled();
         let result = if was_lost { Ok(()) } else { self.end_row().await };
+        self.ended.cancel();
+        self.lease.end();
         self.tasks.close();
         self.tasks.wait().await;
         self.database.own_sessions().retain(|id| *id != self.id);

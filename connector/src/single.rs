@@ -248,8 +248,7 @@ fn put_candidates<P: Process>(
     match source {
         Source::Plenty | Source::Hints => {
             // A limit in the text lets the server plan the statement once and for all.
-            let (window, hint) = (source.window(count), hint_of(dialect));
-            let most = window + Source::MOST_SKIPPED;
+            let (window, most, hint) = (source.window(count), source.reach(count), hint_of(dialect));
             let part = |part: u8, side: &str| {
                 format!(
                     "(SELECT {part} AS part, machine_id, {hint} AS hint FROM work_candidate WHERE process = $1 AND machine_id {side} $2 \

@@ -30,7 +30,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    pub(crate) const MOST_SKIPPED: u64 = 8;
+    const MOST_SKIPPED: u64 = 8;
 
     /// How many candidates a claim of `count` machines looks at in each part: before and after its random start.
     pub(crate) fn window(self, count: u64) -> u64 {
@@ -38,6 +38,11 @@ impl Source {
             Self::Fleet(_) => std::cmp::max(HARVEST, count),
             Self::Plenty | Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
         }
+    }
+
+    /// How many hints it reads in each part, those that it may pass over among them.
+    pub(crate) fn reach(self, count: u64) -> u64 {
+        self.window(count) + Self::MOST_SKIPPED
     }
 
     /// Whether a claim from it can be made in one statement with the end of a work, of the claim's own session or not.
@@ -165,6 +170,7 @@ mod tests {
         for count in [1, 10, 1000] {
             for source in [Source::Plenty, Source::Hints, Source::Alone] {
                 assert_eq!(source.window(count), count + SPARES);
+                assert_eq!(source.reach(count), count + SPARES + Source::MOST_SKIPPED);
             }
             assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
         }

@@ -247,7 +247,7 @@ impl<P: Process> Work<P> {
     /// Dropping the future drops the effect.
     pub async fn guarded<T>(&self, need: Duration, effect: impl Future<Output = T> + Send) -> Result<T, Error> {
         let core = self.session().core();
-        let left = core.lease.remaining(Moment::now());
+        let left = core.trust_left();
         if left.is_zero() {
             return Err(core.expired());
         }
@@ -257,7 +257,7 @@ impl<P: Process> Work<P> {
         tokio::select! {
             biased;
             () = core.lost.cancelled() => Err(core.expired()),
-            () = core.ended.cancelled() => Err(core.expired()),
+            () = core.closing.cancelled() => Err(core.expired()),
             value = effect => Ok(value),
         }
     }

@@ -7,6 +7,7 @@ mod bad_input;
 mod canary;
 mod candidates;
 mod collect;
+mod connections;
 mod crash;
 mod crowds;
 mod dropped;

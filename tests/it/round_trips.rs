@@ -135,6 +135,35 @@ async fn no_call_waits_for_the_server_more_often_than_it_must() {
     .await;
 }
 
+/// What a call leaves to be done after it counts as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_leaves_nothing_to_be_done() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let wire = Wire::new(&db, INTERVAL).await;
+        provide(&wire.session, 400).await;
+        let work = async || wire.work().await;
+        let end = async |work: Work<Survey>| {
+            work.done().await.unwrap();
+            wire.quiet().await;
+        };
+        let then = async |work: Work<Survey>| {
+            let next = work.done().then(wire.session.claim::<Survey>()).await.unwrap().unwrap();
+            wire.quiet().await;
+            next
+        };
+        let seen = [
+            wire.counts("done", 1, work, end).await,
+            wire.counts("an end with the next claim", 1, work, then).await,
+        ];
+        assert!(
+            seen.iter().all(|(_, wanted, found)| wanted == found),
+            "(what, wanted, found): {seen:?}"
+        );
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeat_is_one_round_trip_whatever_the_session_holds() {
     bounded(async {

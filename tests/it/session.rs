@@ -217,7 +217,7 @@ on_postgres! {
             let effect = work.guarded(Duration::ZERO, std::future::pending::<()>()).await;
             assert!(matches!(effect, Err(Error::SessionExpired { .. })), "{effect:?}");
             let go_on = closing.recv().await.expect("it is closed");
-            assert_eq!(works(&raw).await, 1, "nobody else can have the machine yet");
+            assert_eq!((works(&raw).await, work.session().trust_left()), (1, Duration::ZERO), "nobody else can have the machine yet");
             go_on.send(()).expect("it waits");
         };
         let (closed, ()) = tokio::join!(closes, effect);

@@ -354,6 +354,16 @@ on_postgres! {
         assert_eq!(runs.into_inner(), 3);
     }
 
+    async fn a_rule_that_is_broken_at_commit_refuses_it(db: TestDatabase) {
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        fail_at_commit(&raw, "machine_agent_heartbeat", "23514", 1).await;
+        let outcome = session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await;
+        assert!(matches!(outcome, Err(Error::Database { .. })), "{outcome:?}");
+        assert_eq!(agent_heartbeat::Entity::find().count(&raw).await.unwrap(), 0);
+    }
+
     async fn a_commit_whose_answer_is_lost_is_unknown(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
