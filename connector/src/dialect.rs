@@ -1,5 +1,6 @@
 //! The one place where the three databases differ in text.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, IntoColumnRef};
@@ -35,26 +36,32 @@ impl Dialect {
         Statement::from_sql_and_values(self.backend(), self.fill(text), values)
     }
 
-    pub(crate) fn fill(self, text: &str) -> String {
+    fn fill(self, text: &str) -> String {
         let mut sql = String::with_capacity(text.len() + 64);
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (word, after) = after
-                .split_once('}')
-                .expect("BUG: a brace in a statement is not closed");
-            sql.push_str(before);
-            match word.split_once(' ') {
-                None if word == "now" => sql.push_str(self.now()),
-                None if word == "share" => sql.push_str(if self == Self::Postgres { "FOR KEY SHARE" } else { "" }),
-                None if word == "lock" => sql.push_str(if self == Self::Sqlite { "" } else { "FOR UPDATE" }),
-                Some(("after", milliseconds)) => sql.push_str(&self.now_plus(milliseconds)),
-                Some(("time", value)) => sql.push_str(&self.time(value)),
-                _ => unreachable!("BUG: the word {word:?} in a statement is unknown"),
-            }
+        while let Some(place) = rest.find('{') {
+            sql.push_str(&rest[..place]);
+            let (filled, after) = self.fill_word(&rest[place..]);
+            sql.push_str(&filled);
             rest = after;
         }
         sql.push_str(rest);
         sql
+    }
+
+    /// What the word stands for with which the text begins, and the text after it.
+    pub(crate) fn fill_word(self, text: &str) -> (Cow<'static, str>, &str) {
+        let word = text.strip_prefix('{').and_then(|text| text.split_once('}'));
+        let (word, after) = word.expect("BUG: a brace in a statement is not closed");
+        let filled = match word.split_once(' ') {
+            None if word == "now" => self.now().into(),
+            None if word == "share" => if self == Self::Postgres { "FOR KEY SHARE" } else { "" }.into(),
+            None if word == "lock" => if self == Self::Sqlite { "" } else { "FOR UPDATE" }.into(),
+            Some(("after", milliseconds)) => self.now_plus(milliseconds).into(),
+            Some(("time", value)) => self.time(value).into(),
+            _ => unreachable!("BUG: the word {word:?} in a statement is unknown"),
+        };
+        (filled, after)
     }
 
     fn now(self) -> &'static str {

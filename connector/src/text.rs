@@ -2,11 +2,12 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sea_orm::Statement;
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriter, SqlWriterValues, SqliteQueryBuilder, Value,
+    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriterValues, SqliteQueryBuilder, Value, Values,
 };
 
 use crate::dialect::Dialect;
@@ -16,8 +17,24 @@ const HOLE: char = '\0';
 
 /// A query that was built once, to be put into statements again and again: to build it costs the client more than to send it and to read the answer.
 pub(crate) struct Piece {
-    text: String,
+    /// Before, between and after the values.
+    texts: Vec<String>,
     values: Vec<Value>,
+}
+
+impl Piece {
+    fn of(dialect: Dialect, query: &impl QueryStatementWriter) -> Self {
+        let mut writer = SqlWriterValues::new(HOLE, false);
+        match dialect {
+            Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, &mut writer),
+            Dialect::Postgres | Dialect::Cockroach => query.build_collect_into(PostgresQueryBuilder, &mut writer),
+        };
+        let (text, values) = writer.into_parts();
+        Self {
+            texts: text.split(HOLE).map(str::to_owned).collect(),
+            values: values.0,
+        }
+    }
 }
 
 /// Pieces by the type of the process that they are for.
@@ -27,42 +44,40 @@ pub(crate) struct Pieces(Mutex<HashMap<TypeId, Arc<Piece>>>);
 impl Pieces {
     pub(crate) fn of<P: 'static>(&self, dialect: Dialect, build: impl FnOnce() -> SelectStatement) -> Arc<Piece> {
         let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = pieces.entry(TypeId::of::<P>()).or_insert_with(|| {
-            let mut writer = SqlWriterValues::new(HOLE, false);
-            build_into(dialect, &build(), &mut writer);
-            let (text, values) = writer.into_parts();
-            Arc::new(Piece { text, values: values.0 })
-        });
+        let piece = pieces
+            .entry(TypeId::of::<P>())
+            .or_insert_with(|| Arc::new(Piece::of(dialect, &build())));
         Arc::clone(piece)
     }
 }
 
 /// A statement that is being written; for SQLite, whose driver takes them together, there may be several.
 pub(crate) struct Text {
-    writer: SqlWriterValues,
+    sql: String,
+    values: Vec<Value>,
     dialect: Dialect,
-    is_empty: bool,
 }
 
 impl Text {
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
-            writer: SqlWriterValues::new("$", true),
+            // A claim on PostgreSQL takes about so many bytes.
+            sql: String::with_capacity(4096),
+            values: Vec::with_capacity(32),
             dialect,
-            is_empty: true,
         }
     }
 
     /// What follows is a statement of its own.
     pub(crate) fn another(&mut self) -> &mut Self {
-        if !self.is_empty {
-            self.write("; ");
+        if !self.is_empty() {
+            self.sql.push_str("; ");
         }
         self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.is_empty
+        self.sql.is_empty()
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -71,18 +86,33 @@ impl Text {
 
     /// Text with the words in braces of [`Dialect::statement`], and `$1`, `$2`… for `values`, in any order.
     pub(crate) fn put<const N: usize>(&mut self, text: &str, values: [Value; N]) -> &mut Self {
-        let text = self.dialect.fill(text);
-        let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once('$') {
-            self.write(before);
-            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let (number, after) = after.split_at(digits);
-            let place: usize = number.parse().expect("BUG: a $ in a statement without a number");
-            self.writer.push_param(values[place - 1].clone(), &PostgresQueryBuilder);
-            rest = after;
-        }
-        self.write(rest);
+        self.fill(text, &values);
         self
+    }
+
+    fn fill(&mut self, text: &str, values: &[Value]) {
+        let mut rest = text;
+        while let Some(place) = rest.find(['$', '{']) {
+            let (before, after) = rest.split_at(place);
+            self.sql.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                let (number, after) = after.split_at(digits);
+                let nth: usize = number.parse().expect("BUG: a $ in a statement without a number");
+                self.value(values[nth - 1].clone());
+                rest = after;
+            } else {
+                let (filled, after) = self.dialect.fill_word(after);
+                self.fill(&filled, values);
+                rest = after;
+            }
+        }
+        self.sql.push_str(rest);
+    }
+
+    fn value(&mut self, value: Value) {
+        self.values.push(value);
+        write!(self.sql, "${}", self.values.len()).expect("a string can be written to");
     }
 
     /// The text once for each item, with its values, and commas between.
@@ -94,7 +124,7 @@ impl Text {
     ) -> &mut Self {
         for (nth, item) in items.into_iter().enumerate() {
             if nth > 0 {
-                self.write(", ");
+                self.sql.push_str(", ");
             }
             self.put(text, values(item));
         }
@@ -103,38 +133,58 @@ impl Text {
 
     pub(crate) fn piece(&mut self, piece: &Piece) -> &mut Self {
         let mut values = piece.values.iter();
-        for (place, text) in piece.text.split(HOLE).enumerate() {
-            if place > 0 {
+        for (nth, text) in piece.texts.iter().enumerate() {
+            if nth > 0 {
                 let value = values.next().expect("BUG: there is a value for each hole");
-                self.writer.push_param(value.clone(), &PostgresQueryBuilder);
+                self.value(value.clone());
             }
-            self.write(text);
+            self.sql.push_str(text);
         }
         self
     }
 
     pub(crate) fn query(&mut self, query: &impl QueryStatementWriter) -> &mut Self {
-        self.is_empty = false;
-        build_into(self.dialect, query, &mut self.writer);
-        self
-    }
-
-    fn write(&mut self, text: &str) {
-        self.is_empty = false;
-        let writer = self.writer.as_writer();
-        writer.write_str(text).expect("a string can be written to");
+        self.piece(&Piece::of(self.dialect, query))
     }
 
     pub(crate) fn finish(self) -> Statement {
-        let backend = self.dialect.backend();
-        let (sql, values) = self.writer.into_parts();
-        Statement::from_sql_and_values(backend, sql, values)
+        Statement {
+            sql: self.sql,
+            values: Some(Values(self.values)),
+            db_backend: self.dialect.backend(),
+        }
     }
 }
 
-fn build_into(dialect: Dialect, query: &impl QueryStatementWriter, writer: &mut SqlWriterValues) {
-    match dialect {
-        Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, writer),
-        Dialect::Postgres | Dialect::Cockroach => query.build_collect_into(PostgresQueryBuilder, writer),
-    };
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::{Expr, ExprTrait, Query};
+
+    use super::*;
+
+    #[test]
+    fn values_are_numbered_through() {
+        let mut query = Query::select();
+        query.column("d").from("t").and_where(Expr::col("e").eq(5_i64));
+        let mut text = Text::new(Dialect::Postgres);
+        assert!(text.is_empty());
+        text.another()
+            .put(
+                "a = $2, b = $1, c = $2, {after $1} {now} ",
+                [1_i64.into(), 2_i64.into()],
+            )
+            .each([3_i64, 4], "($1)", |item| [item.into()])
+            .put("; ", [])
+            .query(&query)
+            .piece(&Piece::of(Dialect::Postgres, &query))
+            .another();
+        let statement = text.finish();
+        assert_eq!(
+            statement.sql,
+            "a = $1, b = $2, c = $3, (now() + CAST($4 AS BIGINT) * INTERVAL '1 millisecond') now() ($5), ($6); \
+             SELECT \"d\" FROM \"t\" WHERE \"e\" = $7SELECT \"d\" FROM \"t\" WHERE \"e\" = $8; "
+        );
+        let expected = [2, 1, 2, 1, 3, 4, 5, 5].map(|value: i64| value.into());
+        assert_eq!(statement.values, Some(Values(expected.to_vec())));
+    }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bmdb::{Bmdb, Error, Work};
+use bmdb::{Bmdb, Config, Error, MachineId, Work};
 use futures_util::future::join_all;
 use harness::{Fate, Fault, Proxy, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tokio::sync::oneshot;
 
-use crate::world::{AgentStart, LONG, config, connect_to, provide, tamper};
+use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, provide, tamper};
 
 /// How a claim begins.
 const CLAIMS: &str = "WITH q AS (";
@@ -33,16 +33,17 @@ on_postgres! {
         let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         let machines = provide(&session, MANY).await;
         // Claims that wait for each other, so that each has a connection of its own. How often they were sent.
-        let claim_all = async || {
+        let claim_all = async |machines: &[MachineId]| {
+            let many = machines.len();
             let sent = Arc::new(AtomicUsize::new(0));
             let (counted, mut waiting) = (Arc::clone(&sent), Vec::new());
             proxy.decide(move |passing| {
-                if !passing.sql.starts_with(CLAIMS) || counted.fetch_add(1, Ordering::Relaxed) >= MANY {
+                if !passing.sql.starts_with(CLAIMS) || counted.fetch_add(1, Ordering::Relaxed) >= many {
                     return Fate::Pass;
                 }
                 let (go_on, may_go_on) = oneshot::channel();
                 waiting.push(go_on);
-                if waiting.len() == MANY {
+                if waiting.len() == many {
                     waiting.clear();
                 }
                 Fate::Wait(may_go_on)
@@ -56,11 +57,11 @@ on_postgres! {
             sent.load(Ordering::Relaxed)
         };
         session.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible").cancel().await.unwrap();
-        assert_eq!(claim_all().await, MANY);
+        assert_eq!(claim_all(&machines).await, MANY);
         tamper(&db.raw().await, "ALTER TABLE machine_provided ALTER COLUMN address TYPE varchar(4096)").await;
         // One learns that its plans are of no use any more; the others are renewed before they are used.
-        session.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible").cancel().await.unwrap();
-        assert_eq!(claim_all().await, MANY, "none was sent in vain");
+        assert_eq!(claim_all(&machines[..1]).await, 2, "the first and, on a new connection, the second");
+        assert_eq!(claim_all(&machines).await, MANY, "none was sent in vain");
     }
 
     async fn a_transaction_begins_again_on_another(db: TestDatabase) {
@@ -101,6 +102,23 @@ on_postgres! {
         });
         assert!(matches!(failed.await, Err(Error::Draining { .. })));
         raw.execute_unprepared(LOCK).await.unwrap();
+    }
+
+    async fn what_found_no_server_has_not_happened(db: TestDatabase) {
+        let proxy = Proxy::to(db.url()).await;
+        let config = Config::new(proxy.url(), "test", "").interval(INTERVAL * 10);
+        let config = config.acquire_timeout(Duration::from_millis(200)).retry_budget(Duration::from_secs(2));
+        let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        drop(proxy);
+        // The first ones may be sent on a connection that was there, and are never answered.
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            answers.push(session.claim::<AgentStart>().await.map(drop));
+        }
+        assert!(matches!(answers.last(), Some(Err(Error::Contended { attempts: 2.., .. }))), "{answers:?}");
+        assert_eq!(events(&db.raw().await, machine).await, ["started", "canceled"]);
     }
 
     async fn none_outlives_its_component(db: TestDatabase) {

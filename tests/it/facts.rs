@@ -6,6 +6,7 @@ use bmdb::{
     CancellationToken, Error, Facts, MachineId, Process, Runner, Session, Tx, Unfinished, Work, Worker,
     agent_heartbeat, agent_started, os_installation_report, os_installation_request, provided, tag,
 };
+use bmdb_entity::work_history;
 use futures_util::future::join_all;
 use harness::{Backend, TestDatabase, on_each_backend, until};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -259,6 +260,32 @@ on_each_backend! {
         assert_eq!((started.len(), heard(&raw).await, works(&raw).await), (20, 7, 0));
         for row in started {
             assert_eq!(row.public_key, row.machine_id.to_string().into_bytes());
+        }
+    }
+
+    async fn ends_at_once_of_different_sessions_and_facts_keep_their_own(db: TestDatabase) {
+        let (one, two) = (session(&db).await, session(&db).await);
+        provide(&one, 6).await;
+        let raw = db.raw().await;
+        let mut held = Vec::new();
+        for session in [&one, &two] {
+            held.extend(session.claim_many::<AgentStart>(3).await.unwrap());
+        }
+        let machines: Vec<MachineId> = held.iter().map(Work::machine).collect();
+        let stated = |work: &Work<AgentStart>| match machines.iter().position(|machine| *machine == work.machine()) {
+            Some(1 | 4) => Facts::from(agent_started::row(*b"key")),
+            Some(2) => Facts::from(agent_heartbeat::row()),
+            _ => Facts::none(),
+        };
+        for ended in Work::done_many(held).stating(stated).await {
+            ended.unwrap();
+        }
+        let started = agent_started::Entity::find().all(&raw).await.unwrap();
+        assert!(started.len() == 2 && started.iter().all(|row| [machines[1], machines[4]].contains(&row.machine_id)), "{started:?}");
+        assert_eq!((heard(&raw).await, works(&raw).await), (1, 0));
+        for row in work_history::Entity::find().all(&raw).await.unwrap() {
+            let place = machines.iter().position(|machine| *machine == row.machine_id).expect("it was claimed");
+            assert_eq!(row.session_id, if place < 3 { one.id() } else { two.id() }, "{row:?}");
         }
     }
 

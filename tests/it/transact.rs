@@ -107,9 +107,8 @@ on_each_backend! {
         let raised = session.transact(async |tx| {
             tag::get::<os_installation_request::Entity>(tx, machine).await?;
             if runs.fetch_add(1, Ordering::Relaxed) == 1 && db.backend() == Backend::Sqlite {
-                let other = raw.execute_unprepared("PRAGMA busy_timeout = 100").await;
-                other.expect("it is a setting");
-                let other = raw.execute_unprepared("UPDATE machine_os_installation_request SET generation = 70").await;
+                let other = "PRAGMA busy_timeout = 100; UPDATE machine_os_installation_request SET generation = 70";
+                let other = raw.execute_unprepared(other).await;
                 assert!(other.is_err(), "this body has the only right to write");
             }
             raise(tx, machine).await
@@ -352,6 +351,17 @@ on_postgres! {
             agent_heartbeat::set(tx, machine).await
         }).await.unwrap();
         assert_eq!(runs.into_inner(), 3);
+    }
+
+    async fn conflicts_without_end_are_given_up_in_time(db: TestDatabase) {
+        let impatient = config(&db).retry_budget(Duration::from_millis(500));
+        let session = bmdb::Bmdb::connect(impatient).await.unwrap().start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        fail_at_commit(&raw, "machine_agent_heartbeat", "40001", 1_000_000).await;
+        let outcome = session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await;
+        assert!(matches!(outcome, Err(Error::Contended { attempts: 3.., .. })), "{outcome:?}");
+        assert_eq!(agent_heartbeat::Entity::find().count(&raw).await.unwrap(), 0);
     }
 
     async fn a_rule_that_is_broken_at_commit_refuses_it(db: TestDatabase) {

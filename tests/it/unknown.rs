@@ -166,7 +166,7 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
     .await;
 }
 
-/// A component of three machines behind a proxy.
+/// A component behind a proxy, with more machines than a claim passes over.
 struct Behind {
     _db: TestDatabase,
     proxy: Proxy,
@@ -180,7 +180,7 @@ impl Behind {
         let db = TestDatabase::migrated(harness::Backend::Postgres).await;
         let proxy = Proxy::to(db.url()).await;
         let session = connect_to(proxy.url()).await.start_session().await.unwrap();
-        let machines = provide(&session, 3).await;
+        let machines = provide(&session, 40).await;
         let raw = db.raw().await;
         // Registered, and hints are plenty.
         for _ in 0..2 {
@@ -188,7 +188,7 @@ impl Behind {
                 .claim::<Survey>()
                 .await
                 .unwrap()
-                .expect("three are fit")
+                .expect("forty are fit")
                 .cancel()
                 .await
                 .unwrap();
@@ -234,8 +234,35 @@ async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
         let claimed = it.session.claim_many::<Survey>(3).await;
         assert!(matches!(claimed, Err(Error::CommitUnknown { .. })), "{claimed:?}");
         it.nothing_is_held().await;
+        let mut all = Vec::new();
+        for machine in &it.machines {
+            all.extend(events(&it.raw, *machine).await);
+        }
+        let started = all.iter().filter(|event| *event == "started").count();
+        assert_eq!(started, 2 + 3, "it had taken effect");
         it.proxy.calm();
         assert_eq!(it.session.claim_many::<Survey>(3).await.unwrap().len(), 3);
+    })
+    .await;
+}
+
+/// The server has done it, and says that it does not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_the_server_disowns_is_found() {
+    harness::bounded(async {
+        let it = Behind::new().await;
+        let mut is_disowned = false;
+        it.proxy.decide(move |passing| {
+            if passing.sql.contains("INSERT INTO work (") && !std::mem::replace(&mut is_disowned, true) {
+                Fate::Fail(Fault::Disowned("40003"))
+            } else {
+                Fate::Pass
+            }
+        });
+        let work = it.session.claim::<Survey>().await.unwrap().expect("it was taken");
+        assert_eq!(works(&it.raw).await, 1);
+        work.done().await.unwrap();
+        it.nothing_is_held().await;
     })
     .await;
 }
@@ -244,7 +271,7 @@ async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
 async fn ends_whose_outcome_could_not_be_asked_for_are_unknown() {
     harness::bounded(async {
         let it = Behind::new().await;
-        let claim = async || it.session.claim::<Survey>().await.unwrap().expect("three are fit");
+        let claim = async || it.session.claim::<Survey>().await.unwrap().expect("forty are fit");
         let settled = async |work: Work<Survey>| {
             it.proxy.calm();
             let again = work.finish(async |_tx| Ok::<_, Error>(())).await;
@@ -292,7 +319,7 @@ async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
     harness::bounded(async {
         let it = Behind::new().await;
         for (nth, way) in ["done", "fail", "then", "finish"].into_iter().enumerate() {
-            let work = it.session.claim::<Survey>().await.unwrap().expect("three are fit");
+            let work = it.session.claim::<Survey>().await.unwrap().expect("forty are fit");
             let (asks, mut asking) = tokio::sync::mpsc::unbounded_channel();
             let mut is_lost = false;
             it.proxy.decide(move |passing| {
