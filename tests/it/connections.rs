@@ -114,10 +114,10 @@ on_postgres! {
         drop(proxy);
         // The first ones may be sent on a connection that was there, and are never answered.
         let mut answers = Vec::new();
-        for _ in 0..4 {
+        while !matches!(answers.last(), Some(Err(Error::Contended { attempts: 2.., .. }))) {
+            assert!(answers.len() < 8, "{answers:?}");
             answers.push(session.claim::<AgentStart>().await.map(drop));
         }
-        assert!(matches!(answers.last(), Some(Err(Error::Contended { attempts: 2.., .. }))), "{answers:?}");
         assert_eq!(events(&db.raw().await, machine).await, ["started", "canceled"]);
     }
 
