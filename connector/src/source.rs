@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::pause::{pause_after, pause_for_a_search};
 
 /// How many candidates a claim looks at in each part, beside those that it wants to take.
-pub(crate) const SPARES: u64 = 8;
+const SPARES: u64 = 8;
 
 /// How many machines a search finds in each part.
 pub(crate) const HARVEST: u64 = 500;

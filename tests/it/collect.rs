@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
-use harness::{Fate, Proxy, on_each_backend, on_postgres, until};
+use harness::{on_each_backend, on_postgres, until};
 use sea_orm::EntityTrait;
 
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, connect_to, events, kill_session, provide, session, sessions,
-    set_ahead, tamper, works,
+    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
+    waiting_at, works,
 };
 
 on_each_backend! {
@@ -204,19 +204,10 @@ async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
         let (dead, _alive) = (session(&db).await, session(&db).await);
         let raw = db.raw().await;
         kill_session(&raw, &dead).await;
-        let proxy = Proxy::to(db.url()).await;
-        let (expires, mut expiring) = tokio::sync::mpsc::unbounded_channel();
-        proxy.decide(move |passing| {
-            if !passing.sql.contains("FROM session WHERE session_id = $1 FOR") {
-                return Fate::Pass;
-            }
-            let (go_on, may_go_on) = tokio::sync::oneshot::channel();
-            expires.send(go_on).expect("the test listens");
-            Fate::Wait(may_go_on)
-        });
-        let mut collector = connect_to(proxy.url()).await.collector();
+        let (_proxy, bmdb, mut expiring) = waiting_at(&db, "FROM session WHERE session_id = $1 FOR").await;
+        let mut collector = bmdb.collector();
         let beats = async {
-            let go_on: tokio::sync::oneshot::Sender<()> = expiring.recv().await.expect("it is found dead");
+            let go_on = expiring.recv().await.expect("it is found dead");
             tamper(
                 &raw,
                 "UPDATE session_lease SET deadline = deadline + INTERVAL '1 second' WHERE deadline < now()",

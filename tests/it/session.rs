@@ -4,14 +4,12 @@ use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use bmdb::{Error, Unfinished};
-use harness::{Fate, Fault, Proxy, TestDatabase, on_each_backend, on_postgres, until};
+use harness::{Fate, Fault, Proxy, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, TransactionTrait};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::sync::oneshot;
 
 use crate::world::{
     AgentStart, INTERVAL, LONG, config, connect, connect_to, deadline, events, kill_session, provide, session,
-    sessions, set_ahead, tamper, works,
+    sessions, set_ahead, tamper, waiting_at, works,
 };
 
 on_each_backend! {
@@ -184,25 +182,6 @@ on_each_backend! {
         one.close().await.unwrap();
         bmdb.close().await;
     }
-}
-
-/// A component behind a proxy that lets statements with these words wait, and says so.
-async fn waiting_at(
-    db: &TestDatabase,
-    words: &'static str,
-) -> (Proxy, bmdb::Bmdb, UnboundedReceiver<oneshot::Sender<()>>) {
-    let proxy = Proxy::to(db.url()).await;
-    let (arrives, arriving) = mpsc::unbounded_channel();
-    proxy.decide(move |passing| {
-        if !passing.sql.contains(words) {
-            return Fate::Pass;
-        }
-        let (go_on, may_go_on) = oneshot::channel();
-        arrives.send(go_on).expect("the test listens");
-        Fate::Wait(may_go_on)
-    });
-    let bmdb = connect_to(proxy.url()).await;
-    (proxy, bmdb, arriving)
 }
 
 on_postgres! {

@@ -216,6 +216,16 @@ impl Behind {
         });
     }
 
+    /// How many events of this kind history has of all machines.
+    async fn count(&self, wanted: &str) -> usize {
+        let mut count = 0;
+        for machine in &self.machines {
+            let events = events(&self.raw, *machine).await;
+            count += events.iter().filter(|event| *event == wanted).count();
+        }
+        count
+    }
+
     /// Every claim has ended, as its history says as well.
     async fn nothing_is_held(&self) {
         let none = async || works(&self.raw).await == 0 && self.session.held().is_empty();
@@ -234,12 +244,7 @@ async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
         let claimed = it.session.claim_many::<Survey>(3).await;
         assert!(matches!(claimed, Err(Error::CommitUnknown { .. })), "{claimed:?}");
         it.nothing_is_held().await;
-        let mut all = Vec::new();
-        for machine in &it.machines {
-            all.extend(events(&it.raw, *machine).await);
-        }
-        let started = all.iter().filter(|event| *event == "started").count();
-        assert_eq!(started, 2 + 3, "it had taken effect");
+        assert_eq!(it.count("started").await, 2 + 3, "it had taken effect");
         it.proxy.calm();
         assert_eq!(it.session.claim_many::<Survey>(3).await.unwrap().len(), 3);
     })
@@ -353,11 +358,7 @@ async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
             let (ended, ()) = tokio::join!(ends, expires);
             assert!(matches!(ended, Err(Unfinished::Over(Error::WorkLost { .. }))), "{way}: {ended:?}");
             it.nothing_is_held().await;
-            let mut all = Vec::new();
-            for machine in &it.machines {
-                all.extend(events(&it.raw, *machine).await);
-            }
-            assert_eq!(all.iter().filter(|event| *event == "expired").count(), nth + 1, "{way}: {all:?}");
+            assert_eq!(it.count("expired").await, nth + 1, "{way}");
         }
     })
     .await;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, MachineId, Session, machine};
 use bmdb_entity::{session, session_lease, work, work_history};
-use harness::TestDatabase;
 pub(crate) use harness::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
+use harness::{Fate, Proxy, TestDatabase};
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot;
 
 /// The interval of sessions in tests: not so short that a busy machine loses them.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(6);
@@ -39,6 +41,25 @@ pub(crate) async fn session(db: &TestDatabase) -> Session {
         .start_session()
         .await
         .expect("a session can be started")
+}
+
+/// A component behind a proxy that lets statements with these words wait, and says so.
+pub(crate) async fn waiting_at(
+    db: &TestDatabase,
+    words: &'static str,
+) -> (Proxy, Bmdb, UnboundedReceiver<oneshot::Sender<()>>) {
+    let proxy = Proxy::to(db.url()).await;
+    let (arrives, arriving) = mpsc::unbounded_channel();
+    proxy.decide(move |passing| {
+        if !passing.sql.contains(words) {
+            return Fate::Pass;
+        }
+        let (go_on, may_go_on) = oneshot::channel();
+        arrives.send(go_on).expect("the test listens");
+        Fate::Wait(may_go_on)
+    });
+    let bmdb = connect_to(proxy.url()).await;
+    (proxy, bmdb, arriving)
 }
 
 /// Machines that a provider gave us, named m0, m1…
