@@ -177,7 +177,7 @@ impl<P: Process> Claim<P> {
             let Attempt { taken, told, .. } = attempt;
             let by_hints = matches!(source, Source::Plenty | Source::Hints);
             let looking = &core.database.looking;
-            if by_hints && looking.is_due::<P>(!taken.is_empty(), told.as_ref(), source.window(count)) {
+            if by_hints && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
                 refresh::<P>(&core);
             }
             if !taken.is_empty() {
@@ -193,7 +193,7 @@ impl<P: Process> Claim<P> {
                 .searches
                 .zip(begun)
                 .is_some_and(|(searches, begun)| searches.has_ended_since(begun));
-            let next = match told.next(source, count, searched) {
+            let next = match told.next(source, searched) {
                 Next::From(next) => next,
                 Next::AddSearches => {
                     process::add_searches::<P>(&core.database).await?;
@@ -204,7 +204,7 @@ impl<P: Process> Claim<P> {
             };
             rounds += 1;
             let elapsed = started.elapsed();
-            let pause = told.pause(source, next, count, rounds, elapsed);
+            let pause = told.pause(next, rounds, elapsed);
             source = next;
             // Whose turn it is to search does so all the same: others wait for it.
             if elapsed > core.database.config.retry_budget && !matches!(source, Source::Fleet(_)) {
@@ -242,7 +242,7 @@ impl<P: Process> Claim<P> {
         }
     }
 
-    /// An attempt after the end of a work if there is one; when hints are plenty, in a statement with others of the session.
+    /// An attempt after the end of a work if there is one; by hints, in a statement with others of the session.
     async fn attempt_from(
         &self,
         core: &Core,
@@ -254,12 +254,16 @@ impl<P: Process> Claim<P> {
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         if source != Source::Plenty {
             place.leave().await;
+        }
+        if !matches!(source, Source::Plenty | Source::Hints) {
             return self.attempt_once(core, source, begun, &works, leaving.as_slice()).await;
         }
         let asked = Asked {
             session: self.session.clone(),
             works,
             leaving,
+            searches: source == Source::Hints,
+            begun,
             process: self.process,
         };
         core.crowds.ask(asked).await.unwrap_or(Err(Failure::UNKNOWN))
@@ -314,6 +318,9 @@ struct Asked<P: Process> {
     works: Vec<WorkId>,
     /// A work that is to end first.
     leaving: Option<Leaving>,
+    /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
+    searches: bool,
+    begun: Option<i64>,
     process: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -324,15 +331,23 @@ impl<P: Process> Request for Asked<P> {
         (self.works.len(), self.leaving.as_ref().map(Leaving::way))
     }
 
-    async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
+    async fn serve(mut these: Vec<Self>) -> Vec<Self::Answer> {
         let claim = Claim::new(these[0].session.clone());
-        let (works, leaving): (Vec<_>, Vec<_>) = these.into_iter().map(|asked| (asked.works, asked.leaving)).unzip();
-        let leaving: Vec<Leaving> = leaving.into_iter().flatten().collect();
         let core = Arc::clone(claim.session.core());
-        let all = works.concat();
-        match claim.attempt_once(&core, Source::Plenty, None, &all, &leaving).await {
-            Ok(attempt) => attempt.dealt(&works, &leaving),
-            Err(failure) => failure.of_each(works.len()).map(Err).collect(),
+        let works: Vec<WorkId> = these.iter().flat_map(|asked| asked.works.iter().copied()).collect();
+        let leaving: Vec<Leaving> = these.iter_mut().filter_map(|asked| asked.leaving.take()).collect();
+        let searching = || these.iter().filter(|asked| asked.searches);
+        let source = if searching().next().is_some() {
+            Source::Hints
+        } else {
+            Source::Plenty
+        };
+        // The last of them, which is the one of this statement if that is somebody's first look.
+        let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
+        let begun = begun.and_then(|begun| begun.into_iter().max());
+        match claim.attempt_once(&core, source, begun, &works, &leaving).await {
+            Ok(attempt) => attempt.dealt(&these, &leaving),
+            Err(failure) => failure.of_each(these.len()).map(Err).collect(),
         }
     }
 }
@@ -352,12 +367,7 @@ impl<P: Process> Attempt<P> {
         Self {
             ended: Vec::new(),
             taken: Vec::new(),
-            told: Some(Told {
-                candidates: 0,
-                eligible: true,
-                turn: None,
-                searches: None,
-            }),
+            told: Some(Told::LOST_RACE),
         }
     }
 
@@ -366,18 +376,26 @@ impl<P: Process> Attempt<P> {
         self.told.is_some_and(|told| told.searches.is_some())
     }
 
-    /// Deals what was taken to those who asked for so many works each, each after the end of one of `leaving` if there are any.
-    fn dealt<E>(self, asked: &[Vec<WorkId>], leaving: &[Leaving]) -> Vec<Result<Self, E>> {
-        let mut taken = self.taken.into_iter();
-        let deal = |(place, works): (usize, &Vec<WorkId>)| {
+    /// Deals what was taken to those who asked for so many works each, each after the end of one of `leaving` if there are any; and the turn to search to
+    /// one that can take it.
+    fn dealt<E>(self, asked: &[Asked<P>], leaving: &[Leaving]) -> Vec<Result<Self, E>> {
+        let took_some = !self.taken.is_empty();
+        let (mut taken, mut turn) = (self.taken.into_iter(), self.told.and_then(|told| told.turn));
+        let deal = |(place, asked): (usize, &Asked<P>)| {
             let left = leaving.get(place).map(|leaving| leaving.key.work);
             let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
-            let many = if left.is_some() { ended.len() } else { works.len() };
-            Ok(Self {
-                ended,
-                taken: taken.by_ref().take(many).collect(),
-                told: self.told,
-            })
+            let many = if left.is_some() { ended.len() } else { asked.works.len() };
+            let taken: Vec<_> = taken.by_ref().take(many).collect();
+            let told = match self.told {
+                Some(told) => Some(Told {
+                    turn: turn.take_if(|_| asked.searches),
+                    ..told
+                }),
+                // There was something, which the others have.
+                None if taken.is_empty() && took_some => Some(Told::LOST_RACE),
+                None => None,
+            };
+            Ok(Self { ended, taken, told })
         };
         asked.iter().enumerate().map(deal).collect()
     }

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use bmdb_entity::MachineId;
+use uuid::Uuid;
+
 use crate::process::Process;
 use crate::source::{Source, Told};
 
@@ -12,6 +15,10 @@ const CLAIMS_BETWEEN_LOOKS: u64 = 64;
 const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// A search that found nothing new is not repeated sooner than this, for the sake of a fleet in which little is eligible.
 pub(crate) const AFTER_NOTHING: Duration = Duration::from_secs(30);
+
+/// Of the circle of 2^128. Each next point that is so far from the last falls into the widest gap that those before it have left (Knuth, The Art of
+/// Computer Programming 3, 6.4, theorem S).
+const GOLDEN_SECTION: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 /// What this component knows of the hints for each process.
 #[derive(Default)]
@@ -27,9 +34,21 @@ impl Looking {
         }
     }
 
+    /// Where the next claim begins among the hints, which lie around a circle: far from where those before it began, which may be under way.
+    pub(crate) fn start<P: Process>(&self) -> MachineId {
+        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        let look = looks.entry(P::NAME).or_insert_with(|| Look::new(Instant::now()));
+        look.start = look.start.wrapping_add(GOLDEN_SECTION);
+        MachineId(Uuid::from_u128(look.start))
+    }
+
     /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
-    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&Told>, window: u64) -> bool {
-        let is_low = told.is_some_and(|told| told.candidates < window);
+    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&Told>) -> bool {
+        if !took && told.is_some_and(|told| told.eligible) {
+            // Others have what there was; it says nothing of the hints.
+            return false;
+        }
+        let is_low = told.is_some_and(|told| !told.more);
         let now = Instant::now();
         let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
         looks
@@ -48,6 +67,7 @@ impl Looking {
 }
 
 struct Look {
+    start: u128,
     /// The last claim by hints took something.
     plenty: bool,
     claims: u64,
@@ -58,6 +78,7 @@ struct Look {
 impl Look {
     fn new(now: Instant) -> Self {
         Self {
+            start: MachineId::random().0.as_u128(),
             plenty: false,
             claims: 0,
             last: now,
@@ -93,30 +114,54 @@ mod tests {
     fn a_claim_begins_where_the_last_one_took_something() {
         let looking = Looking::default();
         assert_eq!(looking.hints::<Survey>(), Source::Hints);
-        looking.is_due::<Survey>(true, None, 10);
+        looking.is_due::<Survey>(true, None);
         assert_eq!(looking.hints::<Survey>(), Source::Plenty);
-        looking.is_due::<Survey>(false, None, 10);
+        looking.is_due::<Survey>(false, Some(&Told::LOST_RACE));
+        assert_eq!(looking.hints::<Survey>(), Source::Plenty, "others took something");
+        looking.is_due::<Survey>(false, None);
         assert_eq!(looking.hints::<Survey>(), Source::Hints);
     }
 
     #[test]
+    fn claims_that_are_under_way_begin_far_from_each_other() {
+        let looking = Looking::default();
+        let starts: Vec<u128> = (0..100).map(|_| looking.start::<Survey>().0.as_u128()).collect();
+        for (many, share) in [(2, 0.38), (8, 0.05), (100, 0.005)] {
+            for some in starts.windows(many) {
+                let mut some = some.to_vec();
+                some.sort();
+                let around = some.iter().zip(some.iter().cycle().skip(1));
+                let narrowest = around
+                    .map(|(one, next)| next.wrapping_sub(*one))
+                    .min()
+                    .expect("there are some");
+                assert!(narrowest > (u128::MAX as f64 * share) as u128, "{narrowest} of {many}");
+            }
+        }
+        assert_ne!(
+            Looking::default().start::<Survey>(),
+            Looking::default().start::<Survey>()
+        );
+    }
+
+    #[test]
     fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
-        let told = |candidates| Told {
-            candidates,
-            eligible: false,
+        let told = |more| Told {
+            more,
+            eligible: true,
             turn: None,
             searches: None,
         };
-        let is_due = |told: Option<&Told>| Looking::default().is_due::<Survey>(true, told, 10);
-        assert!(is_due(Some(&told(0))) && is_due(Some(&told(9))));
-        assert!(!is_due(Some(&told(10))) && !is_due(Some(&told(11))) && !is_due(None));
+        let is_due = |told: Option<&Told>| Looking::default().is_due::<Survey>(true, told);
+        assert!(is_due(Some(&told(false))));
+        assert!(!is_due(Some(&told(true))) && !is_due(None));
         let looking = Looking::default();
-        assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
-        assert!(!looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
+        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
         looking.rest::<Survey>(Duration::ZERO);
-        assert!(looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
         looking.rest::<Survey>(SECOND * 3600);
-        assert!(!looking.is_due::<Survey>(true, Some(&told(0)), 10));
+        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
     }
 
     #[test]

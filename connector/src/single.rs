@@ -4,7 +4,7 @@
 //! what it saw may be older than what it raises; then the fence differs, nothing is raised, and nothing inserted. The work's reference to its session
 //! is what orders a claim against the session's expiry: it waits for an expiry under way, and is refused after one.
 
-use bmdb_entity::{MachineId, WorkId, machine};
+use bmdb_entity::{WorkId, machine};
 use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
@@ -42,20 +42,20 @@ pub(crate) async fn attempt<P: Process>(
     };
     let rows = scope.once(singles, &statement).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
-    read(&rows, source).map_err(|source| Failure::Unknown {
+    read(&rows, source, source.window(works.len() as u64)).map_err(|source| Failure::Unknown {
         value: (),
         source: Some(source),
     })
 }
 
-fn read<P: Process>(rows: &[sea_orm::QueryResult], source: Source) -> Result<Attempt<P>, sea_orm::DbErr> {
+fn read<P: Process>(rows: &[sea_orm::QueryResult], source: Source, window: u64) -> Result<Attempt<P>, sea_orm::DbErr> {
     let first = rows
         .first()
         .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
     let told = match source {
         Source::Plenty => None,
         _ => Some(Told {
-            candidates: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(),
+            more: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs() >= window,
             eligible: first.try_get("", "bmdb_eligible")?,
             turn: first.try_get("", "bmdb_turn")?,
             searches: Searches::read(first)?,
@@ -112,7 +112,7 @@ fn statement<P: Process>(
         text.put(", ", []);
     }
     text.put("q AS (", []);
-    put_candidates(&mut text, claim, source, dialect, count, !after.is_empty());
+    put_candidates(&mut text, core, claim, source, count, !after.is_empty());
     text.put("), c AS MATERIALIZED (", []);
     if by_hints {
         let most = match after {
@@ -239,12 +239,13 @@ fn put_numbered(text: &mut Text, works: &[WorkId]) {
 
 fn put_candidates<P: Process>(
     text: &mut Text,
+    core: &Core,
     claim: &Claim<P>,
     source: Source,
-    dialect: Dialect,
     count: u64,
     is_after: bool,
 ) {
+    let dialect = text.dialect();
     match source {
         Source::Plenty | Source::Hints => {
             // A limit in the text lets the server plan the statement once and for all.
@@ -261,7 +262,7 @@ fn put_candidates<P: Process>(
                 part(1, ">="),
                 part(2, "<")
             );
-            let start = MachineId::random();
+            let start = core.database.looking.start::<P>();
             text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
         }
         Source::Fleet(_) | Source::Alone => {

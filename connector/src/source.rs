@@ -97,8 +97,8 @@ impl Searches {
 /// What an attempt to claim tells of the candidates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
-    /// How many there were, at most the window (twice, for searches).
-    pub(crate) candidates: u64,
+    /// There may be more than it has looked at.
+    pub(crate) more: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
     /// The search that it is now this claim's turn to make.
@@ -118,32 +118,33 @@ pub(crate) enum Next {
 }
 
 impl Told {
-    /// What a claim of `count` machines does next that has chosen from `source`, was told this, and has taken nothing. `searched`: a search that began
-    /// after its first look has ended.
-    pub(crate) fn next(&self, source: Source, count: u64, searched: bool) -> Next {
+    /// Something was eligible, and others were faster.
+    pub(crate) const LOST_RACE: Self = Self {
+        more: false,
+        eligible: true,
+        turn: None,
+        searches: None,
+    };
+
+    /// What a claim does next that has chosen from `source`, was told this, and has taken nothing. `searched`: a search that began after its first look
+    /// has ended.
+    pub(crate) fn next(&self, source: Source, searched: bool) -> Next {
         match (source, self.turn) {
             (_, Some(turn)) => Next::From(Source::Fleet(turn)),
             // Others were faster.
-            (Source::Plenty, _) => Next::From(Source::Hints),
             (Source::Fleet(_), _) if self.eligible => Next::From(Source::Hints),
             (_, _) if self.eligible => Next::From(source),
+            (Source::Plenty, _) => Next::From(Source::Hints),
             (Source::Hints, _) if self.searches.is_none() => Next::AddSearches,
             // There may be more hints, or somebody is searching.
-            (Source::Hints, _) if !searched || self.candidates >= source.window(count) => Next::From(source),
+            (Source::Hints, _) if !searched || self.more => Next::From(source),
             _ => Next::Nothing,
         }
     }
 
     /// How long it pauses before it chooses from `next`, after so many rounds. `None`: it is to search itself, or there is more than it has looked at.
-    pub(crate) fn pause(
-        &self,
-        source: Source,
-        next: Source,
-        count: u64,
-        rounds: u32,
-        elapsed: Duration,
-    ) -> Option<Duration> {
-        if self.turn.is_some() || self.candidates >= source.window(count) {
+    pub(crate) fn pause(&self, next: Source, rounds: u32, elapsed: Duration) -> Option<Duration> {
+        if self.turn.is_some() || self.more {
             None
         } else if next == Source::Hints && !self.eligible {
             Some(pause_for_a_search(elapsed))
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     const TOLD: Told = Told {
-        candidates: 0,
+        more: false,
         eligible: false,
         turn: None,
         searches: Some(Searches { begun: 7, ended: 7 }),
@@ -195,31 +196,25 @@ mod tests {
         for source in [Source::Plenty, Source::Hints] {
             for told in [TOLD, ELIGIBLE] {
                 let told = Told { turn: Some(8), ..told };
-                assert_eq!(told.next(source, 1, true), Next::From(Source::Fleet(8)));
+                assert_eq!(told.next(source, true), Next::From(Source::Fleet(8)));
             }
         }
     }
 
     #[test]
     fn who_has_more_to_look_at_does_not_pause() {
-        let window = Source::Hints.window(3);
-        let told = |candidates, turn| {
-            Told {
-                candidates,
-                turn,
-                ..TOLD
-            }
-            .pause(Source::Hints, Source::Hints, 3, 1, Duration::ZERO)
-            .is_none()
+        let is_at_once = |more, turn| {
+            let told = Told { more, turn, ..TOLD };
+            told.pause(Source::Hints, 1, Duration::ZERO).is_none()
         };
-        assert!(told(0, Some(8)) && told(window, None));
-        assert!(!told(window - 1, None));
+        assert!(is_at_once(false, Some(8)) && is_at_once(true, None));
+        assert!(!is_at_once(false, None));
     }
 
     #[test]
     fn who_waits_for_a_search_asks_seldom_and_who_lost_a_race_soon() {
         let longest = |told: Told, next: Source| {
-            let pauses = (0..100).map(|_| told.pause(Source::Hints, next, 3, 1, Duration::from_secs(80)));
+            let pauses = (0..100).map(|_| told.pause(next, 1, Duration::from_secs(80)));
             pauses.flatten().max().expect("it pauses")
         };
         let soon = Duration::from_millis(2);
@@ -231,38 +226,33 @@ mod tests {
     #[test]
     fn who_lost_a_race_chooses_again() {
         let machine = Source::Machine(MachineId::random());
-        for source in [Source::Hints, Source::Alone, machine] {
-            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(source));
+        for source in [Source::Plenty, Source::Hints, Source::Alone, machine] {
+            assert_eq!(ELIGIBLE.next(source, true), Next::From(source));
+            assert_eq!(Told::LOST_RACE.next(source, true), Next::From(source));
         }
-        for source in [Source::Plenty, Source::Fleet(7)] {
-            assert_eq!(ELIGIBLE.next(source, 1, true), Next::From(Source::Hints));
-        }
-        assert_eq!(TOLD.next(Source::Plenty, 1, true), Next::From(Source::Hints));
+        assert_eq!(ELIGIBLE.next(Source::Fleet(7), true), Next::From(Source::Hints));
     }
 
     #[test]
     fn who_has_looked_everywhere_finds_nothing() {
         for source in [Source::Fleet(7), Source::Alone, Source::Machine(MachineId::random())] {
-            assert_eq!(TOLD.next(source, 1, false), Next::Nothing);
+            assert_eq!(TOLD.next(source, false), Next::Nothing);
         }
-        assert_eq!(TOLD.next(Source::Hints, 1, true), Next::Nothing);
+        assert_eq!(TOLD.next(Source::Hints, true), Next::Nothing);
+        assert_eq!(TOLD.next(Source::Plenty, true), Next::From(Source::Hints));
     }
 
     #[test]
     fn who_has_seen_a_part_of_the_hints_looks_at_others() {
-        let enough = Told {
-            candidates: Source::Hints.window(3),
-            ..TOLD
-        };
-        assert_eq!(enough.next(Source::Hints, 3, true), Next::From(Source::Hints));
-        assert_eq!(enough.next(Source::Hints, 4, true), Next::Nothing);
+        let more = Told { more: true, ..TOLD };
+        assert_eq!(more.next(Source::Hints, true), Next::From(Source::Hints));
     }
 
     #[test]
     fn who_found_no_hints_waits_for_a_search() {
-        assert_eq!(TOLD.next(Source::Hints, 1, false), Next::From(Source::Hints));
+        assert_eq!(TOLD.next(Source::Hints, false), Next::From(Source::Hints));
         let none = Told { searches: None, ..TOLD };
-        assert_eq!(none.next(Source::Hints, 1, false), Next::AddSearches);
+        assert_eq!(none.next(Source::Hints, false), Next::AddSearches);
     }
 
     #[test]

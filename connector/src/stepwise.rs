@@ -72,13 +72,13 @@ pub(crate) async fn attempt<P: Process>(
             return Ok(Attempt { ended, taken, told });
         }
         let mut told = Told {
-            candidates: candidates.len() as u64,
+            more: candidates.len() as u64 >= window,
             eligible: !taken.is_empty(),
             turn: None,
             searches: searches::<P>(tx).await?,
         };
         match source {
-            Source::Hints if taken.is_empty() && told.candidates < window => {
+            Source::Hints if taken.is_empty() && !told.more => {
                 told.turn = take_turn::<P>(tx, begun, told.searches).await?;
             }
             Source::Fleet(turn) => {

@@ -11,8 +11,11 @@ use bmdb_entity::{work_backoff, work_history};
 use futures_util::future::join_all;
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend, until};
 use sea_orm::{EntityTrait, QueryOrder};
+use tokio::task::JoinSet;
 
-use crate::world::{AgentStart, LONG, Survey, connect_to, events, literal, provide, session, tamper, works};
+use crate::world::{
+    AgentStart, LONG, Survey, connect_to, events, literal, provide, session, tamper, waiting_at, works,
+};
 
 /// Claims at once, as the tasks of a busy component do.
 async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
@@ -213,6 +216,46 @@ on_each_backend! {
             assert_eq!(works(&raw).await, 0);
         }
     }
+}
+
+/// Who finds nothing hinted at looks together with others; one of them searches, and all are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_no_hints_looks_with_others() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let (_proxy, bmdb, mut looks) = waiting_at(&db, "UPDATE work_retrieval SET begun").await;
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 5).await;
+        let mut claims = JoinSet::new();
+        for _ in 0..20 {
+            let session = session.clone();
+            claims.spawn(async move { session.claim::<Survey>().await.unwrap() });
+        }
+        // Two as they came, and sixteen of the others.
+        let mut first = Vec::new();
+        for _ in 0..3 {
+            first.push(looks.recv().await.expect("they look"));
+        }
+        let another = tokio::time::timeout(Duration::from_millis(300), looks.recv()).await;
+        assert!(another.is_err(), "the others wait for those");
+        for go_on in first {
+            go_on.send(()).expect("it waits");
+        }
+        let mut claimed = Vec::new();
+        loop {
+            tokio::select! {
+                Some(go_on) = looks.recv() => go_on.send(()).expect("it waits"),
+                Some(answer) = claims.join_next() => claimed.extend(answer.unwrap()),
+                else => unreachable!("the component is there"),
+            }
+            if claims.is_empty() {
+                break;
+            }
+        }
+        let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
+        assert_eq!((claimed.len(), different.len()), (5, 5));
+    })
+    .await;
 }
 
 /// The answer to a statement that served many is lost: each finds what it has claimed, and nobody else has it.
