@@ -112,13 +112,15 @@ on_postgres! {
         let machine = provide(&session, 1).await[0];
         session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
         drop(proxy);
+        let raw = db.raw().await;
+        until("the server sees it go", LONG, async || serving(&raw).await == 0).await;
         // The first ones may be sent on a connection that was there, and are never answered.
         let mut answers = Vec::new();
         while !matches!(answers.last(), Some(Err(Error::Contended { attempts: 2.., .. }))) {
             assert!(answers.len() < 8, "{answers:?}");
             answers.push(session.claim::<AgentStart>().await.map(drop));
         }
-        assert_eq!(events(&db.raw().await, machine).await, ["started", "canceled"]);
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
     }
 
     async fn none_outlives_its_component(db: TestDatabase) {

@@ -216,7 +216,7 @@ on_each_backend! {
 
     async fn a_session_that_starts_drains_or_closes_may_be_dropped_at_any_poll(db: TestDatabase) {
         let scene = Scene::of(&db).await;
-        let other = Bmdb::connect(config(&db).interval(Duration::from_millis(300))).await.unwrap();
+        let other = Bmdb::connect(config(&db).interval(Duration::from_millis(1500))).await.unwrap();
         scene.at_every_poll("start_session", nothing, |()| async {
             drop(other.start_session().await.unwrap());
         }, nothing).await;
