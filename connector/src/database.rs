@@ -53,6 +53,7 @@ pub(crate) struct Database {
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
     /// How the processes look at their hints.
     pub(crate) looks: Pieces,
+    pub(crate) columns: Pieces,
     /// When to look after hints.
     pub(crate) looking: Looking,
     /// The sessions of this process, which its own collector leaves alone.
@@ -86,6 +87,7 @@ impl Database {
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
             looks: Pieces::default(),
+            columns: Pieces::default(),
             looking: Looking::default(),
             own_sessions: Mutex::default(),
             limit: Limit::beyond(config.statement_timeout, dialect),

@@ -4,6 +4,8 @@
 //! what it saw may be older than what it raises; then the fence differs, nothing is raised, and nothing inserted. The work's reference to its session
 //! is what orders a claim against the session's expiry: it waits for an expiry under way, and is refused after one.
 
+use std::sync::Arc;
+
 use bmdb_entity::{WorkId, machine};
 use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
@@ -18,7 +20,7 @@ use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
-use crate::text::Text;
+use crate::text::{Piece, Text};
 use crate::tx::Failure;
 
 /// Nothing is taken when the work that was to end was not ours.
@@ -170,12 +172,12 @@ fn statement<P: Process>(
         }
         Source::Alone | Source::Machine(_) => {}
     }
-    put_answer::<P>(&mut text, source, !after.is_empty());
+    put_answer::<P>(&mut text, core, source, !after.is_empty());
     text.finish()
 }
 
 /// A row for each work, or one without.
-fn put_answer<P: Process>(text: &mut Text, source: Source, is_after: bool) {
+fn put_answer<P: Process>(text: &mut Text, core: &Core, source: Source, is_after: bool) {
     let ended = if is_after {
         "(SELECT string_agg(CAST(work_id AS TEXT), ' ') FROM ended)"
     } else {
@@ -185,9 +187,7 @@ fn put_answer<P: Process>(text: &mut Text, source: Source, is_after: bool) {
         &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
         [],
     );
-    for name in Seen::<P>::columns() {
-        text.put(&format!(", c.\"{name}\""), []);
-    }
+    text.put(", ", []).piece(&columns::<P>(core));
     if !matches!(source, Source::Plenty) {
         let turn = if matches!(source, Source::Hints) {
             "(SELECT begun FROM t)"
@@ -213,6 +213,12 @@ fn put_answer<P: Process>(text: &mut Text, source: Source, is_after: bool) {
             [P::NAME.into()],
         );
     }
+}
+
+/// What was seen of a machine, less its fence.
+fn columns<P: Process>(core: &Core) -> Arc<Piece> {
+    let list = || Piece::text(format!("c.\"{}\"", Seen::<P>::columns().join("\", c.\"")));
+    core.database.columns.of::<P>(list)
 }
 
 /// What was taken, with an id of a work for each.
@@ -283,20 +289,20 @@ fn put_candidates<P: Process>(
 /// Verifies hints one by one, from the random start, until there are enough.
 fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
     let dialect = text.dialect();
-    let mut columns = Seen::<P>::columns().join("\", seen.\"");
-    columns.push_str("\", seen.\"bmdb_fence");
-    let one = core.database.looks.of::<P>(dialect, || {
+    let one = core.database.looks.of::<P>(|| {
         let mut one = Seen::look_for(&Eligible::<P>::of_process(), dialect);
         one.and_where(Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId)));
-        one
+        Piece::query(dialect, &one)
     });
-    text.put(&format!("SELECT seen.\"{columns}\" FROM q CROSS JOIN LATERAL ("), [])
+    text.put("SELECT c.bmdb_fence, ", [])
+        .piece(&columns::<P>(core))
+        .put(" FROM q CROSS JOIN LATERAL (", [])
         .piece(&one);
     match dialect {
         // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
         // cannot but take the hints as they come.
-        Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS seen", []),
-        Dialect::Cockroach | Dialect::Sqlite => text.put(") AS seen ORDER BY q.part, q.machine_id", []),
+        Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS c", []),
+        Dialect::Cockroach | Dialect::Sqlite => text.put(") AS c ORDER BY q.part, q.machine_id", []),
     }
     .put(&format!(" LIMIT {most}"), []);
 }

@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
-use crate::text::Text;
+use crate::text::{Piece, Text};
 use crate::tx::{Failure, Tx};
 use crate::work::Key;
 
@@ -120,10 +120,10 @@ async fn look<P: Process>(
         candidate::in_order(&mut look, &eligible, candidates.first());
         text.query(&look);
     } else {
-        let look = || Seen::<P>::look_for(&Eligible::<P>::of_process(), dialect);
+        let look = || Piece::query(dialect, &Seen::<P>::look_for(&Eligible::<P>::of_process(), dialect));
         let first = candidates.first().copied().unwrap_or_else(MachineId::random);
         // Its conditions are more than one, so another can follow.
-        text.piece(&core.database.looks.of::<P>(dialect, look))
+        text.piece(&core.database.looks.of::<P>(look))
             .put(" AND machine.machine_id IN (", []);
         if matches!(source, Source::Plenty) {
             candidate::put_hinted::<P>(&mut text, source, count as u64, first);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sea_orm::Statement;
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementWriter, SelectStatement, SqlWriterValues, SqliteQueryBuilder, Value, Values,
+    PostgresQueryBuilder, QueryStatementWriter, SqlWriterValues, SqliteQueryBuilder, Value, Values,
 };
 
 use crate::dialect::Dialect;
@@ -15,7 +15,8 @@ use crate::dialect::Dialect;
 /// Where a value goes. PostgreSQL knows no text with it.
 const HOLE: char = '\0';
 
-/// A query that was built once, to be put into statements again and again: to build it costs the client more than to send it and to read the answer.
+/// A part of statements that was built once, to be put into them again and again: to build it costs the client more than to send it and to read the
+/// answer.
 pub(crate) struct Piece {
     /// Before, between and after the values.
     texts: Vec<String>,
@@ -23,7 +24,15 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    fn of(dialect: Dialect, query: &impl QueryStatementWriter) -> Self {
+    /// What has no values.
+    pub(crate) fn text(text: String) -> Self {
+        Self {
+            texts: vec![text],
+            values: Vec::new(),
+        }
+    }
+
+    pub(crate) fn query(dialect: Dialect, query: &impl QueryStatementWriter) -> Self {
         let mut writer = SqlWriterValues::new(HOLE, false);
         match dialect {
             Dialect::Sqlite => query.build_collect_into(SqliteQueryBuilder, &mut writer),
@@ -42,11 +51,9 @@ impl Piece {
 pub(crate) struct Pieces(Mutex<HashMap<TypeId, Arc<Piece>>>);
 
 impl Pieces {
-    pub(crate) fn of<P: 'static>(&self, dialect: Dialect, build: impl FnOnce() -> SelectStatement) -> Arc<Piece> {
+    pub(crate) fn of<P: 'static>(&self, build: impl FnOnce() -> Piece) -> Arc<Piece> {
         let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = pieces
-            .entry(TypeId::of::<P>())
-            .or_insert_with(|| Arc::new(Piece::of(dialect, &build())));
+        let piece = pieces.entry(TypeId::of::<P>()).or_insert_with(|| Arc::new(build()));
         Arc::clone(piece)
     }
 }
@@ -92,7 +99,7 @@ impl Text {
 
     fn fill(&mut self, text: &str, values: &[Value]) {
         let mut rest = text;
-        while let Some(place) = rest.find(['$', '{']) {
+        while let Some(place) = memchr::memchr2(b'$', b'{', rest.as_bytes()) {
             let (before, after) = rest.split_at(place);
             self.sql.push_str(before);
             if let Some(after) = after.strip_prefix('$') {
@@ -144,7 +151,7 @@ impl Text {
     }
 
     pub(crate) fn query(&mut self, query: &impl QueryStatementWriter) -> &mut Self {
-        self.piece(&Piece::of(self.dialect, query))
+        self.piece(&Piece::query(self.dialect, query))
     }
 
     pub(crate) fn finish(self) -> Statement {
@@ -176,13 +183,14 @@ mod tests {
             .each([3_i64, 4], "($1)", |item| [item.into()])
             .put("; ", [])
             .query(&query)
-            .piece(&Piece::of(Dialect::Postgres, &query))
+            .piece(&Piece::query(Dialect::Postgres, &query))
+            .piece(&Piece::text(" $1".to_owned()))
             .another();
         let statement = text.finish();
         assert_eq!(
             statement.sql,
             "a = $1, b = $2, c = $3, (now() + CAST($4 AS BIGINT) * INTERVAL '1 millisecond') now() ($5), ($6); \
-             SELECT \"d\" FROM \"t\" WHERE \"e\" = $7SELECT \"d\" FROM \"t\" WHERE \"e\" = $8; "
+             SELECT \"d\" FROM \"t\" WHERE \"e\" = $7SELECT \"d\" FROM \"t\" WHERE \"e\" = $8 $1; "
         );
         let expected = [2, 1, 2, 1, 3, 4, 5, 5].map(|value: i64| value.into());
         assert_eq!(statement.values, Some(Values(expected.to_vec())));

@@ -320,7 +320,8 @@ impl Scope<'_> {
         let mut attempts = 0_u32;
         loop {
             attempts += 1;
-            let source = match self.attempt(body.clone()).await {
+            // In a box: calls that seldom come here are not to be moved about as large as this.
+            let source = match Box::pin(self.attempt(body.clone())).await {
                 Attempt::Committed(value) => return Ok(value),
                 Attempt::Failed(failure) => return Err(failure),
                 Attempt::Again(source) => source,
