@@ -9,6 +9,7 @@ use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
+use crate::attempt::Attempt;
 use crate::call::{Place, call};
 use crate::candidate;
 use crate::crowd::Request;
@@ -21,7 +22,7 @@ use crate::once::{is_dangling, is_taken};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
-use crate::source::{Next, Source, Told};
+use crate::source::{Next, Source};
 use crate::tx::{Failure, check_not_nested};
 use crate::work::{Claimed, Work};
 use crate::{single, stepwise};
@@ -346,58 +347,12 @@ impl<P: Process> Request for Asked<P> {
         let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
         let begun = begun.and_then(|begun| begun.into_iter().max());
         match claim.attempt_once(&core, source, begun, &works, &leaving).await {
-            Ok(attempt) => attempt.dealt(&these, &leaving),
+            Ok(attempt) => {
+                let asked = these.iter().map(|asked| (asked.works.len(), asked.searches));
+                attempt.dealt(asked, &leaving).map(Ok).collect()
+            }
             Err(failure) => failure.of_each(these.len()).map(Err).collect(),
         }
-    }
-}
-
-/// What came of one attempt.
-pub(crate) struct Attempt<P: Process> {
-    /// The works that were to end first, as far as they were ours.
-    pub(crate) ended: Vec<WorkId>,
-    pub(crate) taken: Vec<Taken<P>>,
-    /// `None`: it did not ask.
-    pub(crate) told: Option<Told>,
-}
-
-impl<P: Process> Attempt<P> {
-    /// Something was eligible, and others were faster.
-    pub(crate) fn lost_race() -> Self {
-        Self {
-            ended: Vec::new(),
-            taken: Vec::new(),
-            told: Some(Told::LOST_RACE),
-        }
-    }
-
-    /// It has taken effect.
-    fn is_told_of_searches(&self) -> bool {
-        self.told.is_some_and(|told| told.searches.is_some())
-    }
-
-    /// Deals what was taken to those who asked for so many works each, each after the end of one of `leaving` if there are any; and the turn to search to
-    /// one that can take it.
-    fn dealt<E>(self, asked: &[Asked<P>], leaving: &[Leaving]) -> Vec<Result<Self, E>> {
-        let took_some = !self.taken.is_empty();
-        let (mut taken, mut turn) = (self.taken.into_iter(), self.told.and_then(|told| told.turn));
-        let deal = |(place, asked): (usize, &Asked<P>)| {
-            let left = leaving.get(place).map(|leaving| leaving.key.work);
-            let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
-            let many = if left.is_some() { ended.len() } else { asked.works.len() };
-            let taken: Vec<_> = taken.by_ref().take(many).collect();
-            let told = match self.told {
-                Some(told) => Some(Told {
-                    turn: turn.take_if(|_| asked.searches),
-                    ..told
-                }),
-                // There was something, which the others have.
-                None if taken.is_empty() && took_some => Some(Told::LOST_RACE),
-                None => None,
-            };
-            Ok(Self { ended, taken, told })
-        };
-        asked.iter().enumerate().map(deal).collect()
     }
 }
 

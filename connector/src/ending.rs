@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bmdb_entity::WorkId;
 
+use crate::attempt::Attempt;
 use crate::call::{Place, call};
-use crate::claim::{Answer, Attempt, Claim, MOST};
+use crate::claim::{Answer, Claim, MOST};
 use crate::doubt::Doubts;
 use crate::end::{DOING, Ends, Settled, end, settle};
 use crate::error::Error;

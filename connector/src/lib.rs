@@ -12,6 +12,7 @@
 //! [cancels](Work::cancel); or hands a [`Worker`] to the [`Runner`], which does all that.
 
 mod address;
+mod attempt;
 mod backoff;
 mod backoffs;
 mod bmdb;

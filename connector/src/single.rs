@@ -10,8 +10,9 @@ use bmdb_entity::{WorkId, machine};
 use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
+use crate::attempt::Attempt;
 use crate::candidate::{END_TURN, TAKE_TURN, search};
-use crate::claim::{Attempt, Claim};
+use crate::claim::Claim;
 use crate::dialect::Dialect;
 use crate::eligible::Eligible;
 use crate::error::Error;

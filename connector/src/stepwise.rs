@@ -5,8 +5,9 @@ use bmdb_entity::{Fence, MachineId, WorkId, machine};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
+use crate::attempt::Attempt;
 use crate::candidate::{self, TAKE_TURN};
-use crate::claim::{Attempt, Claim};
+use crate::claim::Claim;
 use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::history;
