@@ -46,11 +46,16 @@ impl<P: Process> Doubts<P> {
         if self.works.is_empty() {
             return Ok(Vec::new());
         }
-        let Ok(taken) = claimed::<P>(&self.core, &self.works).await else {
-            return Err(Error::CommitUnknown {
-                doing: "claim a machine",
-                source: self.source.take(),
-            });
+        let taken = match claimed::<P>(&self.core, &self.works).await {
+            Ok(taken) => taken,
+            // The session is over, and with it whatever they have taken.
+            Err(expired @ Error::SessionExpired { .. }) => return Err(expired),
+            Err(_unreachable) => {
+                return Err(Error::CommitUnknown {
+                    doing: "claim a machine",
+                    source: self.source.take(),
+                });
+            }
         };
         self.works.retain(|work| !taken.iter().any(|taken| taken.work == *work));
         Ok(taken)

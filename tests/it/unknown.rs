@@ -1,11 +1,13 @@
 //! Commits whose answer never came: settled where they can be, told where they cannot.
 
+use std::future::IntoFuture;
+
 use bmdb::{Error, MachineId, Session, Unfinished, Work, agent_started};
 use harness::{Fate, Fault, Proxy, TestDatabase, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
-use crate::world::{AgentStart, LONG, Survey, connect_to, events, provide, session, tamper, works};
+use crate::world::{AgentStart, LONG, Survey, connect_to, events, provide, session, tamper, waiting_at, works};
 
 /// How often the trap has sprung.
 async fn failures(raw: &DatabaseConnection) -> i64 {
@@ -33,6 +35,21 @@ on_postgres! {
         assert_eq!(works(&raw).await, 1);
         assert_eq!(events(&raw, machine).await, ["started"]);
         work.cancel().await.unwrap();
+    }
+
+    async fn a_claim_that_is_under_way_when_its_session_is_closed_is_told_so(db: TestDatabase) {
+        let (_proxy, bmdb, mut claims) = waiting_at(&db, "INSERT INTO work (").await;
+        let session = bmdb.start_session().await.unwrap();
+        provide(&session, 1).await;
+        let mut claim = session.claim::<Survey>().into_future();
+        let _go_on = tokio::select! {
+            go_on = claims.recv() => go_on.expect("it claims"),
+            answer = &mut claim => unreachable!("{answer:?}"),
+        };
+        session.clone().close().await.unwrap();
+        let answer = claim.await;
+        assert!(matches!(answer, Err(Error::SessionExpired { .. })), "{answer:?}");
+        assert_eq!(works(&db.raw().await).await, 0);
     }
 
     async fn an_end_of_unknown_outcome_is_settled(db: TestDatabase) {
