@@ -198,8 +198,7 @@ on_each_backend! {
             let work = scene.work::<AgentStart>().await;
             let (machine, fence) = (work.machine(), work.fence());
             let finish = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await);
-            let pause = Duration::from_millis(u64::from(polls % 3));
-            let completed = give_up(finish, polls, pause).await.is_some();
+            let completed = give_up(finish, polls, Duration::from_millis(u64::from(polls % 3))).await.is_some();
             scene.is_settled(&format!("finish dropped after {polls} polls")).await;
             let history = scene.bmdb.history(machine).await.unwrap();
             let end = history.iter().rfind(|row| row.fence == fence).expect("it has ended").event.to_string();
