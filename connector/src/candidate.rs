@@ -17,7 +17,8 @@ use crate::text::Text;
 use crate::tx::Tx;
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
-/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead; and nobody who was given ten seconds has more left, unless the clock went back.
+/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead; and nobody who was given
+/// ten seconds has more left, unless the clock went back.
 pub(crate) const TAKE_TURN: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
     WHERE process = $1 AND (until <= {now} OR until > {after 10000}) AND ended <= \
     COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";

@@ -176,9 +176,8 @@ impl<P: Process> Claim<P> {
                 }
             };
             let Attempt { taken, told, .. } = attempt;
-            let by_hints = matches!(source, Source::Plenty | Source::Hints);
             let looking = &core.database.looking;
-            if by_hints && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
+            if source.is_by_hints() && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
                 refresh::<P>(&core);
             }
             if !taken.is_empty() {
@@ -256,7 +255,7 @@ impl<P: Process> Claim<P> {
         if source != Source::Plenty {
             place.leave().await;
         }
-        if !matches!(source, Source::Plenty | Source::Hints) {
+        if !source.is_by_hints() {
             return self.attempt_once(core, source, begun, &works, leaving.as_slice()).await;
         }
         let asked = Asked {

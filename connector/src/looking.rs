@@ -1,7 +1,7 @@
 //! When a component looks after the hints for each process. Claims use them up: to search only when there are none would have all wait for it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bmdb_entity::MachineId;
@@ -27,8 +27,7 @@ pub(crate) struct Looking(Mutex<HashMap<&'static str, Look>>);
 impl Looking {
     /// By which hints the next claim begins.
     pub(crate) fn hints<P: Process>(&self) -> Source {
-        let looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
-        match looks.get(P::NAME) {
+        match self.looks().get(P::NAME) {
             Some(look) if look.plenty => Source::Plenty,
             _ => Source::Hints,
         }
@@ -36,7 +35,7 @@ impl Looking {
 
     /// Where the next claim begins among the hints, which lie around a circle: far from where those before it began, which may be under way.
     pub(crate) fn start<P: Process>(&self) -> MachineId {
-        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        let mut looks = self.looks();
         let look = looks.entry(P::NAME).or_insert_with(|| Look::new(Instant::now()));
         look.start = look.start.wrapping_add(GOLDEN_SECTION);
         MachineId(Uuid::from_u128(look.start))
@@ -50,16 +49,20 @@ impl Looking {
         }
         let is_low = told.is_some_and(|told| !told.more);
         let now = Instant::now();
-        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        let mut looks = self.looks();
         looks
             .entry(P::NAME)
             .or_insert_with(|| Look::new(now))
             .is_due(took, is_low, now)
     }
 
+    fn looks(&self) -> MutexGuard<'_, HashMap<&'static str, Look>> {
+        self.0.lock().expect("BUG: nothing panics while it holds this lock")
+    }
+
     /// It is not time before so long from now.
     pub(crate) fn rest<P: Process>(&self, rest: Duration) {
-        let mut looks = self.0.lock().expect("BUG: nothing panics while it holds this lock");
+        let mut looks = self.looks();
         if let Some(look) = looks.get_mut(P::NAME) {
             look.not_before = Instant::now() + rest;
         }
@@ -148,7 +151,7 @@ mod tests {
     fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
         let told = |more| Told {
             more,
-            eligible: true,
+            eligible: false,
             turn: None,
             searches: None,
         };

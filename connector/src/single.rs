@@ -45,20 +45,20 @@ pub(crate) async fn attempt<P: Process>(
     };
     let rows = scope.once(singles, &statement).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
-    read(&rows, source, source.window(works.len() as u64)).map_err(|source| Failure::Unknown {
+    read(&rows, source, works.len() as u64).map_err(|source| Failure::Unknown {
         value: (),
         source: Some(source),
     })
 }
 
-fn read<P: Process>(rows: &[sea_orm::QueryResult], source: Source, window: u64) -> Result<Attempt<P>, sea_orm::DbErr> {
+fn read<P: Process>(rows: &[sea_orm::QueryResult], source: Source, count: u64) -> Result<Attempt<P>, sea_orm::DbErr> {
     let first = rows
         .first()
         .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
     let told = match source {
         Source::Plenty => None,
         _ => Some(Told {
-            more: first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs() >= window,
+            more: source.may_have_more(first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(), count),
             eligible: first.try_get("", "bmdb_eligible")?,
             turn: first.try_get("", "bmdb_turn")?,
             searches: Searches::read(first)?,
@@ -101,7 +101,6 @@ fn statement<P: Process>(
 ) -> Statement {
     let dialect = core.database.dialect;
     let count = works.len() as u64;
-    let by_hints = matches!(source, Source::Plenty | Source::Hints);
     let mut text = Text::new(dialect);
     text.put("WITH ", []);
     if !after.is_empty() {
@@ -117,7 +116,7 @@ fn statement<P: Process>(
     text.put("q AS (", []);
     put_candidates(&mut text, core, claim, source, count, !after.is_empty());
     text.put("), c AS MATERIALIZED (", []);
-    if by_hints {
+    if source.is_by_hints() {
         let most = match after {
             // One for each that has ended.
             [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
@@ -287,7 +286,7 @@ fn put_candidates<P: Process>(
     }
 }
 
-/// Verifies hints one by one, from the random start, until there are enough.
+/// Verifies hints one by one, from the start, until there are enough.
 fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
     let dialect = text.dialect();
     let one = core.database.looks.of::<P>(|| {

@@ -32,12 +32,22 @@ pub(crate) enum Source {
 impl Source {
     const MOST_SKIPPED: u64 = 8;
 
-    /// How many candidates a claim of `count` machines looks at in each part: before and after its random start.
+    /// Whether it is what others have found.
+    pub(crate) fn is_by_hints(self) -> bool {
+        matches!(self, Self::Plenty | Self::Hints)
+    }
+
+    /// How many candidates a claim of `count` machines looks at in each part: before and after its start.
     pub(crate) fn window(self, count: u64) -> u64 {
         match self {
             Self::Fleet(_) => std::cmp::max(HARVEST, count),
             Self::Plenty | Self::Hints | Self::Alone | Self::Machine(_) => count + SPARES,
         }
+    }
+
+    /// Whether there may be more candidates than those so many that a claim of `count` machines has looked at.
+    pub(crate) fn may_have_more(self, candidates: u64, count: u64) -> bool {
+        candidates >= self.window(count)
     }
 
     /// How many hints it reads in each part, those that it may pass over among them.
@@ -48,10 +58,10 @@ impl Source {
     /// Whether a claim from it can be made in one statement with the end of a work, of the claim's own session or not.
     pub(crate) fn shares_a_statement(self, is_its_own: bool, dialect: Dialect) -> bool {
         // CockroachDB modifies a table once in a statement at most (its issue 70731).
-        is_its_own && matches!(self, Self::Plenty | Self::Hints) && dialect != Dialect::Cockroach
+        is_its_own && self.is_by_hints() && dialect != Dialect::Cockroach
     }
 
-    /// How many hints after its random start a claim passes over. Without, a machine would be the first one as seldom as its key is near the one
+    /// How many hints after its start a claim passes over. Without, a machine would be the first one as seldom as its key is near the one
     /// before it: of a hundred machines, some one in ten thousand claims, and not in a hundred.
     pub(crate) fn skip(self) -> u64 {
         match self {
@@ -175,6 +185,14 @@ mod tests {
             }
             assert!(Source::Fleet(1).window(count) >= std::cmp::max(HARVEST, count));
         }
+    }
+
+    #[test]
+    fn there_may_be_more_when_a_claim_saw_all_that_it_looks_at() {
+        let window = Source::Hints.window(3);
+        let may = |candidates, count| Source::Hints.may_have_more(candidates, count);
+        assert!(may(window, 3) && may(window + 1, 3));
+        assert!(!may(0, 3) && !may(window - 1, 3) && !may(window, 4));
     }
 
     #[test]

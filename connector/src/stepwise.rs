@@ -29,7 +29,7 @@ pub(crate) async fn attempt<P: Process>(
     works: &[WorkId],
     after: &[Leaving],
 ) -> Result<Attempt<P>, Failure<(), Error>> {
-    let window = source.window(works.len() as u64);
+    let asked = works.len() as u64;
     // Before the transaction: a search takes its time, and nobody else could write in it.
     let found = match source {
         Source::Plenty | Source::Hints => Ok(Vec::new()),
@@ -39,7 +39,7 @@ pub(crate) async fn attempt<P: Process>(
                 &core.database,
                 &Eligible::<P>::of_process(),
                 claim.filter_condition(),
-                window,
+                source.window(asked),
             )
             .await
         }
@@ -73,7 +73,7 @@ pub(crate) async fn attempt<P: Process>(
             return Ok(Attempt { ended, taken, told });
         }
         let mut told = Told {
-            more: candidates.len() as u64 >= window,
+            more: source.may_have_more(candidates.len() as u64, asked),
             eligible: !taken.is_empty(),
             turn: None,
             searches: searches::<P>(tx).await?,

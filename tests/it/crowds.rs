@@ -242,14 +242,11 @@ async fn who_finds_no_hints_looks_with_others() {
             go_on.send(()).expect("it waits");
         }
         let mut claimed = Vec::new();
-        loop {
+        while !claims.is_empty() {
             tokio::select! {
                 Some(go_on) = looks.recv() => go_on.send(()).expect("it waits"),
                 Some(answer) = claims.join_next() => claimed.extend(answer.unwrap()),
                 else => unreachable!("the component is there"),
-            }
-            if claims.is_empty() {
-                break;
             }
         }
         let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
