@@ -13,7 +13,7 @@ const SIZE: (u32, u32) = (900, 540);
 /// A curve: who, and its points.
 type Curve = (Kind, Vec<(f64, f64)>);
 
-/// Writes one plot of rates for each fleet, and one of latencies for each number of workers.
+/// Writes one plot of rates for each fleet, and one of latencies for each number of workers, as far as there are curves.
 pub(crate) fn write_all(report: &Report, folder: &Path) -> Result<(), Failure> {
     let all = report.medians();
     let mut fleets: Vec<u32> = all.iter().map(|line| line.0.machines).collect();
@@ -51,8 +51,11 @@ fn curves(points: impl Fn(Kind) -> Vec<(f64, f64)>) -> Vec<Curve> {
         .collect()
 }
 
-/// Both axes are logarithmic: what is plotted spans five orders of magnitude.
+/// Both axes are logarithmic: what is plotted spans five orders of magnitude. Without a curve of two points there is nothing to see.
 fn draw(file: &Path, title: &str, [x, y]: [&str; 2], curves: &[Curve]) -> Result<(), Failure> {
+    if curves.iter().all(|(_, points)| points.len() < 2) {
+        return Ok(());
+    }
     let all = || curves.iter().flat_map(|(_, points)| points);
     let span = |values: &dyn Fn(&(f64, f64)) -> f64| {
         let (low, high) = all().map(values).fold((f64::MAX, f64::MIN), |(low, high), value| {

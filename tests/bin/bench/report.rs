@@ -176,45 +176,80 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A table in Markdown, with each contender's rate in parts of the limit's and as a multiple of the original's way, ours as a multiple of it, and its
-/// client's CPU as a multiple of the loop's.
+/// What others of the same run did on the same fleet with as many workers.
+struct Beside<'a>(Vec<&'a (Size, usize, Kind, Medians)>);
+
+impl Beside<'_> {
+    /// NaN if it did not take part.
+    fn of(&self, wanted: Kind, value: fn(&Medians) -> f64) -> f64 {
+        let wanted = self.0.iter().find(|(_, _, kind, _)| *kind == wanted);
+        wanted.map_or(f64::NAN, |(_, _, _, medians)| value(medians))
+    }
+}
+
+struct Column {
+    name: &'static str,
+    digits: usize,
+    value: fn(&Medians, &Beside<'_>) -> f64,
+}
+
+const fn column(name: &'static str, digits: usize, value: fn(&Medians, &Beside<'_>) -> f64) -> Column {
+    Column { name, digits, value }
+}
+
+/// Each rate also in parts of the limit's and as a multiple of the original's way, and the client's CPU as a multiple of the loop's.
+const COLUMNS: [Column; 13] = [
+    column("cycles/s", 0, |medians, _| medians.rate),
+    column("of limit", 2, |medians, beside| {
+        medians.rate / beside.of(Kind::Limit, |limit| limit.rate)
+    }),
+    column("over steps", 1, |medians, beside| {
+        medians.rate / beside.of(Kind::Steps, |steps| steps.rate)
+    }),
+    column("claim p50 ms", 2, |medians, _| medians.claim_p50),
+    column("p99 ms", 2, |medians, _| medians.claim_p99),
+    column("whole p50 ms", 2, |medians, _| medians.whole_p50),
+    column("p99 ms", 2, |medians, _| medians.whole_p99),
+    column("server us", 0, |medians, _| medians.server_us),
+    column("of limit's", 2, |medians, beside| {
+        medians.server_us / beside.of(Kind::Limit, |limit| limit.server_us)
+    }),
+    column("client us", 0, |medians, _| medians.client_us),
+    column("of loop's", 2, |medians, beside| {
+        medians.client_us / beside.of(Kind::Loop, |by_hand| by_hand.client_us)
+    }),
+    column("WAL B", 0, |medians, _| medians.wal),
+    column("retries", 2, |medians, _| medians.retries),
+];
+
+/// A table in Markdown, less the columns of which nothing was measured.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| machines | workers | contender | cycles/s | of limit | over steps | bmdb over it | claim p50 ms | p99 ms | whole p50 ms | p99 ms | server us | client us | over loop | WAL B | retries |"
-        )?;
-        writeln!(
-            f,
-            "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
-        )?;
         let all = self.medians();
-        for (size, workers, kind, medians) in &all {
-            let of = |wanted: Kind, value: fn(&Medians) -> f64| {
-                let same =
-                    |line: &&(Size, usize, Kind, Medians)| line.0 == *size && line.1 == *workers && line.2 == wanted;
-                all.iter().find(same).map_or(f64::NAN, |line| value(&line.3))
+        let values = |column: &Column| -> Vec<f64> {
+            let value = |(size, workers, _, medians): &(Size, usize, Kind, Medians)| {
+                let beside = Beside(all.iter().filter(|line| line.0 == *size && line.1 == *workers).collect());
+                (column.value)(medians, &beside)
             };
-            let rate_of = |wanted| of(wanted, |medians| medians.rate);
-            writeln!(
-                f,
-                "| {} | {workers} | {} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} |",
-                size.machines,
-                kind.name(),
-                medians.rate,
-                medians.rate / rate_of(Kind::Limit),
-                medians.rate / rate_of(Kind::Steps),
-                rate_of(Kind::Ours) / medians.rate,
-                medians.claim_p50,
-                medians.claim_p99,
-                medians.whole_p50,
-                medians.whole_p99,
-                medians.server_us,
-                medians.client_us,
-                medians.client_us / of(Kind::Loop, |medians| medians.client_us),
-                medians.wal,
-                medians.retries,
-            )?;
+            all.iter().map(value).collect()
+        };
+        let is_measured = |values: &[f64]| values.iter().any(|value| value.is_finite() && *value != 0.0);
+        let columns = COLUMNS.iter().map(|column| (column, values(column)));
+        let columns: Vec<(&Column, Vec<f64>)> = columns.filter(|(_, values)| is_measured(values)).collect();
+        write!(f, "| machines | workers | way |")?;
+        for (column, _) in &columns {
+            write!(f, " {} |", column.name)?;
+        }
+        writeln!(f, "\n|---:|---:|---|{}", "---:|".repeat(columns.len()))?;
+        for (nth, (size, workers, kind, _)) in all.iter().enumerate() {
+            write!(f, "| {} | {workers} | {} |", size.machines, kind.name())?;
+            for (Column { digits, .. }, values) in &columns {
+                match values[nth] {
+                    value if value.is_finite() => write!(f, " {value:.digits$} |")?,
+                    _ => write!(f, " |")?,
+                }
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
