@@ -15,7 +15,6 @@ use crate::candidate;
 use crate::crowd::Request;
 use crate::dialect::Dialect;
 use crate::doubt::Doubts;
-use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::{Leaving, Way};
 use crate::once::{is_dangling, is_taken};
@@ -136,7 +135,7 @@ impl<P: Process> Claim<P> {
     fn source(&self, core: &Core) -> Source {
         match self.machine {
             Some(machine) => Source::Machine(machine),
-            None if self.filter.is_empty() && Eligible::<P>::of_process().order.is_empty() => {
+            None if self.filter.is_empty() && !core.database.views.of::<P>().is_ordered => {
                 core.database.looking.hints::<P>()
             }
             None => Source::Alone,

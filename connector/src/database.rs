@@ -24,8 +24,8 @@ use crate::health::{self, Health};
 use crate::limit::Limit;
 use crate::looking::Looking;
 use crate::process::Registered;
+use crate::seen::Views;
 use crate::singles::Singles;
-use crate::text::Pieces;
 use crate::tx::Scope;
 
 /// One database, as all parts of this library share it.
@@ -51,9 +51,8 @@ pub(crate) struct Database {
     pub(crate) tasks: TaskTracker,
     /// Processes that this component has registered.
     pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
-    /// How the processes look at their hints.
-    pub(crate) looks: Pieces,
-    pub(crate) columns: Pieces,
+    /// How claims see machines.
+    pub(crate) views: Views,
     /// When to look after hints.
     pub(crate) looking: Looking,
     /// The sessions of this process, which its own collector leaves alone.
@@ -86,8 +85,7 @@ impl Database {
             singles: pools.singles,
             tasks: TaskTracker::new(),
             registered: Mutex::default(),
-            looks: Pieces::default(),
-            columns: Pieces::default(),
+            views: Views::new(dialect),
             looking: Looking::default(),
             own_sessions: Mutex::default(),
             limit: Limit::beyond(config.statement_timeout, dialect),

@@ -1,5 +1,9 @@
 //! A machine as a claim sees it: its fence, how the process has failed on it, and the item that makes it fit.
 
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bmdb_entity::{Fence, MachineId, WorkId, machine, work_backoff};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement};
 use sea_orm::{ColumnTrait, Condition, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult};
@@ -7,7 +11,44 @@ use sea_orm::{ColumnTrait, Condition, DbErr, FromQueryResult, IdenStatic, Iterab
 use crate::dialect::Dialect;
 use crate::eligible::{Among, Eligible, from_machines};
 use crate::process::Process;
+use crate::text::Piece;
 use crate::work::Key;
+
+/// How claims see machines for a process: what is the same in all their statements.
+pub(crate) struct View {
+    /// The process has an order of its own.
+    pub(crate) is_ordered: bool,
+    /// [`Seen::look_for`]. It has a condition, so that another can follow.
+    pub(crate) look: Piece,
+    /// [`Seen::columns`], of `c`.
+    pub(crate) columns: Piece,
+}
+
+/// Of each process, by its type.
+pub(crate) struct Views {
+    dialect: Dialect,
+    views: Mutex<HashMap<TypeId, Arc<View>>>,
+}
+
+impl Views {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        let views = Mutex::default();
+        Self { dialect, views }
+    }
+
+    pub(crate) fn of<P: Process>(&self) -> Arc<View> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = views.entry(TypeId::of::<P>()).or_insert_with(|| {
+            let eligible = Eligible::<P>::of_process();
+            Arc::new(View {
+                is_ordered: !eligible.order.is_empty(),
+                look: Piece::query(self.dialect, &Seen::look_for(&eligible, self.dialect)),
+                columns: Piece::text(format!("c.\"{}\"", Seen::<P>::columns().join("\", c.\""))),
+            })
+        });
+        Arc::clone(view)
+    }
+}
 
 /// A machine that was taken.
 pub(crate) struct Taken<P: Process> {
@@ -91,7 +132,7 @@ impl<P: Process> Seen<P> {
         select
     }
 
-    pub(crate) fn columns() -> Vec<String> {
+    fn columns() -> Vec<String> {
         let own = ["bmdb_machine", "bmdb_attempts", "bmdb_interval"].map(str::to_owned);
         let items = columns_of::<P::Item>().map(|column| format!("{ITEM}{}", column.as_str()));
         own.into_iter().chain(items).collect()

@@ -4,8 +4,6 @@
 //! what it saw may be older than what it raises; then the fence differs, nothing is raised, and nothing inserted. The work's reference to its session
 //! is what orders a claim against the session's expiry: it waits for an expiry under way, and is refused after one.
 
-use std::sync::Arc;
-
 use bmdb_entity::{WorkId, machine};
 use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
@@ -21,7 +19,7 @@ use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
-use crate::text::{Piece, Text};
+use crate::text::Text;
 use crate::tx::Failure;
 
 /// Nothing is taken when the work that was to end was not ours.
@@ -187,7 +185,7 @@ fn put_answer<P: Process>(text: &mut Text, core: &Core, source: Source, is_after
         &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
         [],
     );
-    text.put(", ", []).piece(&columns::<P>(core));
+    text.put(", ", []).piece(&core.database.views.of::<P>().columns);
     if !matches!(source, Source::Plenty) {
         let turn = if matches!(source, Source::Hints) {
             "(SELECT begun FROM t)"
@@ -213,12 +211,6 @@ fn put_answer<P: Process>(text: &mut Text, core: &Core, source: Source, is_after
             [P::NAME.into()],
         );
     }
-}
-
-/// What was seen of a machine, less its fence.
-fn columns<P: Process>(core: &Core) -> Arc<Piece> {
-    let list = || Piece::text(format!("c.\"{}\"", Seen::<P>::columns().join("\", c.\"")));
-    core.database.columns.of::<P>(list)
 }
 
 /// What was taken, with an id of a work for each.
@@ -289,15 +281,12 @@ fn put_candidates<P: Process>(
 /// Verifies hints one by one, from the start, until there are enough.
 fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
     let dialect = text.dialect();
-    let one = core.database.looks.of::<P>(|| {
-        let mut one = Seen::look_for(&Eligible::<P>::of_process(), dialect);
-        one.and_where(Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId)));
-        Piece::query(dialect, &one)
-    });
+    let view = core.database.views.of::<P>();
     text.put("SELECT c.bmdb_fence, ", [])
-        .piece(&columns::<P>(core))
+        .piece(&view.columns)
         .put(" FROM q CROSS JOIN LATERAL (", [])
-        .piece(&one);
+        .piece(&view.look)
+        .put(" AND q.machine_id = machine.machine_id", []);
     match dialect {
         // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
         // cannot but take the hints as they come.

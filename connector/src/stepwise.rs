@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
-use crate::text::{Piece, Text};
+use crate::text::Text;
 use crate::tx::{Failure, Tx};
 use crate::work::Key;
 
@@ -121,10 +121,8 @@ async fn look<P: Process>(
         candidate::in_order(&mut look, &eligible, candidates.first());
         text.query(&look);
     } else {
-        let look = || Piece::query(dialect, &Seen::<P>::look_for(&Eligible::<P>::of_process(), dialect));
         let first = candidates.first().copied().unwrap_or_else(MachineId::random);
-        // Its conditions are more than one, so another can follow.
-        text.piece(&core.database.looks.of::<P>(look))
+        text.piece(&core.database.views.of::<P>().look)
             .put(" AND machine.machine_id IN (", []);
         if matches!(source, Source::Plenty) {
             candidate::put_hinted::<P>(&mut text, source, count as u64, first);

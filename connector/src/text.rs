@@ -1,9 +1,6 @@
 //! SQL that is put together from text, values and queries, with the values numbered through.
 
-use std::any::TypeId;
-use std::collections::HashMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use sea_orm::Statement;
 use sea_orm::sea_query::{
@@ -43,18 +40,6 @@ impl Piece {
             texts: text.split(HOLE).map(str::to_owned).collect(),
             values: values.0,
         }
-    }
-}
-
-/// Pieces by the type of the process that they are for.
-#[derive(Default)]
-pub(crate) struct Pieces(Mutex<HashMap<TypeId, Arc<Piece>>>);
-
-impl Pieces {
-    pub(crate) fn of<P: 'static>(&self, build: impl FnOnce() -> Piece) -> Arc<Piece> {
-        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = pieces.entry(TypeId::of::<P>()).or_insert_with(|| Arc::new(build()));
-        Arc::clone(piece)
     }
 }
 

@@ -228,7 +228,11 @@ impl fmt::Display for Report {
         let all = self.medians();
         let values = |column: &Column| -> Vec<f64> {
             let value = |(size, workers, _, medians): &(Size, usize, Kind, Medians)| {
-                let beside = Beside(all.iter().filter(|line| line.0 == *size && line.1 == *workers).collect());
+                let beside = Beside(
+                    all.iter()
+                        .filter(|line| line.0 == *size && line.1 == *workers)
+                        .collect(),
+                );
                 (column.value)(medians, &beside)
             };
             all.iter().map(value).collect()
