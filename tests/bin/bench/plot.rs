@@ -63,6 +63,9 @@ fn draw(file: &Path, title: &str, [x, y]: [&str; 2], curves: &[Curve]) -> Result
         });
         (low / 1.5)..(high * 1.5)
     };
+    // The names stand to the right of the curves.
+    let across = span(&|point| point.0);
+    let across = across.start..(across.end * (across.end / across.start).powf(0.4));
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -70,8 +73,11 @@ fn draw(file: &Path, title: &str, [x, y]: [&str; 2], curves: &[Curve]) -> Result
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(70)
-        .build_cartesian_2d(span(&|point| point.0).log_scale(), span(&|point| point.1).log_scale())?;
-    chart.configure_mesh().x_desc(x).y_desc(y).draw()?;
+        .build_cartesian_2d(across.log_scale(), span(&|point| point.1).log_scale())?;
+    let number = |value: &f64| value.to_string();
+    let mut mesh = chart.configure_mesh();
+    mesh.x_label_formatter(&number).y_label_formatter(&number);
+    mesh.x_desc(x).y_desc(y).draw()?;
     for (nth, (kind, points)) in curves.iter().enumerate() {
         let color = Palette99::pick(nth).to_rgba();
         chart
