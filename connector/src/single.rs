@@ -16,7 +16,7 @@ use crate::eligible::Eligible;
 use crate::error::Error;
 use crate::leave::{self, Leaving};
 use crate::process::Process;
-use crate::seen::{Seen, Taken};
+use crate::seen::{Seen, Taken, View};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
 use crate::text::Text;
@@ -99,6 +99,7 @@ fn statement<P: Process>(
 ) -> Statement {
     let dialect = core.database.dialect;
     let count = works.len() as u64;
+    let view = core.database.views.of::<P>();
     let mut text = Text::new(dialect);
     text.put("WITH ", []);
     if !after.is_empty() {
@@ -120,7 +121,7 @@ fn statement<P: Process>(
             [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
             _ => count.to_string(),
         };
-        put_look_at_hints::<P>(&mut text, core, &most);
+        put_look_at_hints(&mut text, &view, &most);
     } else {
         text.query(&look(claim, source, dialect, count));
     }
@@ -170,12 +171,12 @@ fn statement<P: Process>(
         }
         Source::Alone | Source::Machine(_) => {}
     }
-    put_answer::<P>(&mut text, core, source, !after.is_empty());
+    put_answer::<P>(&mut text, &view, source, !after.is_empty());
     text.finish()
 }
 
 /// A row for each work, or one without.
-fn put_answer<P: Process>(text: &mut Text, core: &Core, source: Source, is_after: bool) {
+fn put_answer<P: Process>(text: &mut Text, view: &View, source: Source, is_after: bool) {
     let ended = if is_after {
         "(SELECT string_agg(CAST(work_id AS TEXT), ' ') FROM ended)"
     } else {
@@ -185,7 +186,7 @@ fn put_answer<P: Process>(text: &mut Text, core: &Core, source: Source, is_after
         &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
         [],
     );
-    text.put(", ", []).piece(&core.database.views.of::<P>().columns);
+    text.put(", ", []).piece(&view.columns);
     if !matches!(source, Source::Plenty) {
         let turn = if matches!(source, Source::Hints) {
             "(SELECT begun FROM t)"
@@ -279,9 +280,8 @@ fn put_candidates<P: Process>(
 }
 
 /// Verifies hints one by one, from the start, until there are enough.
-fn put_look_at_hints<P: Process>(text: &mut Text, core: &Core, most: &str) {
+fn put_look_at_hints(text: &mut Text, view: &View, most: &str) {
     let dialect = text.dialect();
-    let view = core.database.views.of::<P>();
     text.put("SELECT c.bmdb_fence, ", [])
         .piece(&view.columns)
         .put(" FROM q CROSS JOIN LATERAL (", [])

@@ -226,30 +226,24 @@ const COLUMNS: [Column; 13] = [
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.medians();
-        let values = |column: &Column| -> Vec<f64> {
-            let value = |(size, workers, _, medians): &(Size, usize, Kind, Medians)| {
-                let beside = Beside(
-                    all.iter()
-                        .filter(|line| line.0 == *size && line.1 == *workers)
-                        .collect(),
-                );
-                (column.value)(medians, &beside)
-            };
-            all.iter().map(value).collect()
+        let values = |(size, workers, _, medians): &(Size, usize, Kind, Medians)| {
+            let others = all.iter().filter(|line| line.0 == *size && line.1 == *workers);
+            let beside = Beside(others.collect());
+            COLUMNS.map(|column| (column.value)(medians, &beside))
         };
-        let is_measured = |values: &[f64]| values.iter().any(|value| value.is_finite() && *value != 0.0);
-        let columns = COLUMNS.iter().map(|column| (column, values(column)));
-        let columns: Vec<(&Column, Vec<f64>)> = columns.filter(|(_, values)| is_measured(values)).collect();
+        let rows: Vec<_> = all.iter().map(values).collect();
+        let is_measured = |nth: &usize| rows.iter().any(|row| row[*nth].is_finite() && row[*nth] != 0.0);
+        let measured: Vec<usize> = (0..COLUMNS.len()).filter(is_measured).collect();
         write!(f, "| machines | workers | way |")?;
-        for (column, _) in &columns {
-            write!(f, " {} |", column.name)?;
+        for nth in &measured {
+            write!(f, " {} |", COLUMNS[*nth].name)?;
         }
-        writeln!(f, "\n|---:|---:|---|{}", "---:|".repeat(columns.len()))?;
-        for (nth, (size, workers, kind, _)) in all.iter().enumerate() {
+        writeln!(f, "\n|---:|---:|---|{}", "---:|".repeat(measured.len()))?;
+        for ((size, workers, kind, _), row) in all.iter().zip(&rows) {
             write!(f, "| {} | {workers} | {} |", size.machines, kind.name())?;
-            for (Column { digits, .. }, values) in &columns {
-                match values[nth] {
-                    value if value.is_finite() => write!(f, " {value:.digits$} |")?,
+            for nth in &measured {
+                match row[*nth] {
+                    value if value.is_finite() => write!(f, " {value:.digits$} |", digits = COLUMNS[*nth].digits)?,
                     _ => write!(f, " |")?,
                 }
             }
