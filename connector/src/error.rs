@@ -219,8 +219,20 @@ pub enum Error {
         source: Option<DbErr>,
     },
 
-    /// An outside effect was not started: too little trust was left for it.
-    #[error("not started: it needs {need:?} of trust and {left:?} is left")]
+    /// An outside effect was not started: it needs more trust than any heartbeat gives. Make the interval longer, or the effect shorter.
+    #[error(
+        "not started: it needs {need:?} of trust, and there is never more than {longest:?}: the interval less the margin"
+    )]
+    NeedImpossible {
+        /// How much the caller asked for.
+        need: Duration,
+        /// The most that there is.
+        longest: Duration,
+    },
+
+    /// An outside effect was not started: too little trust was left for it, and no heartbeat that was asked for brought enough in time. Try again, or
+    /// cancel the work: the machine is not at fault.
+    #[error("not started: it needs {need:?} of trust, {left:?} is left, and no heartbeat brought more in time")]
     TrustTooShort {
         /// How much the caller asked for.
         need: Duration,

@@ -1,6 +1,9 @@
 //! What the process believes of its session, and until when. Local and pure: the database's deadline never enters here.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 /// An instant on the clock that counts from boot and goes on while the machine is suspended.
@@ -85,6 +88,24 @@ impl Lease {
         }
     }
 
+    /// Runs `effect` for as long as there is trust, and no step of it later: it reads the clock before each. Whoever was to tell that trust is over may
+    /// wake up later than the effect, when the process was stopped or its threads were blocked. `None`: trust ended first.
+    pub(crate) async fn while_trusted<T>(&self, effect: impl Future<Output = T>) -> Option<T> {
+        let mut effect = pin!(effect);
+        poll_fn(|context| {
+            if self.remaining(Moment::now()).is_zero() {
+                return Poll::Ready(None);
+            }
+            effect.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// The longest trust that there ever is: that of a heartbeat which is answered as it is sent.
+    pub(crate) fn longest(&self) -> Duration {
+        self.term
+    }
+
     /// Ends all trust, for good.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Release);
@@ -127,6 +148,34 @@ mod tests {
         assert_eq!(lease.remaining(at(108)), Duration::ZERO);
         lease.renewed(at(109));
         assert_eq!(lease.remaining(at(109)), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn no_step_of_an_effect_runs_after_trust_has_ended() {
+        let hour = Duration::from_secs(3600);
+        for ends in 0..5 {
+            let lease = Lease::new(hour, MARGIN, Moment::now());
+            let mut steps = 0;
+            let effect = poll_fn(|context| {
+                assert!(!lease.remaining(Moment::now()).is_zero(), "a step without trust");
+                steps += 1;
+                if steps == ends {
+                    lease.end();
+                }
+                // It asks for its next step at once, before anybody else can do anything.
+                context.waker().wake_by_ref();
+                if steps == 3 { Poll::Ready("done") } else { Poll::Pending }
+            });
+            let ended = lease.while_trusted(effect).await;
+            assert_eq!(
+                (ended, steps),
+                if matches!(ends, 1 | 2) {
+                    (None, ends)
+                } else {
+                    (Some("done"), 3)
+                }
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bmdb_entity::WorkId;
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr};
+use tokio::time::Instant;
 
 use crate::dialect::Dialect;
 use crate::lease::Moment;
@@ -13,8 +14,8 @@ use crate::limit::unanswered;
 use crate::session::Core;
 use crate::work::StopReason;
 
-/// Heartbeats every third of the interval until the session is over. A heartbeat that fails is tried again at once, with growing pauses, for as
-/// long as there is trust.
+/// Heartbeats every third of the interval until the session is over, and sooner for who needs more trust than is left. A heartbeat that fails is tried
+/// again at once, with growing pauses, for as long as there is trust.
 pub(crate) async fn beat(core: Arc<Core>) {
     let interval = core.database.config.interval;
     let over = async || {
@@ -24,12 +25,20 @@ pub(crate) async fn beat(core: Arc<Core>) {
         }
     };
     let mut failures = 0;
+    let mut last = Instant::now();
     loop {
+        let asked = async {
+            core.beat_now.notified().await;
+            // However many ask, one heartbeat in a tenth of the interval serves them all.
+            tokio::time::sleep_until(last + interval / 10).await;
+        };
         tokio::select! {
             () = over() => return,
+            () = asked => {}
             () = tokio::time::sleep(pause(interval, failures)) => {}
         }
         let sent = Moment::now();
+        last = Instant::now();
         let limit = (interval / 3).min(core.lease.remaining(sent));
         let renewed = tokio::select! {
             () = over() => return,
@@ -39,6 +48,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
             Ok(None) => return core.lose("its deadline has passed or its row is gone"),
             Ok(Some(stops)) => {
                 core.lease.renewed(sent);
+                core.renewed.notify_waiters();
                 failures = 0;
                 for (work, reason) in stops {
                     if let Some(held) = core.held().get(&work) {

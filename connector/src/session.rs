@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -70,6 +71,10 @@ pub(crate) struct Core {
     pub(crate) less: Notify,
     /// A work was claimed that may not run for as long as the watch sleeps.
     pub(crate) hurry: Notify,
+    /// Somebody needs more trust than is left: the next heartbeat is to be sent now.
+    pub(crate) beat_now: Notify,
+    /// A heartbeat has succeeded.
+    pub(crate) renewed: Notify,
 }
 
 /// What is left after [`Session::drain`].
@@ -126,6 +131,8 @@ impl Session {
             held: Mutex::default(),
             less: Notify::new(),
             hurry: Notify::new(),
+            beat_now: Notify::new(),
+            renewed: Notify::new(),
         });
         database.own_sessions().push(id);
         core.tasks.spawn(liveness::beat(Arc::clone(&core)));
@@ -163,12 +170,6 @@ impl Session {
     #[must_use]
     pub fn trust_left(&self) -> Duration {
         self.core().trust_left()
-    }
-
-    /// Until when this process believes in its session if no further heartbeat succeeds, on the clock of [`std::time::Instant`].
-    #[must_use]
-    pub fn trusted_until(&self) -> std::time::Instant {
-        std::time::Instant::now() + self.trust_left()
     }
 
     /// A token that fires when the session is lost: its trust has run out, or the database says that it is gone.
@@ -351,6 +352,41 @@ impl Core {
             return Duration::ZERO;
         }
         self.lease.remaining(Moment::now())
+    }
+
+    /// Waits until there is so much trust: at once if there is, else for a heartbeat that is sent now, for a third of the interval at most.
+    pub(crate) async fn trust_for(&self, need: Duration) -> Result<(), Error> {
+        let longest = self.lease.longest();
+        if need > longest {
+            return Err(Error::NeedImpossible { need, longest });
+        }
+        let enough = async {
+            loop {
+                let mut renewed = pin!(self.renewed.notified());
+                // From here on none is missed.
+                renewed.as_mut().enable();
+                let left = self.trust_left();
+                if left.is_zero() {
+                    return Err(self.expired());
+                }
+                if left >= need {
+                    return Ok(());
+                }
+                self.beat_now.notify_one();
+                tokio::select! {
+                    () = self.lost.cancelled() => return Err(self.expired()),
+                    () = self.closing.cancelled() => return Err(self.expired()),
+                    () = renewed => {}
+                }
+            }
+        };
+        match tokio::time::timeout(self.database.config.interval / 3, enough).await {
+            Ok(enough) => enough,
+            Err(_elapsed) => match self.trust_left() {
+                Duration::ZERO => Err(self.expired()),
+                left => Err(Error::TrustTooShort { need, left }),
+            },
+        }
     }
 
     /// A scope for bodies of users.

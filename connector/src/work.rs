@@ -236,29 +236,39 @@ impl<P: Process> Work<P> {
         &self.claimed.session
     }
 
-    /// Runs an effect outside the database: refuses to start it with less than `need` of trust left, and drops it when trust ends.
+    /// Runs an effect outside the database: starts it with at least `need` of trust left, and runs no step of it after trust has ended.
     ///
-    /// Give `need` as the longest time that the effect may take to arrive: then it arrives before another component can hold the machine.
+    /// Give `need` as the longest time that the effect may take to arrive: then it arrives before another component can hold the machine. If less
+    /// trust is left than that, a heartbeat is sent at once, and the effect starts as soon as there is enough; it waits for a third of the interval
+    /// at most. Trust is looked at before each step of the effect (each poll of its future), however late the process comes to it. What a step does
+    /// by itself, as blocking code, is not interrupted; and what was sent on its way is the resource's to refuse, by the [fence](Self::fence).
+    ///
+    /// ```no_run
+    /// # async fn reset(address: Option<&str>, fence: bmdb::Fence) -> Result<(), String> { Ok(()) }
+    /// # async fn example<P: bmdb::Process<Item = bmdb::provided::Model>>(work: bmdb::Work<P>) -> Result<(), bmdb::Error> {
+    /// use std::time::Duration;
+    ///
+    /// // A command that has not arrived within two seconds is given up by whoever carries it.
+    /// let reset = reset(work.address.as_deref(), work.fence());
+    /// let answer = work.guarded(Duration::from_secs(2), reset).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::TrustTooShort`], and the effect was not started; [`Error::SessionExpired`], and it was dropped half-way.
+    /// [`Error::NeedImpossible`] if there never is so much trust, [`Error::TrustTooShort`] if no heartbeat brought it in time: the effect was not
+    /// started. [`Error::SessionExpired`]: it was not started, or dropped half-way.
     ///
     /// # Cancel safety
     /// Dropping the future drops the effect.
     pub async fn guarded<T>(&self, need: Duration, effect: impl Future<Output = T> + Send) -> Result<T, Error> {
         let core = self.session().core();
-        let left = core.trust_left();
-        if left.is_zero() {
-            return Err(core.expired());
-        }
-        if left < need {
-            return Err(Error::TrustTooShort { need, left });
-        }
+        core.trust_for(need).await?;
         tokio::select! {
             biased;
             () = core.lost.cancelled() => Err(core.expired()),
             () = core.closing.cancelled() => Err(core.expired()),
-            value = effect => Ok(value),
+            value = core.lease.while_trusted(effect) => value.ok_or_else(|| core.expired()),
         }
     }
 

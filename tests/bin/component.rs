@@ -2,7 +2,8 @@
 //!
 //! `component URL INTERVAL_MS hold` claims a machine and holds it. Told `write` on standard input, it tries to write and ends; a SIGTERM closes
 //! its session. `… body` holds a transaction of its work open until told anything. `… rounds SEED ROUNDS FOLDER` claims and ends at random; a
-//! file in FOLDER stands for each machine and slot that some process believes to hold. It ends with its standard input.
+//! file in FOLDER stands for each machine and slot that some process believes to hold. It ends with its standard input. `… effect` and `… effect-alone`
+//! do something outside the database, step by step, the second on a runtime of one thread.
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -12,16 +13,28 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat, agent_started};
 use harness::{AgentStart, Rivet, Survey, Weld};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 type Told = mpsc::UnboundedReceiver<String>;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Box<dyn StdError>> {
+fn main() -> Result<(), Box<dyn StdError>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, interval, task, rest @ ..] = arguments.as_slice() else {
+    let mut runtime = match arguments.get(2).map(String::as_str) {
+        Some("effect-alone") => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    runtime
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(run(&arguments))
+}
+
+async fn run(arguments: &[String]) -> Result<(), Box<dyn StdError>> {
+    let [url, interval, task, rest @ ..] = arguments else {
         return Err("usage: component URL INTERVAL_MS hold|body|rounds ..".into());
     };
     let config = Config::new(url, "component", bmdb::runtime_info!());
@@ -39,13 +52,14 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     match (task.as_str(), rest) {
         ("hold", []) => hold(session, told()).await,
         ("body", []) => body(session, told()).await,
+        ("effect" | "effect-alone", []) => effect(&session, told()).await,
         ("rounds", [seed, rounds, folder]) => {
             rounds_of(&session, seed.parse()?, rounds.parse()?, Path::new(folder)).await?;
             session.close().await?;
             println!("done");
             Ok(())
         }
-        _ => Err("a task is one of hold, body, rounds SEED ROUNDS FOLDER".into()),
+        _ => Err("a task is one of hold, body, effect, effect-alone, rounds SEED ROUNDS FOLDER".into()),
     }
 }
 
@@ -117,6 +131,25 @@ async fn body(session: Session, told: Told) -> Result<(), Box<dyn StdError>> {
         .await;
     say("work.transact", outcome);
     told.lock().await.recv().await;
+    Ok(())
+}
+
+async fn effect(session: &Session, mut told: Told) -> Result<(), Box<dyn StdError>> {
+    let work = claimed::<Survey>(session).await?;
+    let mut steps = 0_u64;
+    let endless: Result<(), Error> = work
+        .guarded(Duration::ZERO, async {
+            loop {
+                steps += 1;
+                if session.trust_left().is_zero() {
+                    println!("violation step {steps} without trust");
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    say("effect", endless);
+    told.recv().await;
     Ok(())
 }
 

@@ -110,7 +110,7 @@ impl Component {
         writeln!(self.told, "{line}").expect("the component reads its input");
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("sh")
             .args(["-c", "kill -\"$0\" \"$1\"", name, &self.child.id().to_string()])
             .status();

@@ -29,6 +29,7 @@ mod stress;
 mod tidy;
 mod tls;
 mod transact;
+mod trust;
 mod unknown;
 mod work;
 mod world;

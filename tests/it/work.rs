@@ -9,7 +9,7 @@ use harness::{on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 
 use crate::world::{
-    AgentRecovery, AgentStart, INTERVAL, LONG, Survey, events, literal, provide, session, tamper, works,
+    AgentRecovery, AgentStart, INTERVAL, LONG, Survey, deadline, events, literal, provide, session, tamper, works,
 };
 
 on_each_backend! {
@@ -303,8 +303,8 @@ on_each_backend! {
         let id = work.id();
         std::mem::forget(work);
         let raw = db.raw().await;
-        let trusted = session.trusted_until();
-        until("a heartbeat has passed", LONG, async || session.trusted_until() > trusted + INTERVAL / 10).await;
+        let before = deadline(&raw).await;
+        until("a heartbeat has passed", LONG, async || deadline(&raw).await > before).await;
         assert_eq!(works(&raw).await, 1, "nobody can tell that its guard is gone");
         let held: Vec<_> = session.held().into_iter().map(|held| (held.machine, held.work)).collect();
         assert_eq!(held, [(machine, id)]);
@@ -366,7 +366,7 @@ on_each_backend! {
         assert_eq!(work.guarded(Duration::from_millis(10), async { 5 }).await.unwrap(), 5);
         let started = std::sync::atomic::AtomicBool::new(false);
         let effect = async { started.store(true, std::sync::atomic::Ordering::Relaxed) };
-        assert!(matches!(work.guarded(Duration::from_secs(3600), effect).await, Err(Error::TrustTooShort { .. })));
+        assert!(matches!(work.guarded(Duration::from_secs(3600), effect).await, Err(Error::NeedImpossible { .. })));
         assert!(!started.into_inner());
         tamper(&raw, "DELETE FROM session").await;
         let aborted = work.guarded(Duration::ZERO, std::future::pending::<()>()).await;
