@@ -14,7 +14,7 @@ GRANT USAGE, CREATE ON SCHEMA public TO bmdb_migrator;
 GRANT USAGE ON SCHEMA public TO bmdb_component, bmdb_console;
 
 GRANT SELECT ON TABLE seaql_migrations TO bmdb_component;
-GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE machine, session, session_lease, work, work_backoff, work_hold, work_candidate, work_retrieval, process TO bmdb_component;
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE machine, session, session_lease, session_sighting, work, work_backoff, work_hold, work_candidate, work_retrieval, process TO bmdb_component;
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE machine_provided, machine_agent_started, machine_agent_heartbeat, machine_hardware_report, machine_os_installation_request, machine_os_installation_report TO bmdb_component;
 GRANT SELECT, INSERT ON TABLE work_history TO bmdb_component;
 

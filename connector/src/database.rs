@@ -55,7 +55,7 @@ pub(crate) struct Database {
     pub(crate) views: Views,
     /// When to look after hints.
     pub(crate) looking: Looking,
-    /// The sessions of this process, which its own collector leaves alone.
+    /// The sessions that this process believes in, which its own collector leaves alone.
     own_sessions: Mutex<Vec<SessionId>>,
     health: Arc<Health>,
     /// How long one statement may take.
@@ -173,7 +173,7 @@ impl Database {
         }
     }
 
-    /// The sessions of this process.
+    /// The sessions that this process believes in.
     pub(crate) fn own_sessions(&self) -> MutexGuard<'_, Vec<SessionId>> {
         self.own_sessions
             .lock()

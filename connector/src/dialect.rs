@@ -21,6 +21,10 @@ pub enum Dialect {
 /// with it. (RFC 3339 with its `T` does not: ' ' sorts below 'T'.)
 const SQLITE_NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
+/// Between these a time is one to every database and to chrono.
+const FIRST: &str = "TIMESTAMPTZ '0001-01-01 00:00:00+00'";
+const LAST: &str = "TIMESTAMPTZ '9999-12-31 23:59:59.999+00'";
+
 impl Dialect {
     pub(crate) fn backend(self) -> DatabaseBackend {
         match self {
@@ -31,7 +35,10 @@ impl Dialect {
 
     /// Makes a statement from text in which `$1`, `$2`… are values and a few words in braces stand for what differs:
     /// `{now}`; `{after $n}`, now plus `$n` milliseconds; `{time $n}`, a moment given by a person;
-    /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers.
+    /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers; `{free t}`, the same on those rows of a table
+    /// only that nobody has locked, where the database can leave the others out;
+    /// `{moment c}` and `{until c}`, a time in a column as the driver can read it; `{exact c}`, a column as text that differs if the column does;
+    /// `{id c}`, a UUID as people write it.
     pub(crate) fn statement(self, text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
         Statement::from_sql_and_values(self.backend(), self.fill(text), values)
     }
@@ -59,6 +66,16 @@ impl Dialect {
             None if word == "lock" => if self == Self::Sqlite { "" } else { "FOR UPDATE" }.into(),
             Some(("after", milliseconds)) => self.now_plus(milliseconds).into(),
             Some(("time", value)) => self.time(value).into(),
+            Some(("free", table)) => match self {
+                Self::Sqlite => "".into(),
+                Self::Postgres => format!("FOR UPDATE OF {table} SKIP LOCKED").into(),
+                // There SKIP LOCKED may lock, or leave out, other rows than those that the statement answers.
+                Self::Cockroach => format!("FOR UPDATE OF {table}").into(),
+            },
+            Some(("moment", column)) => self.moment(column).into(),
+            Some(("until", column)) => self.until(column).into(),
+            Some(("exact", column)) => self.exact(column).into(),
+            Some(("id", column)) => self.id(column).into(),
             _ => unreachable!("BUG: the word {word:?} in a statement is unknown"),
         };
         (filled, after)
@@ -84,6 +101,49 @@ impl Dialect {
         match self {
             Self::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', {value})"),
             Self::Postgres | Self::Cockroach => format!("CAST({value} AS TIMESTAMPTZ)"),
+        }
+    }
+
+    /// A time, or the nearest one that the driver can read: it panics on `infinity`, and on years that chrono does not count. On SQLite a text that
+    /// is no time stays as it is, and is an error to who reads it.
+    fn moment(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("ifnull(strftime('%Y-%m-%d %H:%M:%f', {column}), {column})"),
+            Self::Postgres | Self::Cockroach => format!(
+                "CASE WHEN {column} BETWEEN {FIRST} AND {LAST} THEN {column} WHEN {column} < {FIRST} THEN {FIRST} WHEN {column} > {LAST} THEN {LAST} END"
+            ),
+        }
+    }
+
+    /// The end of something: null if it has none. `infinity` is no end, nor is what lies beyond the year 9999; on SQLite a text that is no time
+    /// counts as it does when it is compared, as no end or as long over.
+    fn until(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "CASE WHEN strftime('%Y-%m-%d %H:%M:%f', {column}) IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', {column}) \
+                 WHEN {column} <= {SQLITE_NOW} THEN '0001-01-01 00:00:00.000' END"
+            ),
+            Self::Postgres | Self::Cockroach => {
+                format!("CASE WHEN {column} < {FIRST} THEN {FIRST} WHEN {column} <= {LAST} THEN {column} END")
+            }
+        }
+    }
+
+    fn exact(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("CASE WHEN {column} IS NOT NULL THEN hex({column}) END"),
+            Self::Postgres | Self::Cockroach => format!("CAST({column} AS TEXT)"),
+        }
+    }
+
+    fn id(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => {
+                let part = |from: u8, length: u8| format!("substr(hex({column}), {from}, {length})");
+                let parts = [part(1, 8), part(9, 4), part(13, 4), part(17, 4), part(21, 12)];
+                format!("lower({})", parts.join(" || '-' || "))
+            }
+            Self::Postgres | Self::Cockroach => format!("CAST({column} AS TEXT)"),
         }
     }
 
@@ -132,6 +192,23 @@ mod tests {
             "UPDATE t SET a = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
              b = strftime('%Y-%m-%d %H:%M:%f', 'now', ($2 / 1000.0) || ' seconds'), \
              c = strftime('%Y-%m-%d %H:%M:%f', $3) WHERE k = $1 "
+        );
+    }
+
+    #[test]
+    fn only_postgres_leaves_out_what_is_locked() {
+        const TEXT: &str = "SELECT {exact a}, {id k} FROM t WHERE a IS NULL {free t}";
+        assert_eq!(
+            Dialect::Postgres.fill(TEXT),
+            "SELECT CAST(a AS TEXT), CAST(k AS TEXT) FROM t WHERE a IS NULL FOR UPDATE OF t SKIP LOCKED"
+        );
+        assert_eq!(
+            Dialect::Cockroach.fill(TEXT),
+            Dialect::Postgres.fill(TEXT).replace(" SKIP LOCKED", "")
+        );
+        assert_eq!(
+            Dialect::Sqlite.fill("SELECT {exact a} FROM t {free t}"),
+            "SELECT CASE WHEN a IS NOT NULL THEN hex(a) END FROM t "
         );
     }
 }

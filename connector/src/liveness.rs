@@ -81,7 +81,7 @@ fn pause(interval: Duration, failures: u32) -> Duration {
 /// One renewal, and which works an operator has asked to stop. `None`: the session is gone.
 ///
 /// The deadline never moves back, and moves by a millisecond at least: when the database's clock has jumped back, collectors still see that the
-/// session lives.
+/// session lives. One that could not move so, because somebody has written `infinity` or a text that is no time, begins anew from now.
 async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
     const STOPS: &str = "SELECT work_id, stop_requested FROM work WHERE session_id = $1 AND stop_requested IS NOT NULL";
     let database = &core.database;
@@ -91,7 +91,7 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
     let rows = match database.dialect {
         Dialect::Sqlite => {
             let renewal = "
-                UPDATE session_lease SET deadline = max(strftime('%Y-%m-%d %H:%M:%f', deadline, '+0.001 seconds'), {after $2})
+                UPDATE session_lease SET deadline = max(ifnull(strftime('%Y-%m-%d %H:%M:%f', deadline, '+0.001 seconds'), ''), {after $2})
                 WHERE session_id = $1 AND deadline > {now}";
             let renewal = database.dialect.statement(renewal, values);
             if database.heartbeats.execute_raw(renewal).await?.rows_affected() != 1 {
@@ -106,7 +106,7 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
             // One statement, one round trip. No row: nothing was renewed.
             let renewal = "
                 WITH beat AS (
-                    UPDATE session_lease SET deadline = greatest(deadline + INTERVAL '1 millisecond', {after $2})
+                    UPDATE session_lease SET deadline = greatest(NULLIF(deadline, 'infinity') + INTERVAL '1 millisecond', {after $2})
                     WHERE session_id = $1 AND deadline > {now} RETURNING session_id
                 )
                 SELECT w.work_id, w.stop_requested FROM beat

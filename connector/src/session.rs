@@ -438,6 +438,7 @@ impl Core {
         }
         tracing::warn!(session = %self.id, why, "session lost");
         self.lost.cancel();
+        self.database.own_sessions().retain(|id| *id != self.id);
     }
 
     /// Marks a claim as under way for as long as the answer lives.
@@ -464,9 +465,9 @@ impl Core {
         let result = if was_lost { Ok(()) } else { self.end_row().await };
         self.ended.cancel();
         self.lease.end();
+        self.database.own_sessions().retain(|id| *id != self.id);
         self.tasks.close();
         self.tasks.wait().await;
-        self.database.own_sessions().retain(|id| *id != self.id);
         tracing::info!(session = %self.id, lost = was_lost, "session ended");
         result
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`machine`] | a machine, with the counter that its claims raise |
 //! | [`session`], [`session_lease`] | one component incarnation, and until when it may not be expired |
+//! | [`session_sighting`] | for how long collectors have seen a dead session's lease stand |
 //! | [`work`] | one live lock: a machine × slot that a session holds |
 //! | [`work_history`] | one event in the life of a work; append-only |
 //! | [`work_backoff`] | until when one process leaves one machine alone |
@@ -29,6 +30,7 @@ pub mod machine_provided;
 pub mod process;
 pub mod session;
 pub mod session_lease;
+pub mod session_sighting;
 pub mod work;
 pub mod work_backoff;
 pub mod work_candidate;

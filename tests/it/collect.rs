@@ -1,15 +1,20 @@
 //! Expiry: who collects, what it leaves, and whom it spares.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
 use harness::{on_each_backend, on_postgres, until};
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use crate::hostile::log::Kept;
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
-    waiting_at, works,
+    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, literal, provide, session, sessions, set_ahead,
+    tamper, waiting_at, works,
 };
 
 on_each_backend! {
@@ -60,7 +65,9 @@ on_each_backend! {
         assert!(work_hold::Entity::find().all(&raw).await.unwrap().is_empty());
     }
 
-    async fn a_sweep_says_whether_it_braked(db: TestDatabase) {
+    async fn a_sweep_says_whether_it_braked_and_the_log_once(db: TestDatabase) {
+        let kept = Kept::default();
+        let _listening = kept.listen();
         let dead = session(&db).await;
         let raw = db.raw().await;
         kill_session(&raw, &dead).await;
@@ -74,6 +81,7 @@ on_each_backend! {
             !sweep.expired.is_empty()
         }).await;
         assert!(braked, "the whole fleet looked dead");
+        assert_eq!(kept.text().matches("collector brakes:").count(), 1, "{}", kept.text());
     }
 
     async fn a_clock_that_jumped_back_keeps_only_the_living(db: TestDatabase) {
@@ -109,23 +117,65 @@ on_each_backend! {
         assert_eq!(sessions(&db.raw().await).await, 1);
     }
 
-    async fn a_collector_spares_the_sessions_of_its_own_process(db: TestDatabase) {
+    async fn a_collector_spares_its_own_sessions_while_they_are_believed_in(db: TestDatabase) {
         let bmdb = connect(&db).await;
         let (own, _other) = (bmdb.start_session().await.unwrap(), session(&db).await);
         // One that is closed takes nothing from the others.
         bmdb.start_session().await.unwrap().close().await.unwrap();
+        // Its interval is 200 ms by now: any other collector would expire it before its own process has noticed.
         kill_session(&db.raw().await, &own).await;
-        // Its interval is 200 ms by now: any other collector would expire it.
         let mut collector = bmdb.collector();
-        let seen = tokio::time::timeout(Duration::from_secs(2), async {
-            loop {
-                assert!(collector.sweep().await.unwrap().expired.is_empty());
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        assert!(seen.await.is_err());
-        let mut stranger = connect(&db).await.collector();
-        until("another expires it", LONG, async || stranger.sweep().await.unwrap().expired == [own.id()]).await;
+        until("it is expired", LONG, async || {
+            let expired = collector.sweep().await.unwrap().expired;
+            assert!(expired.is_empty() || own.lost().is_cancelled());
+            expired == [own.id()]
+        }).await;
+    }
+
+    async fn one_component_alone_frees_what_its_lost_session_held(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        let broken = bmdb.start_session().await.unwrap();
+        let machine = provide(&broken, 1).await[0];
+        let work = broken.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let raw = db.raw().await;
+        tamper(&raw, "UPDATE session SET interval_ms = 200").await;
+        bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
+        let mut collector = bmdb.collector();
+        until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
+        // Although its guard lives.
+        assert!(work.stop().is_cancelled());
+        assert_eq!(events(&raw, machine).await, ["started", "expired"]);
+    }
+
+    async fn collectors_that_never_live_for_an_interval_expire_the_dead_together(db: TestDatabase) {
+        let (dead, alive) = (session(&db).await, session(&db).await);
+        let machine = provide(&dead, 1).await[0];
+        let raw = db.raw().await;
+        let _work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        kill_session(&raw, &dead).await;
+        let id = literal(&raw, dead.id().0);
+        tamper(&raw, &format!("UPDATE session SET interval_ms = 3000 WHERE session_id = {id}")).await;
+        let bmdb = connect(&db).await;
+        let began = std::time::Instant::now();
+        let mut lives = 0;
+        until("the dead one is expired", LONG, async || {
+            // A component that crashes after a second.
+            let mut collector = bmdb.collector();
+            lives += 1;
+            let mut expired = Vec::new();
+            let life = tokio::time::timeout(Duration::from_secs(1), async {
+                loop {
+                    expired.extend(collector.sweep().await.unwrap().expired);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            assert!(life.await.is_err());
+            assert!(!expired.contains(&alive.id()));
+            expired == [dead.id()]
+        }).await;
+        assert!(lives > 1 && began.elapsed() > Duration::from_secs(3), "{lives} lives, {:?}", began.elapsed());
+        assert_eq!(events(&raw, machine).await, ["started", "expired"]);
+        assert!(!alive.lost().is_cancelled());
     }
 
     async fn many_collectors_expire_a_session_once(db: TestDatabase) {
@@ -204,7 +254,7 @@ async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
         let (dead, _alive) = (session(&db).await, session(&db).await);
         let raw = db.raw().await;
         kill_session(&raw, &dead).await;
-        let (_proxy, bmdb, mut expiring) = waiting_at(&db, "FROM session WHERE session_id = $1 FOR").await;
+        let (_proxy, bmdb, mut expiring) = waiting_at(&db, "SELECT session_id FROM session WHERE session_id IN ").await;
         let mut collector = bmdb.collector();
         let beats = async {
             let go_on = expiring.recv().await.expect("it is found dead");
@@ -233,7 +283,106 @@ async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
     .await;
 }
 
+/// How long another dead session waits for one that somebody has locked.
+async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) {
+    let (locked, dead, _one, _two) = (
+        session(db).await,
+        session(db).await,
+        session(db).await,
+        session(db).await,
+    );
+    let raw = db.raw().await;
+    provide(&locked, 1).await;
+    let _work = locked
+        .claim::<AgentStart>()
+        .await
+        .unwrap()
+        .expect("one machine is eligible");
+    for session in [&locked, &dead] {
+        kill_session(&raw, session).await;
+        until("its process has noticed", LONG, async || session.lost().is_cancelled()).await;
+    }
+    let mut collector = connect(db).await.collector();
+    collector.sweep().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let holding = raw.begin().await.unwrap();
+    let id = literal(&raw, locked.id().0);
+    let rows = holding
+        .execute_unprepared(&format!("{lock} WHERE session_id = {id}"))
+        .await
+        .unwrap();
+    assert_eq!(rows.rows_affected(), 1);
+    let began = std::time::Instant::now();
+    let watching = async {
+        until("the other one is gone", LONG, async || sessions(&raw).await == 3).await;
+        began.elapsed()
+    };
+    let (swept, waited) = tokio::join!(collector.sweep(), watching);
+    assert_eq!(swept.unwrap().expired, [dead.id()]);
+    eprintln!("waited for {waited:?}");
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
+    holding.rollback().await.unwrap();
+    until("the locked one is expired in its turn", LONG, async || {
+        collector.sweep().await.unwrap().expired == [locked.id()]
+    })
+    .await;
+}
+
+/// CockroachDB leaves nothing out that is locked: there the others wait for as long as such a transaction may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_locked_session_keeps_no_other_waiting_with_cockroach_text() {
+    harness::bounded(async {
+        let db = harness::TestDatabase::with_cockroach_text().await;
+        not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await;
+    })
+    .await;
+}
+
+/// Panics at the first warning of the collector's, as a sweep might.
+struct Panics(AtomicBool);
+
+impl<S: tracing::Subscriber> Layer<S> for Panics {
+    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+        let is_its =
+            event.metadata().target() == "bmdb::collector" && *event.metadata().level() == tracing::Level::WARN;
+        assert!(!is_its || self.0.swap(true, Ordering::AcqRel), "a test");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_whose_sweep_panicked_goes_on() {
+    harness::bounded(async {
+        let db = harness::TestDatabase::migrated(harness::Backend::Sqlite).await;
+        let kept = Kept::default();
+        let _listening = kept.listen_with(Panics(AtomicBool::new(false)));
+        let dead = session(&db).await;
+        let raw = db.raw().await;
+        kill_session(&raw, &dead).await;
+        let over = bmdb::CancellationToken::new();
+        let collector = connect(&db).await.collector().period(Duration::from_millis(50));
+        let expired = async {
+            until("it is expired", LONG, async || sessions(&raw).await == 0).await;
+            over.cancel();
+        };
+        tokio::join!(collector.run(over.clone()), expired);
+        let text = kept.text();
+        assert!(
+            text.contains("a sweep panicked") && text.contains("panic=\"a test\""),
+            "{text}"
+        );
+    })
+    .await;
+}
+
 on_postgres! {
+    async fn one_locked_session_keeps_no_other_waiting(db: TestDatabase) {
+        not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await;
+    }
+
+    async fn one_locked_work_keeps_no_other_session_waiting(db: TestDatabase) {
+        not_kept_waiting(&db, "DELETE FROM work").await;
+    }
+
     async fn a_body_in_progress_keeps_the_collector_waiting(db: TestDatabase) {
         // H1 of the original: the session is expired between a transaction's check and its commit.
         let (dead, _alive) = (session(&db).await, session(&db).await);

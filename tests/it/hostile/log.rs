@@ -22,6 +22,14 @@ impl Kept {
 
     /// Keeps what this thread logs for as long as the answer lives: all of ours, all but the finest of others.
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        self.listen_with(tracing_subscriber::layer::Identity::new())
+    }
+
+    /// The same, beside somebody else who listens.
+    pub(crate) fn listen_with<L>(&self, other: L) -> tracing::subscriber::DefaultGuard
+    where
+        L: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync,
+    {
         // No spans: sqlx carries them to threads of its own, where another subscriber would be asked for them.
         let wanted = filter_fn(|metadata| {
             metadata.is_event() && (metadata.target().starts_with("bmdb") || *metadata.level() <= tracing::Level::DEBUG)
@@ -29,7 +37,7 @@ impl Kept {
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(self.clone())
             .with_ansi(false);
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(lines).with(wanted))
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(other).with(lines).with(wanted))
     }
 }
 

@@ -33,10 +33,17 @@ impl Protocol {
         Some(())
     }
 
+    /// Of what it has watched, the next one goes on with what was written down: the ages of leases whose deadlines had passed. Each is as true as
+    /// it was, for no clock of the database's is in it.
     pub(crate) fn restart_collector(&self, state: &mut State) -> Option<()> {
         state.jumped = 0;
         for session in &mut state.sessions {
-            session.watch = Watch::Unseen;
+            let is_past = |left: u8| left == 0 || left > self.config.interval;
+            session.watch = match session.watch {
+                Watch::Seen(age) if session.lease.is_some_and(is_past) => Watch::Seen(age),
+                Watch::Condemned { unchanged: true } => Watch::Seen(self.config.interval),
+                _ => Watch::Unseen,
+            };
         }
         Some(())
     }
