@@ -1,23 +1,29 @@
 //! The backoffs in the database, as operators see them.
 
 use bmdb_entity::{MachineId, work_backoff};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::FromQueryResult;
 
 use crate::database::Database;
 use crate::error::Error;
 use crate::process::{check_name, known_names};
 use crate::tx::Tx;
 
-pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Result<Vec<work_backoff::Model>, Error> {
-    let mut find = work_backoff::Entity::find();
-    if let Some(machine) = machine {
-        find = find.filter(work_backoff::Column::MachineId.eq(machine));
-    }
-    find.order_by_asc(work_backoff::Column::MachineId)
-        .order_by_asc(work_backoff::Column::Process)
-        .all(database)
-        .await
-        .map_err(Error::database("list backoffs"))
+/// A backoff's row, as the driver can read it, and its name for people.
+pub(crate) const COLUMNS: &str = "
+    SELECT machine_id, process, {until until} AS until, cause, attempts, last_interval_seconds, {id machine_id} || ' ' || process AS row_name
+    FROM work_backoff";
+
+/// The backoff of a process from a machine, unless its time is over.
+pub(crate) async fn of_process(
+    database: &Database,
+    machine: MachineId,
+    process: &str,
+) -> Result<Option<work_backoff::Model>, Error> {
+    const DOING: &str = "read a machine's backoff";
+    let backoff = format!("{COLUMNS} WHERE machine_id = $1 AND process = $2 AND (until IS NULL OR until > {{now}})");
+    let rows = database.read(DOING, &backoff, [machine.into(), process.into()]).await?;
+    let backoff = rows.first().map(|row| work_backoff::Model::from_query_result(row, ""));
+    backoff.transpose().map_err(Error::database(DOING))
 }
 
 pub(crate) async fn clear(database: &Database, machine: MachineId, process: &str) -> Result<bool, Error> {

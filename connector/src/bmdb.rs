@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bmdb_entity::{MachineId, SessionId, WorkId, work_backoff, work_history, work_hold};
 use sea_orm::DatabaseConnection;
 
+use crate::backoffs;
 use crate::collector::Collector;
 use crate::config::Config;
 use crate::database::Database;
@@ -14,9 +15,9 @@ use crate::error::Error;
 use crate::explain::{self, Explanation};
 use crate::hold::{self, Hold};
 use crate::operator::{self, HeldBySession};
+use crate::page::List;
 use crate::process::Process;
 use crate::session::Session;
-use crate::{backoffs, history};
 
 /// A connection to the Bare Metal Database: what a component opens once and clones freely.
 ///
@@ -94,15 +95,12 @@ impl Bmdb {
         explain::explain::<P>(&self.0, machine).await
     }
 
-    /// Everything that happened on a machine, in the order of its claims. A machine that is gone keeps its history.
+    /// What happened on a machine, in the order of its claims and in [pages](List). A machine that is gone keeps its history.
     ///
-    /// # Errors
-    /// When the database cannot be read.
-    ///
-    /// # Cancel safety
-    /// Safe: it only reads.
-    pub async fn history(&self, machine: MachineId) -> Result<Vec<work_history::Model>, Error> {
-        history::of_machine(&self.0, machine).await
+    /// Fences order it, not the times: those are of when a transaction began, so that a claim which waited for the end before it may have the earlier
+    /// one.
+    pub fn history(&self, machine: MachineId) -> List<work_history::Model> {
+        List::new(&self.0, Some(machine))
     }
 
     /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
@@ -128,26 +126,16 @@ impl Bmdb {
         hold::lift(&self.0, machine, slot).await
     }
 
-    /// The holds on a machine, or on all; also those whose time is over.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    ///
-    /// # Cancel safety
-    /// Safe: it only reads.
-    pub async fn holds(&self, machine: Option<MachineId>) -> Result<Vec<work_hold::Model>, Error> {
-        hold::list(&self.0, machine).await
+    /// The holds on a machine, or on all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year beyond 9999,
+    /// is none.
+    pub fn holds(&self, machine: Option<MachineId>) -> List<work_hold::Model> {
+        List::new(&self.0, machine)
     }
 
-    /// The backoffs from a machine, or from all; also those whose time is over.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    ///
-    /// # Cancel safety
-    /// Safe: it only reads.
-    pub async fn backoffs(&self, machine: Option<MachineId>) -> Result<Vec<work_backoff::Model>, Error> {
-        backoffs::list(&self.0, machine).await
+    /// The backoffs from a machine, or from all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year
+    /// beyond 9999, is none.
+    pub fn backoffs(&self, machine: Option<MachineId>) -> List<work_backoff::Model> {
+        List::new(&self.0, machine)
     }
 
     /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.

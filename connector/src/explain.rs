@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use bmdb_entity::{Fence, MachineId, SessionId, machine, session, session_lease, work, work_backoff, work_hold};
+use bmdb_entity::{Fence, MachineId, SessionId, machine, work_backoff, work_hold};
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, Query};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
+use sea_orm::{Condition, DbErr, QueryResult};
 
 use crate::database::Database;
 use crate::eligible::{Among, Eligible, from_machines};
 use crate::error::Error;
 use crate::plain::Plain;
 use crate::process::Process;
+use crate::{backoffs, hold};
 
 /// Whether a process could claim a machine, and if not, why.
 ///
@@ -67,7 +68,7 @@ pub struct Holder {
     pub fence: Fence,
     /// Since when.
     pub claimed_at: DateTime<Utc>,
-    /// Until when the session may not be expired.
+    /// Until when the session may not be expired, if it says.
     pub deadline: Option<DateTime<Utc>>,
     /// What the holder last said of its progress.
     pub progress: Option<serde_json::Value>,
@@ -99,27 +100,12 @@ pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error>
 }
 
 pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId) -> Result<Explanation, Error> {
-    const DOING: &str = "explain a machine";
-    let wrap = || Error::database(DOING);
     let eligible = Eligible::<P>::of_process();
     let (clauses, at) = clauses(database, &eligible, machine).await?;
 
     let holder = holder(database, machine, P::SLOT).await?;
-    let backoff = work_backoff::Entity::find_by_id((machine, P::NAME.to_owned()))
-        .one(database)
-        .await
-        .map_err(wrap())?;
-    let backoff = backoff.filter(|backoff| backoff.until.is_none_or(|until| until > at));
-    let holds = work_hold::Entity::find()
-        .filter(work_hold::Column::MachineId.eq(machine))
-        .filter(work_hold::Column::Slot.is_in([P::SLOT, work_hold::ALL_SLOTS]))
-        .all(database)
-        .await
-        .map_err(wrap())?;
-    let holds: Vec<_> = holds
-        .into_iter()
-        .filter(|hold| hold.until.is_none_or(|until| until > at))
-        .collect();
+    let backoff = backoffs::of_process(database, machine, P::NAME).await?;
+    let holds = hold::on_slot(database, machine, P::SLOT).await?;
 
     let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
     let waits: Vec<_> = backoff
@@ -213,31 +199,27 @@ async fn clauses<P: Process>(
 }
 
 async fn holder(database: &Database, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
-    let read = async {
-        let Some(work) = work::Entity::find_by_id((machine, slot.to_owned()))
-            .one(database)
-            .await?
-        else {
-            return Ok(None);
-        };
-        // The session may be gone by the time it is asked for; then so is the work.
-        let Some(session) = session::Entity::find_by_id(work.session_id).one(database).await? else {
-            return Ok(None);
-        };
-        let lease = session_lease::Entity::find_by_id(work.session_id).one(database).await?;
-        Ok(Some(Holder {
-            process: work.process,
-            session: work.session_id,
-            component_name: session.component_name,
-            runtime_info: session.runtime_info,
-            fence: work.fence,
-            claimed_at: work.claimed_at,
-            deadline: lease.map(|lease| lease.deadline),
-            progress: work.progress,
-            stop_requested: work.stop_requested,
-        }))
+    const DOING: &str = "read a work's holder";
+    const HOLDER: &str = "
+        SELECT w.process, w.session_id, s.component_name, s.runtime_info, w.fence, {moment w.claimed_at}, {until l.deadline}, w.progress,
+            w.stop_requested
+        FROM work w JOIN session s ON s.session_id = w.session_id LEFT JOIN session_lease l ON l.session_id = w.session_id
+        WHERE w.machine_id = $1 AND w.slot = $2";
+    let rows = database.read(DOING, HOLDER, [machine.into(), slot.into()]).await?;
+    let read = |row: &QueryResult| {
+        Ok::<_, DbErr>(Holder {
+            process: row.try_get_by_index(0)?,
+            session: row.try_get_by_index(1)?,
+            component_name: row.try_get_by_index(2)?,
+            runtime_info: row.try_get_by_index(3)?,
+            fence: row.try_get_by_index(4)?,
+            claimed_at: row.try_get_by_index(5)?,
+            deadline: row.try_get_by_index(6)?,
+            progress: row.try_get_by_index(7)?,
+            stop_requested: row.try_get_by_index(8)?,
+        })
     };
-    read.await.map_err(Error::database("read a work's holder"))
+    rows.first().map(read).transpose().map_err(Error::database(DOING))
 }
 
 impl fmt::Display for Explanation {

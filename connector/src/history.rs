@@ -1,11 +1,9 @@
 //! The append-only audit: every claim has one start and, once ended, one end.
 
-use bmdb_entity::work_history::{self, Event};
-use bmdb_entity::{MachineId, SessionId};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use bmdb_entity::SessionId;
+use bmdb_entity::work_history::Event;
+use sea_orm::DbErr;
 
-use crate::database::Database;
-use crate::error::Error;
 use crate::text::Text;
 use crate::tx::Tx;
 use crate::work::Key;
@@ -134,15 +132,3 @@ fn is_all(locked: u64, deleted: u64) -> Result<(), DbErr> {
 
 /// Who placed a cool-down.
 const COLLECTOR: &str = "collector";
-
-/// All events of a machine, in the order of its claims.
-pub(crate) async fn of_machine(database: &Database, machine: MachineId) -> Result<Vec<work_history::Model>, Error> {
-    let mut events = work_history::Entity::find()
-        .filter(work_history::Column::MachineId.eq(machine))
-        .order_by_asc(work_history::Column::Fence)
-        .all(database)
-        .await
-        .map_err(Error::database("read a machine's history"))?;
-    events.sort_by_key(|event| (event.fence, event.event != Event::Started));
-    Ok(events)
-}

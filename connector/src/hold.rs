@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bmdb_entity::{MachineId, work_hold};
 use chrono::{DateTime, Utc};
+use sea_orm::FromQueryResult;
 use sea_orm::sea_query::Value;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::database::Database;
 use crate::error::Error;
@@ -142,15 +142,21 @@ pub(crate) async fn lift(database: &Database, machine: MachineId, slot: Option<&
     Ok(lifted.await.map_err(|failure| failure.into_error("lift a hold"))? == 1)
 }
 
-/// The holds on a machine, or on all, also those that have ended by themselves.
-pub(crate) async fn list(database: &Database, machine: Option<MachineId>) -> Result<Vec<work_hold::Model>, Error> {
-    let mut find = work_hold::Entity::find();
-    if let Some(machine) = machine {
-        find = find.filter(work_hold::Column::MachineId.eq(machine));
-    }
-    find.order_by_asc(work_hold::Column::MachineId)
-        .order_by_asc(work_hold::Column::Slot)
-        .all(database)
-        .await
-        .map_err(Error::database("list holds"))
+/// A hold's row, as the driver can read it, and its name for people.
+pub(crate) const COLUMNS: &str = "
+    SELECT machine_id, slot, {until until} AS until, reason, placed_by, {moment placed_at} AS placed_at, {id machine_id} || ' ' || slot AS row_name
+    FROM work_hold";
+
+/// The holds that keep a slot of a machine from being claimed.
+pub(crate) async fn on_slot(
+    database: &Database,
+    machine: MachineId,
+    slot: &str,
+) -> Result<Vec<work_hold::Model>, Error> {
+    const DOING: &str = "read a machine's holds";
+    let holds = format!("{COLUMNS} WHERE machine_id = $1 AND slot IN ($2, $3) AND (until IS NULL OR until > {{now}})");
+    let values = [machine.into(), slot.into(), work_hold::ALL_SLOTS.into()];
+    let rows = database.read(DOING, &holds, values).await?;
+    let holds = rows.iter().map(|row| work_hold::Model::from_query_result(row, ""));
+    holds.collect::<Result<_, _>>().map_err(Error::database(DOING))
 }

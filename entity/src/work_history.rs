@@ -34,7 +34,8 @@ pub struct Model {
     /// The holder's version, host and process.
     #[sea_orm(column_type = "Text")]
     pub runtime_info: String,
-    /// When, by the database's clock.
+    /// When the transaction that wrote it began, by the database's clock. A claim that waited for the end before it may have begun earlier than that:
+    /// fences order, times do not.
     pub at: DateTimeUtc,
     /// Why, for a failure or an expiry.
     #[sea_orm(column_type = "Text", nullable)]

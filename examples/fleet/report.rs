@@ -114,7 +114,7 @@ async fn write_machine(bmdb: &Bmdb, machine: MachineId, out: &mut String) -> Res
         .map(|row| format!("{}/{}", row.provider, row.provider_id))
         .unwrap_or_default();
     writeln!(out, "\none machine that was taken over: {name}, {machine}")?;
-    for event in bmdb.history(machine).await? {
+    for event in bmdb.history(machine).await?.rows {
         let process = event.runtime_info.rsplit_once(", ").map_or("", |(_, process)| process);
         writeln!(
             out,

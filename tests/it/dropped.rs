@@ -123,7 +123,7 @@ impl Scene {
         let work = self.work::<Survey>().await;
         let (machine, fence) = (work.machine(), work.fence());
         work.cancel().await.unwrap_or_else(|error| panic!("{when}: {error:?}"));
-        let history = self.bmdb.history(machine).await.unwrap();
+        let history = self.bmdb.history(machine).await.unwrap().rows;
         let acknowledged = history.iter().filter(|row| row.fence == fence).count();
         assert_eq!(acknowledged, 2, "{when}: what was acknowledged is there");
         assert_eq!(check_history(&self.raw).await, Vec::<String>::new(), "{when}");
@@ -200,7 +200,7 @@ on_each_backend! {
             let finish = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await);
             let completed = give_up(finish, polls, Duration::from_millis(u64::from(polls % 3))).await.is_some();
             scene.is_settled(&format!("finish dropped after {polls} polls")).await;
-            let history = scene.bmdb.history(machine).await.unwrap();
+            let history = scene.bmdb.history(machine).await.unwrap().rows;
             let end = history.iter().rfind(|row| row.fence == fence).expect("it has ended").event.to_string();
             let facts = agent_started::Entity::find().count(&scene.raw).await.unwrap();
             assert_eq!(facts, u64::from(end == "finished"), "facts when {end}");

@@ -177,7 +177,7 @@ on_each_backend! {
             }).await;
             work.expect("it was claimed").fail("broken").await.unwrap();
         }
-        let parked = bmdb.backoffs(Some(machine)).await.unwrap();
+        let parked = bmdb.backoffs(Some(machine)).await.unwrap().rows;
         assert_eq!((parked[0].until, parked[0].attempts), (None, 2));
         assert!(bmdb.explain::<Stubborn>(machine).await.unwrap().to_string().contains("parked"));
         assert!(session.claim::<Stubborn>().await.unwrap().is_none());
@@ -196,8 +196,8 @@ on_each_backend! {
         session.claim::<Survey>().await.unwrap().expect("another slot is free").cancel().await.unwrap();
         bmdb.place_hold(machine, Hold::new("moving the rack", "bob")).await.unwrap();
         assert!(session.claim::<Survey>().await.unwrap().is_none(), "the whole machine is held");
-        assert_eq!(bmdb.holds(Some(machine)).await.unwrap().len(), 2);
-        assert_eq!(bmdb.holds(None).await.unwrap().len(), 2);
+        assert_eq!(bmdb.holds(Some(machine)).await.unwrap().rows.len(), 2);
+        assert_eq!(bmdb.holds(None).await.unwrap().rows.len(), 2);
         assert!(bmdb.lift_hold(machine, Some("agent")).await.unwrap());
         assert!(!bmdb.lift_hold(machine, Some("agent")).await.unwrap());
         assert!(session.claim::<AgentStart>().await.unwrap().is_none());

@@ -134,9 +134,9 @@ on_each_backend! {
 
             match work.fail(text).await {
                 Ok(()) => {
-                    let cause = bmdb.history(machine).await.unwrap().pop().and_then(|event| event.cause);
+                    let cause = bmdb.history(machine).await.unwrap().rows.pop().and_then(|event| event.cause);
                     given.to("a cause", without_nul(text, 4096), Ok(cause.unwrap_or_default())).await;
-                    assert_eq!(bmdb.backoffs(Some(machine)).await.unwrap()[0].cause, text);
+                    assert_eq!(bmdb.backoffs(Some(machine)).await.unwrap().rows[0].cause, text);
                     assert!(bmdb.clear_backoff(machine, Survey::NAME).await.unwrap());
                 }
                 Err(Unfinished::NotCommitted { work, error }) => {
@@ -156,7 +156,7 @@ on_each_backend! {
             let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
             let held = async |hold: Hold| {
                 bmdb.place_hold(machine, hold).await?;
-                let mut holds = bmdb.holds(Some(machine)).await?;
+                let mut holds = bmdb.holds(Some(machine)).await?.rows;
                 bmdb.lift_hold(machine, None).await?;
                 Ok::<_, Error>(holds.pop().expect("it was placed"))
             };

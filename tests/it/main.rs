@@ -17,6 +17,7 @@ mod faults;
 mod file_faults;
 mod hostile;
 mod migration;
+mod odd_rows;
 mod plans;
 mod roles;
 mod round_trips;

@@ -288,7 +288,9 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
 
     bmdb.count::<AgentRecovery>().await.unwrap();
     bmdb.explain::<AgentStart>(machine).await.unwrap();
-    bmdb.history(machine).await.unwrap();
+    let page = bmdb.history(machine).limit(1).await.unwrap();
+    let more = page.next.expect("its end follows");
+    bmdb.history(machine).after(more).await.unwrap();
     for until in [
         Until::Open,
         Until::For(Duration::from_secs(1)),
@@ -299,6 +301,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
             .unwrap();
     }
     bmdb.holds(None).await.unwrap();
+    bmdb.holds(None).after((machine, String::new())).await.unwrap();
     bmdb.lift_hold(machine, None).await.unwrap();
     bmdb.backoffs(Some(machine)).await.unwrap();
     bmdb.clear_backoff(machine, AgentStart::NAME).await.unwrap();
@@ -355,6 +358,7 @@ async fn all_sql_is_what_cockroachdb_takes() {
             "UPDATE work SET progress",
             "UPDATE work SET stop_requested",
             "UPDATE session_lease SET deadline = now()",
+            "INSERT INTO session_sighting",
             "DELETE FROM session ",
             "INSERT INTO process",
             "INSERT INTO \"machine_provided\"",

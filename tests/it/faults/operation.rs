@@ -192,9 +192,9 @@ impl Operation {
             Explain => read(bmdb.explain::<Survey>(machine).await, |it| {
                 it.holder.is_some() && !it.eligible
             }),
-            History => read(bmdb.history(machine).await, |rows| rows.len() == 1),
-            Holds => read(bmdb.holds(Some(machine)).await, |rows| rows.len() == 1),
-            Backoffs => read(bmdb.backoffs(Some(machine)).await, |rows| rows.len() == 1),
+            History => read(bmdb.history(machine).await, |page| page.rows.len() == 1),
+            Holds => read(bmdb.holds(Some(machine)).await, |page| page.rows.len() == 1),
+            Backoffs => read(bmdb.backoffs(Some(machine)).await, |page| page.rows.len() == 1),
         }
     }
 

@@ -160,9 +160,11 @@ async fn operators(scene: &mut Scene) {
     let bmdb = scene.component("operator", HOUR).await;
     for machine in in_work(&scene.raw, OFTEN).await {
         let explain = bmdb.explain::<AgentStart>(machine);
-        let explained = scene.watch("explain", "\"work_hold\"", explain).await.unwrap();
+        let explained = scene.watch("explain", "FROM work_hold", explain).await.unwrap();
         let holder = explained.holder.expect("it is in work");
-        let history = scene.watch("history", "\"work_history\"", bmdb.history(machine)).await;
+        let history = scene
+            .watch("history", "FROM work_history", bmdb.history(machine).into_future())
+            .await;
         history.unwrap();
         let hold = bmdb.place_hold(machine, Hold::new("no disk", "ada"));
         scene
@@ -177,14 +179,18 @@ async fn operators(scene: &mut Scene) {
             .await
             .unwrap();
         scene
-            .watch("holds of a machine", "\"work_hold\"", bmdb.holds(Some(machine)))
+            .watch(
+                "holds of a machine",
+                "FROM work_hold",
+                bmdb.holds(Some(machine)).into_future(),
+            )
             .await
             .unwrap();
         scene
             .watch(
                 "backoffs of a machine",
-                "\"work_backoff\"",
-                bmdb.backoffs(Some(machine)),
+                "FROM work_backoff",
+                bmdb.backoffs(Some(machine)).into_future(),
             )
             .await
             .unwrap();
