@@ -3,14 +3,14 @@
 use std::str::FromStr;
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
 use crate::config::{Config, ConfigError};
 use crate::plain::is_misleading;
+use crate::sqlite_url::{Refused, SqliteUrl};
 
-/// Where the database is, as the driver takes it.
+/// Where the database is.
 pub(crate) enum Address {
-    Sqlite(Box<SqliteConnectOptions>),
+    Sqlite(SqliteUrl),
     Postgres(Box<PgConnectOptions>),
 }
 
@@ -24,9 +24,6 @@ impl Address {
             });
         };
         match scheme {
-            "sqlite" if rest.trim_start_matches('/').split('?').next() == Some("") => Err(ConfigError::Url {
-                reason: "it names no file",
-            }),
             "sqlite" => Self::sqlite(url),
             "postgres" | "postgresql" => Self::postgres(config),
             // What stands before the first colon of anything else may be half a password.
@@ -41,25 +38,12 @@ impl Address {
     }
 
     fn sqlite(url: &str) -> Result<Self, ConfigError> {
-        let options = SqliteConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
-            reason: "a parameter after the file is not one of SQLite's",
-        })?;
-        let file = options.get_filename().to_string_lossy();
-        // Looked at as the driver reads it: the URL may spell it with percent signs.
-        let query = url.split_once('?').map_or("", |(_, query)| query);
-        let has = |wanted: &str, a: &str| {
-            url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == wanted && value == a)
-        };
-        if has("mode", "ro") || has("immutable", "true") {
-            return Err(ConfigError::Url {
-                reason: "mode=ro and immutable=true let nobody write, and a component writes",
-            });
-        }
-        if has("mode", "memory") || url.contains(":memory:") || file.contains(":memory:") {
-            return Err(ConfigError::InMemory);
-        }
-        check_readable(&file)?;
-        Ok(Self::Sqlite(Box::new(options)))
+        SqliteUrl::parse(url)
+            .map(Self::Sqlite)
+            .map_err(|refused| match refused {
+                Refused::InMemory => ConfigError::InMemory,
+                Refused::Because(reason) => ConfigError::Url { reason },
+            })
     }
 
     fn postgres(config: &Config) -> Result<Self, ConfigError> {
@@ -109,7 +93,7 @@ impl Address {
     /// The database's name for people: no user, no password, no parameters.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Sqlite(options) => format!("sqlite://{}", options.get_filename().display()),
+            Self::Sqlite(url) => format!("sqlite://{}", url.file.display()),
             Self::Postgres(options) => {
                 let database = options.get_database().unwrap_or_default();
                 match options.get_socket() {
@@ -184,6 +168,8 @@ mod tests {
             "sqlite://x?mode=%6Demory",
             "sqlite://x?mode=ro",
             "sqlite://x?immutable=true",
+            "sqlite:file:x%3Fimmutable=1",
+            "sqlite://x?canary=canary",
             "sqlite://x%0d%0acanary",
             "sqlite://x?mode=canary",
             "mysql://user:canary@localhost/bmdb",

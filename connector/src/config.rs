@@ -65,6 +65,30 @@ pub enum ConfigError {
     },
 }
 
+/// What a commit on SQLite waits for. PostgreSQL has its own setting, `synchronous_commit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// The disk. What a call has answered is there after a power loss.
+    #[default]
+    Full,
+    /// Nothing: the operating system writes it out within some seconds, and a process that crashes loses nothing by that. But **a power loss forgets the
+    /// last seconds, and with them claims: their machines are claimed again, with the fences that were given out before**, so that a resource that
+    /// compares fences cannot tell the two holders apart. It is for laptops and tests, and for where no effect outlives the power.
+    Normal,
+}
+
+impl FromStr for Synchronous {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "full" => Ok(Self::Full),
+            "normal" => Ok(Self::Normal),
+            _ => Err(()),
+        }
+    }
+}
+
 /// How a component connects to BMDB.
 ///
 /// Values come from code, from the URL's own parameters (`?bmdb.interval=5s`) and from the environment (`BMDB_INTERVAL=5s`, read by
@@ -79,6 +103,7 @@ pub enum ConfigError {
 /// | `statement_timeout` | 10 s | how long one statement may run |
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
 /// | `allow_plaintext` | false | connect to another host without `sslmode=verify-full` |
+/// | `synchronous` | `full` | SQLite: whether a commit waits for the disk. `normal`: it does not, and a power loss gives [fences out again](Synchronous) |
 ///
 /// | `tls_root_certificate` | the public ones | a file with the authority that signed the server's certificate; demands `verify-full` |
 /// | `tls_client_certificate`, `tls_client_key` | none | files with what the server knows this component by |
@@ -106,6 +131,7 @@ pub struct Config {
     pub(crate) statement_timeout: Duration,
     pub(crate) retry_budget: Duration,
     pub(crate) allow_plaintext: bool,
+    pub(crate) synchronous: Synchronous,
     pub(crate) tls_root_certificate: Option<PathBuf>,
     pub(crate) tls_client_certificate: Option<PathBuf>,
     pub(crate) tls_client_key: Option<PathBuf>,
@@ -113,7 +139,7 @@ pub struct Config {
 }
 
 /// The settings that a URL or the environment may carry.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "interval",
     "margin",
     "max_connections",
@@ -121,6 +147,7 @@ const NAMES: [&str; 11] = [
     "statement_timeout",
     "retry_budget",
     "allow_plaintext",
+    "synchronous",
     "tls_root_certificate",
     "tls_client_certificate",
     "tls_client_key",
@@ -144,6 +171,7 @@ impl Config {
             statement_timeout: Duration::from_secs(10),
             retry_budget: Duration::from_secs(15),
             allow_plaintext: false,
+            synchronous: Synchronous::Full,
             tls_root_certificate: None,
             tls_client_certificate: None,
             tls_client_key: None,
@@ -226,6 +254,13 @@ impl Config {
         self
     }
 
+    /// What a commit on SQLite waits for.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
     /// Whom to believe that the server is who it says: a PEM file with the authority that signed its certificate. Demands `verify-full`.
     #[must_use]
     pub fn tls_root_certificate(mut self, file: impl Into<PathBuf>) -> Self {
@@ -250,6 +285,7 @@ impl Config {
             "statement_timeout" => self.statement_timeout = duration("statement_timeout", value)?,
             "retry_budget" => self.retry_budget = duration("retry_budget", value)?,
             "allow_plaintext" => self.allow_plaintext = parse("allow_plaintext", value, "true or false")?,
+            "synchronous" => self.synchronous = parse("synchronous", value, "full or normal")?,
             "tls_root_certificate" => self.tls_root_certificate = Some(value.into()),
             "tls_client_certificate" => self.tls_client_certificate = Some(value.into()),
             "tls_client_key" => self.tls_client_key = Some(value.into()),
@@ -459,6 +495,10 @@ mod tests {
             (config().acquire_timeout(Duration::ZERO), "acquire_timeout"),
             (config().statement_timeout(Duration::ZERO), "statement_timeout"),
             (config().retry_budget(Duration::MAX), "retry_budget"),
+            (
+                Config::new("sqlite://bmdb.sqlite?bmdb.synchronous=off", "x", ""),
+                "synchronous",
+            ),
             (Config::new("sqlite://bmdb.sqlite", "", ""), "component"),
             (Config::new("sqlite://bmdb.sqlite", "two\nlines", ""), "component"),
             (Config::new("sqlite://bmdb.sqlite", "shepherd", "\0"), "runtime_info"),
@@ -476,11 +516,13 @@ mod tests {
             "BMDB_DATABASE_URL" => Some("sqlite://bmdb.sqlite".to_owned()),
             "BMDB_INTERVAL" => Some("2s".to_owned()),
             "BMDB_MAX_CONNECTIONS" => Some("3".to_owned()),
+            "BMDB_SYNCHRONOUS" => Some("normal".to_owned()),
             _ => None,
         };
         let config = Config::from_variables("shepherd", "", variable).expect("the variables are good");
         assert_eq!(config.interval, Duration::from_secs(2));
         assert_eq!(config.max_connections, 3);
+        assert_eq!(config.synchronous, Synchronous::Normal);
         assert_eq!(
             Config::from_variables("shepherd", "", |_| None).expect_err("there is no URL"),
             ConfigError::Missing {

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use bmdb_entity::SessionId;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions, Connection, PgPool};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, SqlxPostgresConnector,
-    SqlxSqliteConnector, Statement, Value,
+    Statement, Value,
 };
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -18,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::address::Address;
 use crate::config::Config;
 use crate::dialect::Dialect;
-use crate::error::{Error, Fault};
+use crate::error::Error;
 use crate::file::OpenFile;
 use crate::health::{self, Health};
 use crate::limit::Limit;
@@ -26,6 +25,7 @@ use crate::looking::Looking;
 use crate::process::Registered;
 use crate::seen::Views;
 use crate::singles::Singles;
+use crate::sqlite;
 use crate::tx::Scope;
 
 /// One database, as all parts of this library share it.
@@ -69,7 +69,7 @@ impl Database {
         let name = address.describe();
         let health = Arc::default();
         let (dialect, pools, file) = match address {
-            Address::Sqlite(options) => open_sqlite(&config, &name, *options).await?,
+            Address::Sqlite(url) => sqlite::open(&config, &name, &url).await?,
             Address::Postgres(options) => open_postgres(&config, &name, *options, &health).await?,
         };
         let database = Self {
@@ -180,12 +180,20 @@ impl Database {
             .expect("BUG: nothing panics while it holds this lock")
     }
 
-    /// SQLite's file, if it still is the one at its path.
+    /// Checks that SQLite's file still is the one that was opened.
     ///
     /// # Errors
     /// [`Error::FileReplaced`] if it is not.
     pub(crate) fn check_file(&self) -> Result<(), Error> {
         self.file.as_ref().map_or(Ok(()), OpenFile::check)
+    }
+
+    /// Waits until something is found to be wrong with SQLite's file, and says what.
+    pub(crate) async fn file_is_wrong(&self) -> Error {
+        match &self.file {
+            Some(file) => file.is_wrong().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Closes every connection.
@@ -237,12 +245,12 @@ impl ConnectionTrait for Database {
     }
 }
 
-struct Pools {
-    bodies: DatabaseConnection,
-    library: DatabaseConnection,
-    reads: DatabaseConnection,
-    heartbeats: DatabaseConnection,
-    singles: Option<OneByOne>,
+pub(crate) struct Pools {
+    pub(crate) bodies: DatabaseConnection,
+    pub(crate) library: DatabaseConnection,
+    pub(crate) reads: DatabaseConnection,
+    pub(crate) heartbeats: DatabaseConnection,
+    pub(crate) singles: Option<OneByOne>,
 }
 
 /// Statements that are transactions of their own.
@@ -258,7 +266,6 @@ pub(crate) struct OneByOne {
 const LIBRARY_CONNECTIONS: u32 = 4;
 /// One would do, were it not for a heartbeat whose connection hangs: the next must not wait for it.
 const HEARTBEAT_CONNECTIONS: u32 = 2;
-const SQLITE_READERS: u32 = 4;
 /// A connection that was idle for longer is asked whether it lives before it is used. (Asking every time is a round trip per transaction.)
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
@@ -400,52 +407,6 @@ async fn open_postgres(
         });
     }
     Ok((dialect, pools, None))
-}
-
-async fn open_sqlite(
-    config: &Config,
-    name: &str,
-    options: SqliteConnectOptions,
-) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
-    let file = options.get_filename().to_owned();
-    let options = options
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .foreign_keys(true)
-        .busy_timeout(config.statement_timeout)
-        .log_statements(log::LevelFilter::Debug)
-        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
-    let pool = |options: SqliteConnectOptions, connections: u32| {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(config.acquire_timeout.max(config.statement_timeout))
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
-        SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
-    };
-    let writer = pool(options.clone(), 1);
-    // The switch to WAL on a new file is not covered by the busy time-out, so it may lose against another component that opens the file.
-    let started = Instant::now();
-    while let Err(error) = writer
-        .query_one_raw(Dialect::Sqlite.statement("SELECT name FROM sqlite_master", []))
-        .await
-    {
-        if Fault::of(&error) != Fault::Conflict || started.elapsed() > config.acquire_timeout {
-            return Err(Error::Unreachable {
-                database: name.to_owned(),
-                source: Arc::new(error),
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let pools = Pools {
-        bodies: writer.clone(),
-        library: writer,
-        reads: pool(options.clone().pragma("query_only", "ON"), SQLITE_READERS),
-        heartbeats: pool(options.busy_timeout(config.interval / 3), 1),
-        singles: None,
-    };
-    Ok((Dialect::Sqlite, pools, OpenFile::at(file)))
 }
 
 /// A component's connections must not all be renewed at once.

@@ -31,11 +31,21 @@ pub enum Error {
         source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// SQLite's file was removed or replaced while it was open. What is at its path now, if anything, is another database: connect to it anew.
+    /// SQLite's file, or what SQLite keeps beside it (`-wal`, `-shm`), was removed or replaced while it was open. What is there now, if anything, is
+    /// another database: connect to it anew.
     #[error("the database's file {} was removed or replaced while it was open: connect again", Plain(&file.display().to_string()))]
     FileReplaced {
         /// The path.
         file: std::path::PathBuf,
+    },
+
+    /// SQLite's file is where or as others may have it open without sharing its locks; nothing was written.
+    #[error("the database's file {} cannot be used: {reason}", Plain(&file.display().to_string()))]
+    UnsafeFile {
+        /// The path.
+        file: std::path::PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
     },
 
     /// The server is of a kind or version that BMDB does not work on.

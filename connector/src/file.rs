@@ -1,32 +1,130 @@
-//! SQLite's file, and whether it still is the one that was opened.
+//! SQLite's file, and that all who have it open share one file, one `-wal` and one `-shm`: SQLite's locks are nothing else. What SQLite keeps beside a file
+//! bears the file's name, so who comes by another name, or after one of the three was removed, locks something else: two components could hold one
+//! machine.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
-/// A file and the path that led to it. When another takes its place, whoever has it open goes on writing to it, and whoever comes later writes to
-/// the other: two components could hold one machine.
+/// What is kept beside a file that is open.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+/// Three files that are open, and the paths that led to them.
 pub(crate) struct OpenFile {
-    path: PathBuf,
-    identity: Identity,
+    files: Vec<(PathBuf, Identity)>,
+    /// What is wrong with it, for good: what was done since cannot be known.
+    wrong: OnceLock<Error>,
+    is_wrong: CancellationToken,
 }
 
 impl OpenFile {
-    /// The file at this path, if there is one.
-    pub(crate) fn at(path: PathBuf) -> Option<Self> {
-        let identity = identity_of(&path)?;
-        Some(Self { path, identity })
-    }
-
-    /// One look at its folder: a microsecond or so. (Opening it instead would let go of SQLite's locks on it, all of this process's.)
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if identity_of(&self.path).as_ref() == Some(&self.identity) {
-            return Ok(());
-        }
-        Err(Error::FileReplaced {
-            file: self.path.clone(),
+    /// The file of this name. A connection has it open in WAL mode, and stays open: so what is beside it stays, too, unless somebody meddles.
+    ///
+    /// # Errors
+    /// [`Error::UnsafeFile`]; [`Error::FileReplaced`] if one of the three is not there.
+    pub(crate) fn at(named: &Path) -> Result<Self, Error> {
+        check_name(named)?;
+        // SQLite follows symbolic links, so the others stand beside what they lead to.
+        let file = named.canonicalize().map_err(|_gone| replaced(named))?;
+        let paths = [named.to_owned(), file.clone()].into_iter().chain(beside(&file));
+        let identified = paths.map(|path| match identity_of(&path) {
+            Some(identity) => Ok((path, identity)),
+            None => Err(replaced(&path)),
+        });
+        let mut files = identified.collect::<Result<Vec<_>, _>>()?;
+        files.dedup_by(|one, other| one.0 == other.0);
+        Ok(Self {
+            files,
+            wrong: OnceLock::new(),
+            is_wrong: CancellationToken::new(),
         })
     }
+
+    /// One look at each: some microseconds. (Opening them instead would let go of SQLite's locks on them, all of this process's.)
+    ///
+    /// # Errors
+    /// [`Error::FileReplaced`], once and for good.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.wrong.get().is_none() {
+            let other = |(path, identity): &&(PathBuf, Identity)| identity_of(path).as_ref() != Some(identity);
+            match self.files.iter().find(other) {
+                None => return Ok(()),
+                Some((path, _)) => self.condemn(replaced(path)),
+            }
+        }
+        self.wrong.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// From now on nobody works on it.
+    fn condemn(&self, error: Error) {
+        // Who comes second finds the first reason.
+        drop(self.wrong.set(error));
+        self.is_wrong.cancel();
+    }
+
+    /// Waits until something is found to be wrong with it, and says what.
+    pub(crate) async fn is_wrong(&self) -> Error {
+        self.is_wrong.cancelled().await;
+        let wrong = self.wrong.get().cloned();
+        wrong.expect("BUG: the reason is noted before the token fires")
+    }
+}
+
+fn replaced(path: &Path) -> Error {
+    Error::FileReplaced { file: path.to_owned() }
+}
+
+fn beside(file: &Path) -> [PathBuf; 2] {
+    BESIDE.map(|suffix| {
+        let mut path = OsString::from(file);
+        path.push(suffix);
+        path.into()
+    })
+}
+
+/// Whether a file that is there has nothing beside it: either nobody has it open, or they came by another name, or what they share was removed.
+pub(crate) fn seems_unused(named: &Path) -> bool {
+    let file = named.canonicalize();
+    file.is_ok_and(|file| beside(&file).iter().any(|path| identity_of(path).is_none()))
+}
+
+/// The error for a file that [seems unused](seems_unused) and is in use.
+pub(crate) fn used_elsewhere(named: &Path) -> Error {
+    Error::UnsafeFile {
+        file: named.to_owned(),
+        reason: "others have it open who share no -wal and -shm with us: they know it by another name, or its -wal or -shm was removed while they \
+                 had it open; end them, and start again with one name for all"
+            .to_owned(),
+    }
+}
+
+/// Checks that what stands beside a file is shared by all who have it open, as far as its name and place tell. A file that does not exist yet is good.
+///
+/// # Errors
+/// [`Error::UnsafeFile`].
+pub(crate) fn check_name(named: &Path) -> Result<(), Error> {
+    let Ok(file) = named.canonicalize() else {
+        return Ok(());
+    };
+    let wrong = if has_other_names(&file) {
+        Some(
+            "it has several names (hard links), and who opens it by another one shares no -wal and -shm with us; leave it one, and make copies as \
+             docs/backups.md says"
+                .to_owned(),
+        )
+    } else {
+        mount::what_is_wrong_with(&file)
+    };
+    wrong.map_or(Ok(()), |reason| {
+        Err(Error::UnsafeFile {
+            file: named.to_owned(),
+            reason,
+        })
+    })
 }
 
 /// A device and a file's number on it.
@@ -40,6 +138,12 @@ fn identity_of(path: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
+#[cfg(unix)]
+fn has_other_names(file: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.nlink() > 1)
+}
+
 /// When it was made: the standard library knows no more.
 #[cfg(not(unix))]
 type Identity = std::time::SystemTime;
@@ -47,4 +151,136 @@ type Identity = std::time::SystemTime;
 #[cfg(not(unix))]
 fn identity_of(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok()?.created().ok()
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_: &Path) -> bool {
+    false
+}
+
+/// Where the file is mounted.
+#[cfg(target_os = "linux")]
+mod mount {
+    use std::borrow::Cow;
+    use std::path::Path;
+
+    /// File systems whose files others have open on other machines, with whom no memory is shared.
+    const OF_NETWORKS: [&str; 18] = [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.ceph-fuse",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "smb3",
+    ];
+
+    pub(super) fn what_is_wrong_with(file: &Path) -> Option<String> {
+        match std::fs::read_to_string("/proc/self/mountinfo") {
+            Ok(mounts) => wrong_by(&mounts, file),
+            Err(error) => Some(format!(
+                "how it is mounted cannot be known ({error} for /proc/self/mountinfo): mount /proc"
+            )),
+        }
+    }
+
+    /// Reads the lines that proc_pid_mountinfo(5) describes.
+    pub(super) fn wrong_by(mounts: &str, file: &Path) -> Option<String> {
+        let mounts = mounts.lines().filter_map(|line| {
+            let (mount, system) = line.split_once(" - ")?;
+            Some((unescaped(mount.split(' ').nth(4)?), system.split(' ').next()?))
+        });
+        // The innermost; of those at one place the last, which hides the others.
+        let (point, system) = mounts
+            .filter(|(point, _)| file.starts_with(&**point))
+            .max_by_key(|(point, _)| point.len())?;
+        if file == Path::new(&*point) {
+            return Some(
+                "it is mounted by itself, as `docker run -v ./db:/app/db` does with a file, and what stands beside it is not: mount its folder"
+                    .to_owned(),
+            );
+        }
+        OF_NETWORKS.contains(&system).then(|| {
+            format!("it is on a network file system ({system}), where SQLite's locks and shared memory do not reach: put it on a local disk, or use PostgreSQL")
+        })
+    }
+
+    /// A space, a tab, a line feed and a backslash are three octal digits.
+    fn unescaped(point: &str) -> Cow<'_, str> {
+        if !point.contains('\\') {
+            return point.into();
+        }
+        let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+        let unescape = |text: String, (from, to): (&str, &str)| text.replace(from, to);
+        escapes.into_iter().fold(point.to_owned(), unescape).into()
+    }
+}
+
+/// Elsewhere files cannot be mounted by themselves.
+#[cfg(not(target_os = "linux"))]
+mod mount {
+    pub(super) fn what_is_wrong_with(_: &std::path::Path) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::mount::wrong_by;
+    use super::*;
+
+    const MOUNTS: &str = r"
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+31 22 0:40 / /srv/far rw - nfs4 server:/export rw
+32 31 254:0 / /srv/far/near rw shared:7 master:2 - ext4 /dev/vdb rw
+33 22 254:0 /host/db /app/db\040x rw - ext4 /dev/vda rw
+34 22 0:41 / /mnt rw - 9p c: rw
+35 22 254:0 / /mnt rw - ext4 /dev/vda rw
+";
+
+    #[test]
+    fn a_file_s_mount_is_the_innermost_that_is_seen() {
+        let wrong = |file: &str| wrong_by(MOUNTS, Path::new(file));
+        for good in [
+            "/bmdb",
+            "/srv/farther/bmdb",
+            "/srv/far/near/bmdb",
+            "/app/db",
+            "/mnt/bmdb",
+        ] {
+            assert_eq!(wrong(good), None, "{good}");
+        }
+        assert!(wrong("/srv/far/bmdb").is_some_and(|why| why.contains("nfs4")));
+        assert!(wrong("/app/db x").is_some_and(|why| why.contains("mount its folder")));
+    }
+
+    #[test]
+    fn a_condemned_file_stays_condemned() {
+        let folder = std::env::temp_dir().join(format!("bmdb-file-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("bmdb");
+        for file in [path.clone()].into_iter().chain(beside(&path)) {
+            std::fs::write(file, "").unwrap();
+        }
+        let file = OpenFile::at(&path).unwrap();
+        assert!(file.check().is_ok());
+        let (wal, away) = (folder.join("bmdb-wal"), folder.join("away"));
+        std::fs::rename(&wal, &away).unwrap();
+        let wrong = |file: &OpenFile| matches!(file.check(), Err(Error::FileReplaced { file }) if file == wal);
+        assert!(wrong(&file));
+        std::fs::rename(&away, &wal).unwrap();
+        assert!(wrong(&file), "what was written meanwhile is not known");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -1,5 +1,6 @@
 //! The two loops that keep a session honest: one renews it, one ends the trust in it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +64,8 @@ pub(crate) async fn beat(core: Arc<Core>) {
             failures += 1;
             tracing::warn!(session = %core.id, failures, %error, "heartbeat failed");
         }
-        if core.database.check_file().is_err() {
-            return core.lose("the database's file was removed or replaced");
+        if let Err(error) = core.database.check_file() {
+            return core.lose(&error.to_string());
         }
     }
 }
@@ -142,8 +143,9 @@ pub(crate) fn is_short(max_run: Option<Duration>) -> bool {
     max_run.is_some_and(|limit| limit < LONGEST_SLEEP)
 }
 
-/// Fires the session's token when trust has run out, and a work's when it has run for too long.
+/// Fires the session's token when trust has run out or SQLite's file is not what it was, and a work's when it has run for too long.
 pub(crate) async fn watch(core: Arc<Core>) {
+    let mut wrong = pin!(core.database.file_is_wrong());
     loop {
         let now = Moment::now();
         let left = core.lease.remaining(now);
@@ -162,6 +164,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             () = core.ended.cancelled() => return,
             () = core.lost.cancelled() => return,
             () = core.hurry.notified() => {}
+            error = &mut wrong => return core.lose(&error.to_string()),
             () = tokio::time::sleep(next) => {}
         }
     }

@@ -41,6 +41,9 @@ enum Place {
     OwnServer,
 }
 
+/// What stands at the end of the URL of a SQLite database whose components do not wait for the disk.
+pub const NOT_DURABLE: &str = "&bmdb.synchronous=normal";
+
 /// The file of a migrated SQLite database.
 static SQLITE_TEMPLATE: OnceCell<Vec<u8>> = OnceCell::const_new();
 
@@ -75,6 +78,15 @@ impl TestDatabase {
         }
         let mut database = Self::migrated(Backend::Postgres).await;
         database.url.push_str("?bmdb.dialect=cockroach");
+        database
+    }
+
+    /// A new SQLite database with the whole schema, whose URL has components wait for the disk with each commit or not.
+    pub async fn sqlite_for_measurements(durable: bool) -> Self {
+        let mut database = Self::migrated(Backend::Sqlite).await;
+        if !durable {
+            database.url.push_str(NOT_DURABLE);
+        }
         database
     }
 

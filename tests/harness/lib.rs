@@ -14,7 +14,7 @@ mod proxy;
 mod small_disk;
 mod until;
 
-pub use database::{Backend, TestDatabase};
+pub use database::{Backend, NOT_DURABLE, TestDatabase};
 pub use history::{Snapshot, Told, check_history};
 #[doc(hidden)]
 pub use on_each_backend::bounded;

@@ -88,6 +88,14 @@ impl SmallDisk {
         self.run("cp", &[&self.path(name), to]);
     }
 
+    /// Mounts a file or a folder once more, over another that is there, for those who have entered.
+    ///
+    /// # Panics
+    /// Panics if it cannot be mounted.
+    pub fn mount(&self, what: &Path, over: &Path) {
+        self.run("mount", &[Path::new("--bind"), what, over]);
+    }
+
     /// Fills it to its last byte.
     ///
     /// # Panics

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config, ConfigError, Error, Unfinished, agent_started, machine};
-use harness::{Backend, SmallDisk, TestDatabase, bounded, check_history, until};
+use harness::{Backend, NOT_DURABLE, SmallDisk, TestDatabase, bounded, check_history, until};
 use sea_orm::sqlx::{Connection, Executor, SqliteConnection};
-use sea_orm::{ConnectionTrait, DbErr, RuntimeErr};
+use sea_orm::{ConnectionTrait, DbErr, RuntimeErr, Statement};
 
 use crate::crash::Component;
 use crate::server_faults::{NOISE, Scene, claim, connect, takes_over, within};
@@ -56,17 +56,17 @@ fn code_of(error: &Error) -> Option<i32> {
     Some(code & 0xff)
 }
 
-fn file_of(db: &TestDatabase) -> PathBuf {
+pub(crate) fn file_of(db: &TestDatabase) -> PathBuf {
     let path = db.url().trim_start_matches("sqlite://");
     PathBuf::from(path.split('?').next().unwrap())
 }
 
 /// With what SQLite keeps beside the file.
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", file.display()))
 }
 
-async fn sqlite() -> TestDatabase {
+pub(crate) async fn sqlite() -> TestDatabase {
     TestDatabase::migrated(Backend::Sqlite).await
 }
 
@@ -257,6 +257,27 @@ async fn a_full_disk_costs_the_session_in_time_and_leaves_the_file_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_writes_waits_for_the_disk_unless_the_configuration_gives_that_up() {
+    const FULL: i64 = 2;
+    const NORMAL: i64 = 1;
+    let db = sqlite().await;
+    for (setting, wanted) in [("", FULL), ("&bmdb.synchronous=full", FULL), (NOT_DURABLE, NORMAL)] {
+        let config = Config::new(format!("{}{setting}", db.url()), "test", "");
+        let bmdb = Bmdb::connect(config).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        // Bodies, claims and ends have one connection.
+        let ask = async |tx: &bmdb::Tx| {
+            let ask = Statement::from_string(tx.get_database_backend(), "PRAGMA synchronous");
+            let row = tx.query_one_raw(ask).await?.unwrap();
+            Ok::<i64, Error>(row.try_get_by_index(0)?)
+        };
+        assert_eq!(session.transact(ask).await.unwrap(), wanted, "{setting}");
+        session.close().await.unwrap();
+        bmdb.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_file_is_refused_before_anything_happens() {
     let db = sqlite().await;
     let before = fs::read(file_of(&db)).unwrap();
@@ -288,66 +309,6 @@ async fn a_truncated_file_is_not_taken_for_a_database() {
         fs::write(&file, []).unwrap();
         let refused = Bmdb::connect(Config::new(db.url(), "test", "")).await;
         assert!(matches!(refused, Err(Error::NotMigrated { .. })), "{refused:?}");
-    })
-    .await;
-}
-
-/// A component whose file somebody takes away.
-async fn is_lost_when(damage: impl FnOnce(&Path)) -> (TestDatabase, Scene) {
-    let db = sqlite().await;
-    let scene = Scene::on(&db, INTERVAL, 3).await;
-    let work = claim(&scene.session).await;
-    scene.sees_a_heartbeat().await;
-    // It looks at the file after each heartbeat; let that be over.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    damage(&file_of(&db));
-    let began = Instant::now();
-    let refused = scene.session.transact(machine::create).await;
-    assert!(matches!(refused, Err(Error::FileReplaced { .. })), "{refused:?}");
-    let refused = scene.session.claim::<AgentStart>().await;
-    assert!(matches!(refused, Err(Error::FileReplaced { .. })), "{refused:?}");
-    // The next heartbeat is due in a third of the interval.
-    let lost = scene.session.lost();
-    within(INTERVAL / 3 + NOISE / 3, lost.cancelled()).await;
-    eprintln!("lost after {:?}, interval {INTERVAL:?}", began.elapsed());
-    let refused = work.finish(async |_tx| Ok::<_, Error>(())).await;
-    assert!(
-        matches!(refused, Err(Unfinished::Over(Error::SessionExpired { .. }))),
-        "{refused:?}"
-    );
-    let refused = scene.bmdb.start_session().await;
-    assert!(matches!(refused, Err(Error::FileReplaced { .. })), "{refused:?}");
-    (db, scene)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_file_ends_the_session_at_its_next_heartbeat() {
-    bounded(async {
-        let (db, _scene) = is_lost_when(|file| fs::remove_file(file).unwrap()).await;
-        assert!(!file_of(&db).exists(), "nobody has made a new one");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replaced_file_ends_the_session_which_writes_nothing_into_the_new_one() {
-    bounded(async {
-        let other = sqlite().await;
-        let new = file_of(&other);
-        let (db, _scene) = is_lost_when(|file| {
-            for suffix in ["-wal", "-shm"] {
-                fs::remove_file(with_suffix(file, suffix)).unwrap();
-            }
-            fs::rename(&new, file).unwrap();
-        })
-        .await;
-        // Whoever comes now works on the new one.
-        let scene = Scene::on(&db, INTERVAL, 1).await;
-        assert_eq!((scene.machines().await, sessions(&scene.raw).await), (1, 1));
-        let work = claim(&scene.session).await;
-        assert_eq!(work.fence().0, 1);
-        work.cancel().await.unwrap();
-        scene.ends_well().await;
     })
     .await;
 }

@@ -18,6 +18,7 @@ mod file_faults;
 mod hostile;
 mod migration;
 mod odd_rows;
+mod one_file;
 mod plans;
 mod roles;
 mod round_trips;

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use bmdb::MachineId;
+use harness::NOT_DURABLE;
 use sea_orm::sqlx::{self, Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -103,14 +104,14 @@ impl Limit {
     }
 }
 
-/// Set up as the connector's.
+/// Set up as the connector's, which waits for the disk unless the URL says otherwise.
 pub(crate) async fn connect_to_sqlite(url: &str) -> Result<SqliteConnection, Failure> {
+    let (url, synchronous) = match url.strip_suffix(NOT_DURABLE) {
+        Some(url) => (url, "PRAGMA synchronous = NORMAL"),
+        None => (url, "PRAGMA synchronous = FULL"),
+    };
     let mut connection = SqliteConnection::connect(url).await?;
-    for statement in [
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = NORMAL",
-        "PRAGMA foreign_keys = ON",
-    ] {
+    for statement in ["PRAGMA journal_mode = WAL", synchronous, "PRAGMA foreign_keys = ON"] {
         sqlx::query(statement).execute(&mut connection).await?;
     }
     Ok(connection)

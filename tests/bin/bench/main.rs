@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use harness::{Backend, OwnServer, Proxy, TestDatabase};
+use harness::{OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
 use fleet::{Fleet, Size};
@@ -65,7 +65,7 @@ struct Cli {
     /// For how many seconds each turn lasts.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Whether a commit waits for the disk (synchronous_commit).
+    /// Whether a commit waits for the disk (PostgreSQL's synchronous_commit, SQLite's synchronous).
     #[arg(long)]
     durable: bool,
     /// Milliseconds that the network adds to each round trip.
@@ -171,7 +171,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
             own = OwnServer::for_measurements(cli.durable).await;
             Some(&own)
         };
-        rates::compare(server, cli.turns).await?;
+        rates::compare(server, cli.turns, cli.durable).await?;
         return Ok(true);
     }
     let contenders = cli.contenders(on_sqlite)?;
@@ -184,7 +184,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
     for size in &cli.fleets {
         let own;
         let (database, server) = if on_sqlite {
-            (TestDatabase::migrated(Backend::Sqlite).await, None)
+            (TestDatabase::sqlite_for_measurements(cli.durable).await, None)
         } else {
             own = OwnServer::for_measurements(cli.durable).await;
             (own.database(), Some(&own))

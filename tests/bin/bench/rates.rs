@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use harness::{Backend, OwnServer, TestDatabase};
+use harness::{OwnServer, TestDatabase};
 use sea_orm::ConnectionTrait;
 
 use crate::fleet::{Fleet, Size};
@@ -20,17 +20,17 @@ pub(crate) struct Place<'a> {
 }
 
 /// Prints two tables.
-pub(crate) async fn compare(server: Option<&OwnServer>, turns: usize) -> Result<(), Failure> {
+pub(crate) async fn compare(server: Option<&OwnServer>, turns: usize, durable: bool) -> Result<(), Failure> {
     let mut imported = Turns::new(["machines/s", "server us", "client us", "WAL B"]);
     let mut expired = Turns::new(["sessions/s", "works/s", "server us", "client us", "WAL B"]);
     for _ in 0..turns {
         for (what, machines) in [("import, empty", 0), ("import, 100000 machines", 100_000)] {
             let size = Size { machines, share: 0.01 };
-            let place = Place::fresh(server, size).await?;
+            let place = Place::fresh(server, size, durable).await?;
             let used = imports::by_limit(&place).await?;
             imports::check(&place).await?;
             imported.add(what, LIMIT, of_one(&used));
-            let place = Place::fresh(server, size).await?;
+            let place = Place::fresh(server, size, durable).await?;
             let used = imports::by_connector(&place).await?;
             imports::check(&place).await?;
             imported.add(what, "bmdb", of_one(&used));
@@ -41,7 +41,7 @@ pub(crate) async fn compare(server: Option<&OwnServer>, turns: usize) -> Result<
                 machines: expiries::SESSIONS * expiries::WORKS,
                 share: 1.0,
             };
-            let place = Place::fresh(server, size).await?;
+            let place = Place::fresh(server, size, durable).await?;
             expiries::let_die(&place).await?;
             let used = if way == LIMIT {
                 expiries::by_limit(&place).await?
@@ -70,13 +70,13 @@ fn of_one(used: &Outcome) -> [f64; 4] {
 }
 
 impl<'a> Place<'a> {
-    async fn fresh(server: Option<&'a OwnServer>, size: Size) -> Result<Self, Failure> {
+    async fn fresh(server: Option<&'a OwnServer>, size: Size, durable: bool) -> Result<Self, Failure> {
         // What the server has learnt of other turns' rows goes too: nobody imports for the first time into a database that has been analysed.
         const EMPTY: &str = "
             TRUNCATE machine, session, work_history, process, work_candidate, work_retrieval CASCADE;
             DELETE FROM pg_statistic";
         let database = match server {
-            None => TestDatabase::migrated(Backend::Sqlite).await,
+            None => TestDatabase::sqlite_for_measurements(durable).await,
             Some(server) => {
                 let database = server.database();
                 database.raw().await.execute_unprepared(EMPTY).await?;
