@@ -74,7 +74,8 @@ pub(crate) async fn attempt<P: Process>(
         }
         let mut told = Told {
             more: source.may_have_more(candidates.len() as u64, asked),
-            eligible: !taken.is_empty(),
+            // What a search of its own had found was taken before this transaction began: it looks for others.
+            eligible: !taken.is_empty() || source == Source::Alone && !candidates.is_empty(),
             turn: None,
             searches: searches::<P>(tx).await?,
         };
