@@ -71,8 +71,11 @@ pub struct Imported {
     pub known: usize,
 }
 
-/// The most machines that one [`import`] takes: each is some bound values in one statement, and PostgreSQL takes 65535.
+/// The most machines that one [`import`] takes, in one transaction.
 pub const LARGEST_IMPORT: usize = 5000;
+
+/// How many machines one statement writes: each is up to seven bound values, and SQLite takes 32766 (PostgreSQL 65535).
+const AT_ONCE: usize = 4000;
 
 /// Creates a machine that has no tag yet.
 ///
@@ -151,7 +154,9 @@ pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
         })
         .map(|new| (MachineId::random(), new))
         .collect();
-    insert(tx, &fresh).await.map_err(Error::database("create machines"))?;
+    for some in fresh.chunks(AT_ONCE) {
+        insert(tx, some).await.map_err(Error::database("create machines"))?;
+    }
     Ok(Imported {
         created: fresh.len(),
         known: batch.len() - fresh.len(),

@@ -300,6 +300,50 @@ on_each_backend! {
         assert!(is_due::<Fussy>(&bmdb, &session, machine).await);
     }
 
+    async fn claims_in_one_order_at_once_each_get_a_machine(db: TestDatabase) {
+        struct Ranked;
+        impl Process for Ranked {
+            const NAME: &'static str = "ranked";
+            type Item = provided::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+                machines.order(provided::Column::ProviderId.into_expr(), Order::Desc)
+            }
+        }
+        const MANY: usize = 128;
+        let session = session(&db).await;
+        provide(&session, MANY).await;
+        let began = std::time::Instant::now();
+        let claims = (0..MANY).map(|_| session.claim::<Ranked>().into_future());
+        let works: Vec<_> = futures_util::future::join_all(claims).await.into_iter().map(Result::unwrap).collect();
+        eprintln!("{MANY} claims took {:?}", began.elapsed());
+        assert_eq!(works.iter().flatten().count(), MANY);
+        // There is no other.
+        assert!(session.claim::<Ranked>().await.unwrap().is_none());
+        let machines: std::collections::HashSet<_> = works.iter().flatten().map(bmdb::Work::machine).collect();
+        assert_eq!(machines.len(), MANY);
+    }
+
+    async fn the_largest_import_is_taken(db: TestDatabase) {
+        let session = session(&db).await;
+        let new = |nth: usize| machine::NewMachine {
+            provider: "test".into(),
+            provider_id: format!("m{nth}"),
+            reservation: Some("r".into()),
+            address: Some("192.0.2.1".into()),
+            location: Some("l".into()),
+            hardware_report: Some(vec![1]),
+        };
+        let batch: Vec<_> = (0..machine::LARGEST_IMPORT).map(new).collect();
+        let import = async || session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
+        let all = machine::LARGEST_IMPORT;
+        assert_eq!(import().await, machine::Imported { created: all, known: 0 });
+        assert_eq!(import().await, machine::Imported { created: 0, known: all });
+        let raw = db.raw().await;
+        let all = all as u64;
+        assert_eq!(machine::Entity::find().count(&raw).await.unwrap(), all);
+        assert_eq!(provided::Entity::find().count(&raw).await.unwrap(), all);
+    }
+
     async fn machines_are_imported_once(db: TestDatabase) {
         let session = session(&db).await;
         let new = |id: &str| machine::NewMachine { provider: "test".into(), provider_id: id.into(), ..Default::default() };
