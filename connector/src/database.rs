@@ -226,6 +226,7 @@ impl ConnectionTrait for Database {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let statement = self.dialect.fit(statement);
         self.again(async || self.reads.execute_raw(statement.clone()).await)
             .await
     }
@@ -235,11 +236,13 @@ impl ConnectionTrait for Database {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let statement = self.dialect.fit(statement);
         self.again(async || self.reads.query_one_raw(statement.clone()).await)
             .await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let statement = self.dialect.fit(statement);
         self.again(async || self.reads.query_all_raw(statement.clone()).await)
             .await
     }

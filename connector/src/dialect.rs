@@ -147,6 +147,16 @@ impl Dialect {
         }
     }
 
+    /// A statement with its values as this database keeps them: SQLite's driver would write times as RFC 3339 does, which do not compare with the
+    /// database's own. Whatever is sent, and whoever made it, passes here.
+    pub(crate) fn fit(self, mut statement: Statement) -> Statement {
+        if self == Self::Sqlite {
+            let values = statement.values.iter_mut().flat_map(|values| &mut values.0);
+            values.for_each(fit_for_sqlite);
+        }
+        statement
+    }
+
     /// The database's clock as an expression.
     pub(crate) fn now_expr(self) -> Expr {
         Expr::cust(self.now())
@@ -168,6 +178,22 @@ impl Dialect {
             ),
         }
     }
+}
+
+fn fit_for_sqlite(value: &mut Value) {
+    let time = match value {
+        Value::ChronoDateTimeUtc(Some(time)) => *time,
+        Value::ChronoDateTimeLocal(Some(time)) => time.to_utc(),
+        Value::ChronoDateTimeWithTimeZone(Some(time)) => time.to_utc(),
+        _ => return,
+    };
+    // As wide as SQLite's own, and wider where there is more to keep: text order still is time order.
+    let form = if time.timestamp_subsec_nanos() % 1_000_000 == 0 {
+        "%Y-%m-%d %H:%M:%S%.3f"
+    } else {
+        "%Y-%m-%d %H:%M:%S%.f"
+    };
+    *value = time.format(form).to_string().into();
 }
 
 #[cfg(test)]
@@ -210,5 +236,29 @@ mod tests {
             Dialect::Sqlite.fill("SELECT {exact a} FROM t {free t}"),
             "SELECT CASE WHEN a IS NOT NULL THEN hex(a) END FROM t "
         );
+    }
+
+    #[test]
+    fn times_are_kept_as_sqlite_writes_them() {
+        let time = |nanos| chrono::DateTime::from_timestamp(1_700_000_000, nanos).expect("it is a time");
+        let east = chrono::FixedOffset::east_opt(3600).expect("it is an offset");
+        let values = [
+            Value::from(time(0)),
+            time(5_000_000).with_timezone(&east).into(),
+            time(5_000_001).with_timezone(&chrono::Local).into(),
+            None::<chrono::DateTime<chrono::Utc>>.into(),
+            7_i64.into(),
+        ];
+        let statement = |dialect: Dialect| dialect.fit(dialect.statement("SELECT 1", values.clone())).values;
+        assert_eq!(statement(Dialect::Postgres).expect("it has some").0, values);
+        let ours = statement(Dialect::Sqlite).expect("it has some").0;
+        let expected = [
+            Value::from("2023-11-14 22:13:20.000"),
+            "2023-11-14 22:13:20.005".into(),
+            "2023-11-14 22:13:20.005000001".into(),
+        ];
+        assert_eq!(ours[..3], expected);
+        assert_eq!(ours[3..], values[3..]);
+        assert!(expected.is_sorted_by_key(|value| value.clone().unwrap::<String>()));
     }
 }

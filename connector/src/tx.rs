@@ -98,7 +98,7 @@ impl ConnectionTrait for Tx {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.watch(self.inner.execute_raw(statement)).await
+        self.watch(self.inner.execute_raw(self.dialect.fit(statement))).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
@@ -106,11 +106,11 @@ impl ConnectionTrait for Tx {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.watch(self.inner.query_one_raw(statement)).await
+        self.watch(self.inner.query_one_raw(self.dialect.fit(statement))).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.watch(self.inner.query_all_raw(statement)).await
+        self.watch(self.inner.query_all_raw(self.dialect.fit(statement))).await
     }
 }
 

@@ -29,6 +29,7 @@ mod session;
 mod sql;
 mod stress;
 mod tidy;
+mod times;
 mod tls;
 mod transact;
 mod trust;
