@@ -168,9 +168,22 @@ impl Database {
                 Err(error) if self.health.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
                     tokio::time::sleep(crate::pause::pause_after(attempts)).await;
                 }
+                Err(error) => {
+                    // Told as it is; whoever writes next is told what it means.
+                    drop(self.check_answer(&error));
+                    return Err(error);
+                }
                 answer => return answer,
             }
         }
+    }
+
+    /// Looks at an error for what it says of SQLite's file.
+    ///
+    /// # Errors
+    /// [`Error::FileDamaged`] if it is damaged.
+    pub(crate) fn check_answer(&self, error: &DbErr) -> Result<(), Error> {
+        self.file.as_ref().map_or(Ok(()), |file| file.check_answer(error))
     }
 
     /// The sessions that this process believes in.
@@ -183,7 +196,7 @@ impl Database {
     /// Checks that SQLite's file still is the one that was opened.
     ///
     /// # Errors
-    /// [`Error::FileReplaced`] if it is not.
+    /// [`Error::FileReplaced`] or [`Error::FileDamaged`] if it is not.
     pub(crate) fn check_file(&self) -> Result<(), Error> {
         self.file.as_ref().map_or(Ok(()), OpenFile::check)
     }

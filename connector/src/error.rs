@@ -39,6 +39,21 @@ pub enum Error {
         file: std::path::PathBuf,
     },
 
+    /// SQLite's file is no whole database any more: somebody wrote over it while it was open (a `cp`, a restore, a VACUUM), or the disk has lost parts
+    /// of it. No component of this process works on it again. End all that have it open, see what `PRAGMA integrity_check` says, and put a good copy
+    /// in its place.
+    #[error(
+        "the database's file {} is damaged, or was written over while it was open: end all that have it open, and put a good copy in its place",
+        Plain(&file.display().to_string())
+    )]
+    FileDamaged {
+        /// The path.
+        file: std::path::PathBuf,
+        /// What SQLite said, if it was SQLite that noticed: else the file is shorter than it was.
+        #[source]
+        source: Option<DbErr>,
+    },
+
     /// SQLite's file is where or as others may have it open without sharing its locks; nothing was written.
     #[error("the database's file {} cannot be used: {reason}", Plain(&file.display().to_string()))]
     UnsafeFile {
@@ -293,6 +308,8 @@ pub(crate) enum Fault {
     StalePlan,
     /// A rule of the schema refused it.
     Constraint,
+    /// SQLite's file is no whole database any more.
+    Damaged,
     /// Anything else.
     Other,
 }
@@ -334,13 +351,7 @@ impl Fault {
         }
         let code = error.code().unwrap_or_default();
         if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-            // The low byte is the primary code: 5 is BUSY, 6 is LOCKED (sqlite.org/rescode.html).
-            let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
-            return if matches!(primary, 5 | 6) {
-                Self::Conflict
-            } else {
-                Self::Other
-            };
+            return Self::of_sqlite(code.parse().unwrap_or(0));
         }
         match code.as_ref() {
             // serialization_failure, deadlock_detected, lock_not_available (postgresql.org/docs/current/errcodes-appendix.html)
@@ -352,6 +363,47 @@ impl Fault {
             "26000" => Self::StalePlan,
             code if code.starts_with("08") => Self::Disconnected,
             _ => Self::Other,
+        }
+    }
+
+    /// Of an extended result code, whose low byte is the primary one (sqlite.org/rescode.html).
+    fn of_sqlite(code: i32) -> Self {
+        // SQLITE_CORRUPT_VTAB: a virtual table of a user's own is not what it should be. That is not the file.
+        const OF_A_VIRTUAL_TABLE: i32 = 267;
+        match (code & 0xff, code) {
+            // BUSY, LOCKED
+            (5 | 6, _) => Self::Conflict,
+            (11, code) if code != OF_A_VIRTUAL_TABLE => Self::Damaged,
+            // NOTADB; of IOERR: SHORT_READ, DATA, CORRUPTFS
+            (26, _) | (_, 522 | 8202 | 8458) => Self::Damaged,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sqlite_says_of_a_damaged_file_is_told_from_what_passes() {
+        for (code, fault) in [
+            (5, Fault::Conflict),
+            (517, Fault::Conflict),
+            (262, Fault::Conflict),
+            (11, Fault::Damaged),
+            (523, Fault::Damaged),
+            (779, Fault::Damaged),
+            (267, Fault::Other),
+            (26, Fault::Damaged),
+            (522, Fault::Damaged),
+            (8202, Fault::Damaged),
+            (10, Fault::Other),
+            (778, Fault::Other),
+            (13, Fault::Other),
+            (0, Fault::Other),
+        ] {
+            assert_eq!(Fault::of_sqlite(code), fault, "{code}");
         }
     }
 }

@@ -5,17 +5,23 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 
 /// What is kept beside a file that is open.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
 /// Three files that are open, and the paths that led to them.
 pub(crate) struct OpenFile {
+    /// Its own, as SQLite has opened it.
+    path: PathBuf,
     files: Vec<(PathBuf, Identity)>,
+    /// How long it was at most: in WAL mode it never becomes shorter, but by VACUUM.
+    length: AtomicU64,
     /// What is wrong with it, for good: what was done since cannot be known.
     wrong: OnceLock<Error>,
     is_wrong: CancellationToken,
@@ -38,6 +44,8 @@ impl OpenFile {
         let mut files = identified.collect::<Result<Vec<_>, _>>()?;
         files.dedup_by(|one, other| one.0 == other.0);
         Ok(Self {
+            length: length_of(&file).unwrap_or_default().into(),
+            path: file,
             files,
             wrong: OnceLock::new(),
             is_wrong: CancellationToken::new(),
@@ -47,16 +55,41 @@ impl OpenFile {
     /// One look at each: some microseconds. (Opening them instead would let go of SQLite's locks on them, all of this process's.)
     ///
     /// # Errors
-    /// [`Error::FileReplaced`], once and for good.
+    /// [`Error::FileReplaced`] or [`Error::FileDamaged`], once and for good.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.wrong.get().is_none() {
             let other = |(path, identity): &&(PathBuf, Identity)| identity_of(path).as_ref() != Some(identity);
-            match self.files.iter().find(other) {
-                None => return Ok(()),
-                Some((path, _)) => self.condemn(replaced(path)),
+            if let Some((path, _)) = self.files.iter().find(other) {
+                self.condemn(replaced(path));
+            } else if self.is_shorter() {
+                self.condemn(self.damaged(None));
             }
         }
         self.wrong.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn is_shorter(&self) -> bool {
+        // What is gone has no length.
+        let length = length_of(&self.path).unwrap_or_default();
+        self.length.fetch_max(length, Ordering::AcqRel) > length
+    }
+
+    /// Nobody works on a file any more of which SQLite says that it is damaged.
+    ///
+    /// # Errors
+    /// [`Error::FileDamaged`] if this error says so.
+    pub(crate) fn check_answer(&self, error: &DbErr) -> Result<(), Error> {
+        if Fault::of(error) != Fault::Damaged {
+            return Ok(());
+        }
+        let damaged = self.damaged(Some(error.clone()));
+        self.condemn(damaged.clone());
+        Err(damaged)
+    }
+
+    fn damaged(&self, source: Option<DbErr>) -> Error {
+        let file = self.path.clone();
+        Error::FileDamaged { file, source }
     }
 
     /// From now on nobody works on it.
@@ -125,6 +158,10 @@ pub(crate) fn check_name(named: &Path) -> Result<(), Error> {
             reason,
         })
     })
+}
+
+fn length_of(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.len())
 }
 
 /// A device and a file's number on it.
@@ -265,16 +302,39 @@ mod tests {
         assert!(wrong("/app/db x").is_some_and(|why| why.contains("mount its folder")));
     }
 
-    #[test]
-    fn a_condemned_file_stays_condemned() {
-        let folder = std::env::temp_dir().join(format!("bmdb-file-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
+    /// A folder with a file in it, and what is beside a file.
+    fn folder(name: &str) -> (PathBuf, OpenFile) {
+        let folder = std::env::temp_dir().join(format!("bmdb-file-{name}-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder can be made");
         let path = folder.join("bmdb");
         for file in [path.clone()].into_iter().chain(beside(&path)) {
-            std::fs::write(file, "").unwrap();
+            std::fs::write(file, "").expect("a file in it can be written");
         }
-        let file = OpenFile::at(&path).unwrap();
+        let file = OpenFile::at(&path).expect("all three are there");
         assert!(file.check().is_ok());
+        (folder, file)
+    }
+
+    #[test]
+    fn a_file_may_grow_and_not_become_shorter() {
+        let (folder, file) = folder("length");
+        for (text, is_good) in [
+            ("a", true),
+            ("abc", true),
+            ("xyz", true),
+            ("ab", false),
+            ("abcd", false),
+        ] {
+            std::fs::write(folder.join("bmdb"), text).unwrap();
+            assert_eq!(file.check().is_ok(), is_good, "{text}");
+        }
+        assert!(matches!(file.check(), Err(Error::FileDamaged { source: None, .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_condemned_file_stays_condemned() {
+        let (folder, file) = folder("replaced");
         let (wal, away) = (folder.join("bmdb-wal"), folder.join("away"));
         std::fs::rename(&wal, &away).unwrap();
         let wrong = |file: &OpenFile| matches!(file.check(), Err(Error::FileReplaced { file }) if file == wal);

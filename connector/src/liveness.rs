@@ -63,6 +63,8 @@ pub(crate) async fn beat(core: Arc<Core>) {
         if let Some(error) = error {
             failures += 1;
             tracing::warn!(session = %core.id, failures, %error, "heartbeat failed");
+            // What is found wrong with the file ends the session below.
+            drop(core.database.check_answer(&error));
         }
         if let Err(error) = core.database.check_file() {
             return core.lose(&error.to_string());

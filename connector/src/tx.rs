@@ -367,7 +367,11 @@ impl Scope<'_> {
         let tx = match self.begin().await {
             Ok(tx) => tx,
             Err(error) if self.health.is_transient(&error) => return Attempt::Again(Some(error)),
-            Err(source) => return Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(source).into())),
+            Err(source) => {
+                let error = self.damage(&source).err();
+                let error = error.unwrap_or_else(|| Error::database(self.doing)(source));
+                return Attempt::Failed(Failure::NotCommitted(error.into()));
+            }
         };
         let result = tokio::select! {
             biased;
@@ -380,6 +384,9 @@ impl Scope<'_> {
             (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {
                 self.rollback(tx).await;
+                if let Some(Err(damaged)) = fault.as_ref().map(|fault| self.damage(fault)) {
+                    return Attempt::Failed(Failure::NotCommitted(damaged.into()));
+                }
                 match (result, fault) {
                     (_, fault) if transient => Attempt::Again(fault),
                     (Some(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
@@ -441,6 +448,8 @@ impl Scope<'_> {
             Fault::Conflict => Attempt::Again(Some(error)),
             Fault::Constraint => Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(error).into())),
             _ => {
+                // Unknown it stays, but nothing more is done on a damaged file.
+                drop(self.damage(&error));
                 let source = Some(error);
                 Attempt::Failed(Failure::Unknown { value, source })
             }
@@ -453,6 +462,11 @@ impl Scope<'_> {
         if let Ok(Err(error)) = GoesOn::new(self.tasks, rollback).await {
             tracing::debug!(doing = self.doing, %error, "rollback failed");
         }
+    }
+
+    /// Whether the database's file is damaged, as this error tells.
+    fn damage(&self, error: &DbErr) -> Result<(), Error> {
+        self.file.map_or(Ok(()), |file| file.check_answer(error))
     }
 
     /// Waits until the trust that bounds this transaction is over; for ever if none does.

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, Config, ConfigError, Error, Unfinished, agent_started, machine};
+use bmdb::{Bmdb, Config, ConfigError, Error, Unfinished, Work, agent_started, machine};
 use harness::{Backend, NOT_DURABLE, SmallDisk, TestDatabase, bounded, check_history, until};
 use sea_orm::sqlx::{Connection, Executor, SqliteConnection};
-use sea_orm::{ConnectionTrait, DbErr, RuntimeErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, RuntimeErr, Statement};
 
 use crate::crash::Component;
 use crate::server_faults::{NOISE, Scene, claim, connect, takes_over, within};
-use crate::world::{AgentStart, events, row_counts, sessions};
+use crate::world::{AgentStart, events, row_counts};
 
 const INTERVAL: Duration = Duration::from_secs(4);
 /// For how long a statement waits for the file, and for how long a call tries again.
@@ -328,18 +328,88 @@ async fn a_file_truncated_while_open_is_no_database_for_those_who_come() {
             .unwrap();
         let refused = Bmdb::connect(Config::new(db.url(), "test", "")).await;
         assert!(matches!(refused, Err(Error::Unreachable { .. })), "{refused:?}");
-        // Whoever had it open may have the lost pages in memory; it answers in bounds, and says so when it has not.
-        let mut answers = Vec::new();
-        for _ in 0..4 {
-            let (answer, _) = within(INTERVAL, scene.session.transact(machine::create)).await;
-            answers.push(answer.as_ref().err().and_then(code_of));
-            assert!(
-                answer.is_ok() || answer.as_ref().err().and_then(code_of) == Some(11),
-                "{answer:?}"
-            );
+        let (refused, _) = within(NOISE, scene.session.transact(machine::create)).await;
+        assert!(refused.is_err(), "{refused:?}");
+        is_given_up(scene, work).await;
+    })
+    .await;
+}
+
+/// A component notices, and never works on the file again.
+async fn is_given_up(scene: Scene, work: Work<AgentStart>) {
+    within(NOISE, scene.session.lost().cancelled()).await;
+    assert!(work.stop().is_cancelled());
+    for _ in 0..2 {
+        let refused = scene.bmdb.start_session().await;
+        assert!(matches!(refused, Err(Error::FileDamaged { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_over_an_open_file_ends_the_session() {
+    bounded(async {
+        let db = sqlite().await;
+        let scene = Scene::on(&db, INTERVAL, 1).await;
+        let checkpoint = async || {
+            scene
+                .raw
+                .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+                .await
+                .unwrap()
+        };
+        checkpoint().await;
+        let backup = fs::read(file_of(&db)).unwrap();
+        let grow = async |tx: &bmdb::Tx| {
+            for _ in 0..500 {
+                machine::create(tx).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        scene.session.transact(grow).await.unwrap();
+        checkpoint().await;
+        let work = claim(&scene.session).await;
+        assert!(fs::metadata(file_of(&db)).unwrap().len() > backup.len() as u64);
+        // As cp does: the same file, with the content of another.
+        fs::write(file_of(&db), &backup).unwrap();
+        let (refused, _) = within(NOISE, scene.session.transact(machine::create)).await;
+        assert!(refused.is_err(), "{refused:?}");
+        is_given_up(scene, work).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_in_which_sqlite_finds_damage_ends_the_session_whoever_meets_it() {
+    bounded(async {
+        for reads in [false, true] {
+            let db = sqlite().await;
+            let scene = Scene::on(&db, INTERVAL, 300).await;
+            let work = claim(&scene.session).await;
+            scene
+                .raw
+                .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+                .await
+                .unwrap();
+            // As long as it was, with nothing in it but its first page.
+            let file = file_of(&db);
+            let mut content = fs::read(&file).unwrap();
+            content[4096..].fill(0xff);
+            fs::write(&file, &content).unwrap();
+            if reads {
+                let refused = scene.bmdb.count::<AgentStart>().await;
+                assert!(refused.is_err(), "{refused:?}");
+            } else {
+                // What it has in memory may be good; what another has written since, it reads anew.
+                let all = async |tx: &bmdb::Tx| machine::Entity::find().all(tx).await.map(drop).map_err(Error::from);
+                drop(scene.raw.execute_unprepared("PRAGMA user_version = 1").await);
+                let refused = scene.session.transact(all).await;
+                assert!(
+                    matches!(refused, Err(Error::FileDamaged { source: Some(_), .. })),
+                    "{refused:?}"
+                );
+            }
+            is_given_up(scene, work).await;
         }
-        eprintln!("codes of the answers after the truncation: {answers:?}");
-        drop(work);
     })
     .await;
 }
