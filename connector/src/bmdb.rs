@@ -11,7 +11,7 @@ use crate::collector::Collector;
 use crate::config::Config;
 use crate::database::Database;
 use crate::dialect::Dialect;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::explain::{self, Explanation};
 use crate::hold::{self, Hold};
 use crate::operator::{self, HeldBySession};
@@ -29,7 +29,8 @@ impl Bmdb {
     /// Opens the database and checks that its schema is one this component works on. Never alters a schema.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::NotMigrated`], [`Error::SchemaNewer`].
+    /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::NotMigrated`], [`Error::SchemaNewer`];
+    /// [`Error::NotAllowed`] for a role that may not even look.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
@@ -40,12 +41,18 @@ impl Bmdb {
     /// Starts a session: the liveness of this component, kept by heartbeats until it is closed or lost.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// [`Error::NotAllowed`] for a role that may look only, or when the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a session row that a collector expires.
     pub async fn start_session(&self) -> Result<Session, Error> {
-        Session::start(&self.0).await
+        match Session::start(&self.0).await {
+            Err(Error::Database { source, .. }) if Fault::of(&source) == Fault::NotAllowed => {
+                crate::schema::check_component(&self.0).await?;
+                Err(Error::database("start a session")(source))
+            }
+            started => started,
+        }
     }
 
     /// A connection for reads outside transactions. On SQLite it refuses writes; on PostgreSQL writing through it would skip the session's

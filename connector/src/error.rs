@@ -83,6 +83,21 @@ pub enum Error {
         missing: Vec<String>,
     },
 
+    /// The role that we log in as may not do what components do; nothing was written.
+    #[error(
+        "the role {role} lacks rights in the database {database}: {}; log in as a component's role, or have `bmdb-migration up` run as the \
+         schema's owner, which grants them to the roles of `bmdb-migration make-roles`",
+        lacks.join(", ")
+    )]
+    NotAllowed {
+        /// Which database, without credentials.
+        database: String,
+        /// The role.
+        role: String,
+        /// What it lacks, each as `SELECT on machine`.
+        lacks: Vec<String>,
+    },
+
     /// The schema has lost things that this component needs.
     #[error(
         "the database {database} is newer than this component: it has the step {step}, which removes what we need; update the component"
@@ -310,6 +325,8 @@ pub(crate) enum Fault {
     Constraint,
     /// SQLite's file is no whole database any more.
     Damaged,
+    /// We lack a right.
+    NotAllowed,
     /// Anything else.
     Other,
 }
@@ -361,6 +378,8 @@ impl Fault {
             // feature_not_supported is also what "cached plan must not change result type" says; invalid_sql_statement_name: the plan is gone.
             "0A000" if error.message().contains("cached plan") => Self::StalePlan,
             "26000" => Self::StalePlan,
+            // insufficient_privilege
+            "42501" => Self::NotAllowed,
             code if code.starts_with("08") => Self::Disconnected,
             _ => Self::Other,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, QueryResult};
 
 use crate::database::Database;
 use crate::dialect::Dialect;
@@ -63,28 +63,15 @@ pub(crate) fn dialect_of(database: &str, version: &str) -> Result<Dialect, Error
     }
 }
 
-/// Checks that every step we were built for is applied and that no later step removed what we need. Other later steps only add; they are
-/// what a rolling update looks like from the older side.
+/// A component adds to these tables and never changes them.
+const APPEND_ONLY: &str = "work_history";
+
+/// Checks that we may look at the schema, that every step we were built for is applied, and that no later step removed what we need. Other later
+/// steps only add; they are what a rolling update looks like from the older side.
 pub(crate) async fn check(database: &Database) -> Result<(), Error> {
-    let installed = match database.dialect {
-        Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
-        Dialect::Postgres | Dialect::Cockroach => {
-            "SELECT table_name FROM information_schema.tables \
-             WHERE table_schema = current_schema() AND table_name = 'seaql_migrations'"
-        }
-    };
-    // On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
-    let ask = async |text: &str| {
-        let asked = database.heartbeats.query_all_raw(database.dialect.statement(text, []));
-        let rows = database.limit.plus(database.config.acquire_timeout).within(asked).await;
-        rows.map_err(|error| match Fault::of(&error) {
-            Fault::Disconnected => database.unreachable(error),
-            _ => Error::database("read the schema's steps")(error),
-        })
-    };
     let mut applied = HashSet::new();
-    if !ask(installed).await?.is_empty() {
-        for row in ask("SELECT version FROM seaql_migrations").await? {
+    if has_record(database).await? {
+        for row in ask(database, "SELECT version FROM seaql_migrations".to_owned()).await? {
             let version: String = row
                 .try_get_by_index(0)
                 .map_err(Error::database("read the schema's steps"))?;
@@ -103,13 +90,108 @@ pub(crate) async fn check(database: &Database) -> Result<(), Error> {
         });
     }
     let unknown = applied.iter().filter(|step| !MIGRATIONS.contains(&step.as_str()));
-    match unknown.filter(|step| step.contains(CONTRACT)).min() {
-        Some(step) => Err(Error::SchemaNewer {
+    if let Some(step) = unknown.filter(|step| step.contains(CONTRACT)).min() {
+        return Err(Error::SchemaNewer {
             database: database.name.clone(),
             step: step.clone(),
-        }),
-        None => Ok(()),
+        });
     }
+    check_rights(database, &["SELECT"]).await
+}
+
+/// Whether there is a record of steps. The catalogue tells of it also where we may not read it: a missing right is not a missing schema.
+async fn has_record(database: &Database) -> Result<bool, Error> {
+    if database.dialect == Dialect::Sqlite {
+        let installed = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'";
+        return Ok(!ask(database, installed.to_owned()).await?.is_empty());
+    }
+    let rights = "SELECT CAST(current_user AS TEXT), current_schema() IS NULL, \
+                  (SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = current_schema() AND c.relname = 'seaql_migrations')";
+    let rows = ask(database, rights.to_owned()).await?;
+    let read = |row: &QueryResult| {
+        Ok((
+            row.try_get_by_index(0)?,
+            row.try_get_by_index(1)?,
+            row.try_get_by_index(2)?,
+        ))
+    };
+    let first = rows.first().map(read).transpose();
+    let (role, nowhere, readable) =
+        first
+            .map_err(Error::database("read our own rights"))?
+            .unwrap_or((String::new(), false, None));
+    let lacks = if nowhere {
+        "USAGE on a schema of its search path"
+    } else if readable == Some(false) {
+        "SELECT on seaql_migrations"
+    } else {
+        return Ok(readable.is_some());
+    };
+    Err(Error::NotAllowed {
+        database: database.name.clone(),
+        role,
+        lacks: vec![lacks.to_owned()],
+    })
+}
+
+/// Checks that a component may do its work. A console, which only looks, may not.
+pub(crate) async fn check_component(database: &Database) -> Result<(), Error> {
+    check_rights(database, &["SELECT", "INSERT", "UPDATE", "DELETE"]).await
+}
+
+/// Checks that we have these rights on every table that the steps make. SQLite knows none.
+async fn check_rights(database: &Database, rights: &[&str]) -> Result<(), Error> {
+    if database.dialect == Dialect::Sqlite {
+        return Ok(());
+    }
+    let tables = MIGRATIONS
+        .iter()
+        .filter_map(|step| step.splitn(3, '_').nth(2)?.strip_prefix("create_"));
+    let mut wanted = Vec::new();
+    for table in tables {
+        let needed = |right: &&&str| table != APPEND_ONLY || matches!(**right, "SELECT" | "INSERT");
+        wanted.extend(
+            rights
+                .iter()
+                .filter(needed)
+                .map(|right| format!("('{table}', '{right}')")),
+        );
+    }
+    let lacking = format!(
+        "SELECT CAST(current_user AS TEXT), CAST(w.privilege AS TEXT) || ' on ' || CAST(w.name AS TEXT) FROM (VALUES {}) AS w (name, privilege) \
+         JOIN pg_class c ON c.relname = w.name JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = current_schema() AND NOT has_table_privilege(c.oid, w.privilege)",
+        wanted.join(", ")
+    );
+    let (mut role, mut lacks) = (String::new(), Vec::new());
+    for row in ask(database, lacking).await? {
+        role = row
+            .try_get_by_index(0)
+            .map_err(Error::database("read our own rights"))?;
+        lacks.push(
+            row.try_get_by_index(1)
+                .map_err(Error::database("read our own rights"))?,
+        );
+    }
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotAllowed {
+        database: database.name.clone(),
+        role,
+        lacks,
+    })
+}
+
+/// On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
+async fn ask(database: &Database, text: String) -> Result<Vec<QueryResult>, Error> {
+    let asked = database.heartbeats.query_all_raw(database.dialect.statement(&text, []));
+    let rows = database.limit.plus(database.config.acquire_timeout).within(asked).await;
+    rows.map_err(|error| match Fault::of(&error) {
+        Fault::Disconnected => database.unreachable(error),
+        _ => Error::database("read the schema's steps")(error),
+    })
 }
 
 #[cfg(test)]

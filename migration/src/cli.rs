@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use sea_orm_migration::MigratorTrait;
 
+use crate::verbs::Schema;
 use crate::{Destroy, Error};
 
 /// Moves the schema of a Bare Metal Database along its steps.
@@ -54,6 +56,8 @@ enum Verb {
         #[command(flatten)]
         consent: Consent,
     },
+    /// As an administrator of a server: make the roles bmdb_migrator, bmdb_component and bmdb_console, with the least rights; print what was run.
+    MakeRoles,
     /// Say that the rows of this database never matter: they are then destroyed without --yes-destroy-data.
     MarkDevelopment,
     /// Take that back.
@@ -81,10 +85,17 @@ impl Consent {
 /// not understood.
 #[must_use]
 pub fn main() -> ExitCode {
-    run(std::env::args_os())
+    run(std::env::args_os(), Ok(Schema::bmdb()))
 }
 
-fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// The same for BMDB's steps together with those of `M`, a migrator of your own with tables of your own: BMDB's are applied first and undone
+/// last. See [the crate](crate#tables-of-your-own) for an example.
+#[must_use]
+pub fn main_with<M: MigratorTrait + 'static>() -> ExitCode {
+    run(std::env::args_os(), Schema::with::<M>())
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>, schema: Result<Schema, Error>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
     // Only our own talk: the drivers' can quote a URL.
     let level = if cli.verbose { "debug" } else { "warn" };
@@ -111,7 +122,11 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .filter(set)
         .map_or_else(|| url.clone(), |schema| in_schema(&url, &schema));
     let runtime = tokio::runtime::Runtime::new().expect("a process that just started can start threads");
-    match runtime.block_on(obey(cli.verb, &url)) {
+    let done = match schema {
+        Ok(schema) => runtime.block_on(obey(&schema, cli.verb, &url)),
+        Err(error) => Err(error),
+    };
+    match done {
         Ok(lines) => print(&lines),
         Err(error) => {
             complain(&error);
@@ -120,19 +135,20 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn obey(verb: Verb, url: &str) -> Result<Vec<String>, Error> {
+async fn obey(schema: &Schema, verb: Verb, url: &str) -> Result<Vec<String>, Error> {
     match verb {
-        Verb::Up { num } => crate::up(url, num).await,
-        Verb::Down { num, consent } => crate::down(url, num, consent.given()).await,
+        Verb::Up { num } => schema.up(url, num).await,
+        Verb::Down { num, consent } => schema.down(url, num, consent.given()).await,
         Verb::Status => {
-            let steps = crate::status(url).await?;
+            let steps = schema.status(url).await?;
             Ok(steps
                 .into_iter()
                 .map(|step| format!("{} {}", step.state, step.name))
                 .collect())
         }
-        Verb::Fresh { consent } => crate::fresh(url, consent.given()).await,
-        Verb::Reset { consent } => crate::reset(url, consent.given()).await,
+        Verb::Fresh { consent } => schema.fresh(url, consent.given()).await,
+        Verb::Reset { consent } => schema.reset(url, consent.given()).await,
+        Verb::MakeRoles => crate::make_roles(url).await,
         Verb::MarkDevelopment => crate::mark_development(url).await.map(|()| Vec::new()),
         Verb::UnmarkDevelopment => crate::unmark_development(url).await.map(|()| Vec::new()),
     }
@@ -142,7 +158,9 @@ async fn obey(verb: Verb, url: &str) -> Result<Vec<String>, Error> {
 fn in_schema(url: &str, schema: &str) -> String {
     match url::Url::parse(url) {
         Ok(mut parsed) if parsed.scheme().starts_with("postgres") => {
-            parsed.query_pairs_mut().append_pair("options[search_path]", schema);
+            // Quoted, as SeaORM has it: the server folds other names to small letters.
+            let schema = format!("\"{}\"", schema.replace('"', "\"\""));
+            parsed.query_pairs_mut().append_pair("options[search_path]", &schema);
             parsed.into()
         }
         _ => url.to_owned(),

@@ -1,9 +1,10 @@
 //! What stands between a verb and rows that somebody needs.
 
 use sea_orm_migration::sea_orm::{ConnectionTrait, Statement};
-use sea_orm_migration::{MigrationName, MigratorTrait, SchemaManager};
 
-use crate::{Error, Migrator};
+use crate::Error;
+use crate::catalogue::{exists, others};
+use crate::migrations::{created, kind_of, tables};
 
 /// Exists in a database whose rows never matter.
 pub(crate) const MARK: &str = "bmdb_development";
@@ -18,16 +19,20 @@ pub enum Destroy {
 }
 
 impl Destroy {
-    /// Refuses to undo `steps` where rows would be lost that may not be.
-    pub(crate) async fn permit(self, manager: &SchemaManager<'_>, steps: &[String]) -> Result<(), Error> {
-        let doing = "count the rows that would be destroyed";
-        if self == Self::Anyway || manager.has_table(MARK).await.map_err(Error::database(doing))? {
+    /// Refuses to undo `steps` where rows would be lost that may not be. What steps of others destroy is not known: perhaps any table of theirs.
+    pub(crate) async fn permit(self, db: &impl ConnectionTrait, steps: &[String], of_bmdb: bool) -> Result<(), Error> {
+        if steps.is_empty() || self == Self::Anyway || exists(db, MARK).await? {
             return Ok(());
         }
+        let in_danger = if of_bmdb {
+            destroyed_by(steps)
+        } else {
+            others(db).await?
+        };
         let mut tables = Vec::new();
-        for table in destroyed_by(steps) {
-            if manager.has_table(&table).await.map_err(Error::database(doing))? {
-                let rows = count(manager, &table).await?;
+        for table in in_danger {
+            if exists(db, &table).await? {
+                let rows = count(db, &table).await?;
                 if rows > 0 {
                     tables.push((table, rows));
                 }
@@ -41,9 +46,9 @@ impl Destroy {
     }
 }
 
-async fn count(manager: &SchemaManager<'_>, table: &str) -> Result<i64, Error> {
+async fn count(db: &impl ConnectionTrait, table: &str) -> Result<i64, Error> {
     let doing = "count the rows that would be destroyed";
-    let db = manager.get_connection();
+    let table = table.replace('"', "\"\"");
     let count = Statement::from_string(db.get_database_backend(), format!(r#"SELECT count(*) FROM "{table}""#));
     let row = db.query_one_raw(count).await.map_err(Error::database(doing))?;
     row.map_or(Ok(0), |row| row.try_get_by_index(0))
@@ -53,23 +58,10 @@ async fn count(manager: &SchemaManager<'_>, table: &str) -> Result<i64, Error> {
 /// The tables that undoing `steps` takes rows from, as the steps' names say. A step of a kind that we do not know may touch any table.
 fn destroyed_by(steps: &[String]) -> Vec<String> {
     let harmless = |step: &String| ["index", "tune"].iter().any(|kind| kind_of(step).0 == *kind);
-    let created = |step: &str| match kind_of(step) {
-        ("create", table) => Some(table.to_owned()),
-        _ => None,
-    };
     if steps.iter().all(|step| harmless(step) || created(step).is_some()) {
         return steps.iter().filter_map(|step| created(step)).collect();
     }
-    Migrator::migrations()
-        .iter()
-        .filter_map(|step| created(MigrationName::name(step.as_ref())))
-        .collect()
-}
-
-/// Splits `m20261122_000001_create_machine` into `create` and `machine`.
-fn kind_of(step: &str) -> (&str, &str) {
-    let words = step.splitn(3, '_').nth(2).unwrap_or_default();
-    words.split_once('_').unwrap_or((words, ""))
+    tables()
 }
 
 #[cfg(test)]

@@ -43,6 +43,37 @@ pub enum Error {
         /// Their names.
         steps: Vec<String>,
     },
+    /// The role that we log in as lacks rights; nothing was changed.
+    #[error(
+        "the role {role} may not {}; nothing was changed. Log in as the role that owns the schema (bmdb_migrator, if `bmdb-migration \
+         make-roles` made it), or have an administrator of the database run `bmdb-migration make-roles`",
+        what.join(", nor ")
+    )]
+    NotAllowed {
+        /// The role.
+        role: String,
+        /// What it may not, each as `read the table seaql_migrations`.
+        what: Vec<String>,
+    },
+    /// Tables or views of others refer to tables that would be dropped; none of BMDB's steps was undone.
+    #[error(
+        "these would be dropped, and {}; nothing of BMDB was changed. Undo the steps that made them first: a migrator of your own \
+         that runs through `bmdb_migration::cli::main_with` does it in this order",
+        refer(references)
+    )]
+    Referenced {
+        /// Who refers to which of our tables.
+        references: Vec<(String, String)>,
+    },
+    /// A migrator of your own keeps its steps in the record of BMDB's.
+    #[error(
+        "your migrator keeps its steps in {record}, which has BMDB's: give it a `migration_table_name` of its own, or the two take each \
+         other's steps for those of a newer build"
+    )]
+    SharedRecord {
+        /// The record.
+        record: String,
+    },
     /// Rows would be lost, and nobody has said that they may be.
     #[error(
         "this would destroy {}, and the database is not marked as a development one; nothing was changed. \
@@ -86,4 +117,9 @@ fn list(tables: &[(String, i64)]) -> String {
         rows => format!("{table} ({rows} rows)"),
     };
     tables.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn refer(references: &[(String, String)]) -> String {
+    let one = |(table, parent): &(String, String)| format!("{table} refers to {parent}");
+    references.iter().map(one).collect::<Vec<_>>().join(", ")
 }

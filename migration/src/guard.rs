@@ -9,7 +9,10 @@ use sea_orm_migration::sea_orm::{
 };
 
 use crate::Error;
-use crate::target::{Access, PATIENCE, Target};
+use crate::target::PATIENCE;
+
+/// On servers its row is the guard.
+pub(crate) const LOCK: &str = "bmdb_migration_lock";
 
 /// The right to change the schema, held by one migrator at a time. It ends with the connection, so a crash leaves nothing behind.
 ///
@@ -23,8 +26,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Waits for its turn.
-    pub(crate) async fn acquire(target: &Target, access: Access) -> Result<Self, Error> {
-        let database = target.connect(access).await?;
+    pub(crate) async fn acquire(database: DatabaseConnection) -> Result<Self, Error> {
         let held = {
             let mut taken = pin!(take(&database));
             match tokio::time::timeout(Duration::from_secs(2), &mut taken).await {
@@ -99,13 +101,13 @@ async fn take_sqlite(database: &DatabaseConnection) -> Result<DatabaseTransactio
 /// The row is written, not just selected: CockroachDB may drop a lock that no write backs.
 async fn take_row(database: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     for bootstrap in [
-        "CREATE TABLE IF NOT EXISTS bmdb_migration_lock (id BIGINT PRIMARY KEY, taken BIGINT NOT NULL)",
-        "INSERT INTO bmdb_migration_lock (id, taken) VALUES (1, 0) ON CONFLICT (id) DO NOTHING",
+        format!("CREATE TABLE IF NOT EXISTS {LOCK} (id BIGINT PRIMARY KEY, taken BIGINT NOT NULL)"),
+        format!("INSERT INTO {LOCK} (id, taken) VALUES (1, 0) ON CONFLICT (id) DO NOTHING"),
     ] {
-        database.execute_unprepared(bootstrap).await?;
+        database.execute_unprepared(&bootstrap).await?;
     }
     let held = database.begin().await?;
-    held.execute_unprepared("UPDATE bmdb_migration_lock SET taken = taken + 1 WHERE id = 1")
+    held.execute_unprepared(&format!("UPDATE {LOCK} SET taken = taken + 1 WHERE id = 1"))
         .await?;
     Ok(held)
 }

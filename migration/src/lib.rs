@@ -11,19 +11,55 @@
 //!   `_contract_` step that it does not know, and ignores every other one that it does not know.
 //! - `create_<table>` makes a table, `index_<table>_<name>` an index, `tune_<what>` a setting. These words say what `down` destroys.
 //!
-//! A crate with tables of its own in the same database has a `Migrator` of its own, and that one needs a `migration_table_name` of its own:
-//! two migrators that share one record take each other's steps for steps of a newer build.
+//! # Roles
+//! On a server, `bmdb-migration make-roles` ([`make_roles`]), run once by an administrator, makes `bmdb_migrator`, `bmdb_component` and
+//! `bmdb_console`; from then on `up` is run as `bmdb_migrator`, owns what it makes, and gives the other two their rights on it, also on what
+//! later steps make. Login roles of your own may be members of these. Grant your own tables in your own steps:
+//! `GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE rack TO bmdb_component`.
+//!
+//! # Tables of your own
+//! A crate with tables of its own in the same database has a migrator of its own, with a record of its own, and runs it together with BMDB's:
+//! one guard, BMDB's steps first, and undone last.
+//!
+//! ```no_run
+//! use bmdb_migration::{MigrationTrait, MigratorTrait};
+//! use sea_orm_migration::sea_orm::DynIden;
+//!
+//! struct Mine;
+//!
+//! impl MigratorTrait for Mine {
+//!     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+//!         vec![/* your steps, whose tables refer to `machine` */]
+//!     }
+//!
+//!     fn migration_table_name() -> DynIden {
+//!         "my_migrations".into()
+//!     }
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     bmdb_migration::cli::main_with::<Mine>() // or `bmdb_migration::up_with::<Mine>(url).await` from code
+//! }
+//! ```
+//!
+//! Do not hand such a migrator to SeaORM's own command line, as `sea_orm_migration::cli::run_cli(Mine)`: its `fresh` **drops every table of the
+//! database**, BMDB's among them, with no question asked, before it applies the steps of `Mine` alone. And `up` of `Mine` before BMDB's fails on a
+//! server, since there is no `machine` to refer to, while on SQLite it makes tables that refer to nothing. `main_with` takes the same words, so
+//! `sea-orm-cli migrate -d your/folder fresh` runs it and is safe.
 
 #![allow(
     unreachable_pub,
     reason = "`sea-orm-cli migrate generate` writes `pub struct` into private modules"
 )]
 
+mod catalogue;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod destroy;
 mod error;
 mod guard;
+mod migrations;
+mod rights;
 mod target;
 mod verbs;
 
@@ -51,8 +87,9 @@ mod m20261130_000021_create_session_sighting;
 
 pub use destroy::Destroy;
 pub use error::Error;
+pub use migrations::{State, Step};
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait};
-pub use verbs::{State, Step, down, fresh, mark_development, reset, status, unmark_development, up};
+pub use verbs::{down, fresh, make_roles, mark_development, reset, status, unmark_development, up, up_with};
 
 /// The steps, in order.
 ///

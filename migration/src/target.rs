@@ -230,7 +230,12 @@ async fn connect_sqlite(options: SqliteConnectOptions, access: Access) -> Result
 async fn connect_postgres(options: PgConnectOptions, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
     // A role's time-outs are made for components. They would end the guard while it waits, or cut a long step in half.
     let mut options = options
-        .options([("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")])
+        .options([
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+            ("idle_session_timeout", "0"),
+        ])
         .disable_statement_logging();
     if access == Access::Look {
         options = options.options([("default_transaction_read_only", "on")]);

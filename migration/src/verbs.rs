@@ -1,76 +1,52 @@
 //! What can be done to a schema.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use sea_orm_migration::sea_orm::sea_query::{ColumnDef, Table};
-use sea_orm_migration::sea_orm::{ConnectionTrait, DbErr, EntityTrait};
-use sea_orm_migration::{MigrationName, MigratorTrait, SchemaManager, seaql_migrations};
+use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::sea_orm::sea_query::{Alias, ColumnDef, Table};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
+use crate::catalogue::refuse_referenced;
 use crate::destroy::{Destroy, MARK};
 use crate::guard::{Guard, is_race};
+use crate::migrations::{Migrations, State, Step, created, named};
 use crate::target::{Access, PATIENCE, Target};
-use crate::{Error, Migrator};
+use crate::{Error, Migrator, rights};
 
-/// The table in which SeaORM writes down what was applied.
-const RECORD: &str = "seaql_migrations";
-
-/// A step and how the database stands to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Its name.
-    pub name: String,
-    /// How the database stands to it.
-    pub state: State,
-}
-
-/// How a database stands to a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Applied.
-    Applied,
-    /// Not applied yet.
-    Pending,
-    /// Applied by a build that has a step which this build has not.
-    Unknown,
-}
-
-impl std::fmt::Display for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Applied => "applied",
-            Self::Pending => "pending",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
-/// Applies the pending steps, or the first `steps` of them, and names those that it applied.
+/// Applies the pending steps, or the first `steps` of them, and names those that it applied. Then it gives the roles of
+/// [`make_roles`](crate::make_roles), where there are such, the rights that they lack.
 ///
 /// It can be run by any number of processes at once, and again after it was killed: on SQLite all of its steps are one transaction; elsewhere
-/// each step can run twice. A SQLite file is made if there is none and the URL does not say `mode=rw`.
+/// each step can run twice. A SQLite file is made if there is none and the URL does not say `mode=rw`. Where nothing is to be done it only
+/// reads.
 ///
 /// A database with newer steps than ours and none of ours pending is left as it is.
 ///
 /// # Errors
-/// [`Error::Url`], [`Error::Missing`] and [`Error::Open`] before anything is changed; [`Error::UnknownSteps`] if steps of ours are pending
-/// beside steps that we do not know; [`Error::Dangling`] or [`Error::Database`] if a step fails.
+/// [`Error::Url`], [`Error::Missing`], [`Error::Open`] and [`Error::NotAllowed`] before anything is changed; [`Error::UnknownSteps`] if steps of
+/// ours are pending beside steps that we do not know; [`Error::Dangling`] or [`Error::Database`] if a step fails.
 pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Create).await?;
-    let applied = apply(&guard, steps).await?;
-    guard.commit().await?;
-    Ok(applied)
+    Schema::bmdb().up(url, steps).await
+}
+
+/// Applies the pending steps of BMDB and then those of `M`, a migrator of your own with tables of your own, and names those that it applied.
+///
+/// Both run under one guard, each with a record of its own: `M::migration_table_name()` must not be the default. See
+/// [the crate](crate#tables-of-your-own) for an example.
+///
+/// # Errors
+/// [`Error::SharedRecord`] if `M` has no record of its own; else as [`up`].
+pub async fn up_with<M: MigratorTrait + 'static>(url: &str) -> Result<Vec<String>, Error> {
+    Schema::with::<M>()?.up(url, None).await
 }
 
 /// Undoes the last `steps` steps and names them, last first.
 ///
 /// # Errors
-/// [`Error::WouldDestroy`] if rows would be lost that may not be, [`Error::UnknownSteps`] if the last step is not one of ours; else as [`up`].
+/// [`Error::WouldDestroy`] if rows would be lost that may not be, [`Error::Referenced`] if others' tables refer to what would be dropped,
+/// [`Error::UnknownSteps`] if the last step is not one of ours; else as [`up`].
 pub async fn down(url: &str, steps: u32, destroy: Destroy) -> Result<Vec<String>, Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Change).await?;
-    let undone = undo(&guard, Some(steps), destroy).await?;
-    guard.commit().await?;
-    Ok(undone)
+    Schema::bmdb().down(url, steps, destroy).await
 }
 
 /// Undoes every step and applies them all again, and names those that it applied. Tables that are not ours stay.
@@ -78,11 +54,7 @@ pub async fn down(url: &str, steps: u32, destroy: Destroy) -> Result<Vec<String>
 /// # Errors
 /// As [`down`].
 pub async fn fresh(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Create).await?;
-    undo(&guard, None, destroy).await?;
-    let applied = apply(&guard, None).await?;
-    guard.commit().await?;
-    Ok(applied)
+    Schema::bmdb().fresh(url, destroy).await
 }
 
 /// Undoes every step, and removes the record of steps; names the steps, last first. Tables that are not ours stay.
@@ -90,30 +62,36 @@ pub async fn fresh(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
 /// # Errors
 /// As [`down`].
 pub async fn reset(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Change).await?;
-    let undone = undo(&guard, None, destroy).await?;
-    let drop = Table::drop().table(RECORD).if_exists().take();
-    guard
-        .executor()
-        .execute(&drop)
-        .await
-        .map_err(Error::database("remove the record of steps"))?;
-    guard.commit().await?;
-    Ok(undone)
+    Schema::bmdb().reset(url, destroy).await
 }
 
 /// Says how the database stands to every step, ours in their order and then those that we do not know. Writes nothing and makes no file.
 ///
 /// # Errors
-/// [`Error::Url`], [`Error::Missing`], [`Error::Open`] or [`Error::Database`].
+/// [`Error::Url`], [`Error::Missing`], [`Error::Open`], [`Error::NotAllowed`] or [`Error::Database`].
 pub async fn status(url: &str) -> Result<Vec<Step>, Error> {
-    let database = Target::parse(url)?.connect(Access::Look).await?;
-    let steps = steps(&SchemaManager::new(&database)).await?;
-    database
-        .close()
-        .await
-        .map_err(Error::database("close the connection"))?;
-    Ok(steps)
+    Schema::bmdb().status(url).await
+}
+
+/// On a server, makes the roles `bmdb_migrator`, `bmdb_component` and `bmdb_console` where they are missing, and gives each the least that it
+/// needs; the tables of BMDB that are there go to `bmdb_migrator`. Answers the statements that it ran.
+///
+/// It is for an administrator of the database, before the first [`up`] or at any time after it, and can be run again. The roles have no password
+/// yet. Later tables get their rights with the step that makes them, from [`up`].
+///
+/// # Errors
+/// [`Error::Url`] for SQLite, which has no roles; else as [`status`].
+pub async fn make_roles(url: &str) -> Result<Vec<String>, Error> {
+    let target = Target::parse(url)?;
+    if matches!(target, Target::Sqlite { .. }) {
+        return Err(Error::Url {
+            reason: "SQLite has no roles",
+        });
+    }
+    let database = target.connect(Access::Change).await?;
+    let ran = rights::make_roles(&database, &Migrations::of::<Migrator>()).await?;
+    close(database).await?;
+    Ok(ran)
 }
 
 /// Marks the database as one whose rows never matter: from then on [`down`], [`fresh`] and [`reset`] destroy them unasked.
@@ -121,7 +99,7 @@ pub async fn status(url: &str) -> Result<Vec<Step>, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn mark_development(url: &str) -> Result<(), Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Change).await?;
+    let guard = Guard::acquire(Target::parse(url)?.connect(Access::Change).await?).await?;
     let key = ColumnDef::new("id").big_integer().not_null().primary_key().take();
     let mark = Table::create().table(MARK).if_not_exists().col(key).take();
     guard
@@ -137,7 +115,7 @@ pub async fn mark_development(url: &str) -> Result<(), Error> {
 /// # Errors
 /// As [`status`].
 pub async fn unmark_development(url: &str) -> Result<(), Error> {
-    let guard = Guard::acquire(&Target::parse(url)?, Access::Change).await?;
+    let guard = Guard::acquire(Target::parse(url)?.connect(Access::Change).await?).await?;
     let unmark = Table::drop().table(MARK).if_exists().take();
     guard
         .executor()
@@ -147,27 +125,175 @@ pub async fn unmark_development(url: &str) -> Result<(), Error> {
     guard.commit().await
 }
 
-async fn apply(guard: &Guard, limit: Option<u32>) -> Result<Vec<String>, Error> {
-    let known = steps(&SchemaManager::new(guard.executor())).await?;
-    let pending = named(&known, State::Pending);
-    if pending.is_empty() {
-        return Ok(pending);
+/// What a verb moves: BMDB's migrations, and perhaps those of a crate whose tables refer to BMDB's. They are applied in this order and undone in
+/// the other.
+pub(crate) struct Schema {
+    bmdb: Migrations,
+    mine: Option<Migrations>,
+}
+
+impl Schema {
+    pub(crate) fn bmdb() -> Self {
+        Self {
+            bmdb: Migrations::of::<Migrator>(),
+            mine: None,
+        }
     }
-    refuse_unknown(&known)?;
-    let wanted = first(pending, limit);
-    let started = Instant::now();
-    while let Some(left) = left_in(guard, &wanted, State::Pending).await? {
-        let applied = Migrator::up(guard.executor(), Some(left)).await;
-        again_after_race(guard, applied, started)
-            .await
-            .map_err(Error::database("apply the steps"))?;
+
+    /// # Errors
+    /// [`Error::SharedRecord`] if the two would take each other's steps for steps of a newer build.
+    pub(crate) fn with<M: MigratorTrait + 'static>() -> Result<Self, Error> {
+        let (bmdb, mine) = (Migrations::of::<Migrator>(), Migrations::of::<M>());
+        if bmdb.record == mine.record {
+            return Err(Error::SharedRecord { record: bmdb.record });
+        }
+        Ok(Self { bmdb, mine: Some(mine) })
     }
-    Ok(wanted)
+
+    fn each(&self) -> impl DoubleEndedIterator<Item = &Migrations> {
+        std::iter::once(&self.bmdb).chain(&self.mine)
+    }
+
+    pub(crate) async fn up(&self, url: &str, steps: Option<u32>) -> Result<Vec<String>, Error> {
+        let database = Target::parse(url)?.connect(Access::Create).await?;
+        if self.is_up(&database).await? {
+            close(database).await?;
+            return Ok(Vec::new());
+        }
+        let guard = Guard::acquire(database).await?;
+        let applied = self.apply(&guard, steps).await?;
+        guard.commit().await?;
+        Ok(applied)
+    }
+
+    pub(crate) async fn down(&self, url: &str, steps: u32, destroy: Destroy) -> Result<Vec<String>, Error> {
+        let guard = self.change(url, Access::Change).await?;
+        let undone = self.undo(&guard, Some(steps), destroy).await?;
+        guard.commit().await?;
+        Ok(undone)
+    }
+
+    pub(crate) async fn fresh(&self, url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
+        let guard = self.change(url, Access::Create).await?;
+        self.undo(&guard, None, destroy).await?;
+        let applied = self.apply(&guard, None).await?;
+        guard.commit().await?;
+        Ok(applied)
+    }
+
+    pub(crate) async fn reset(&self, url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
+        let guard = self.change(url, Access::Change).await?;
+        let undone = self.undo(&guard, None, destroy).await?;
+        for migrations in self.each() {
+            let drop = Table::drop().table(Alias::new(&migrations.record)).if_exists().take();
+            let dropped = guard.executor().execute(&drop).await;
+            dropped.map_err(Error::database("remove the record of steps"))?;
+        }
+        guard.commit().await?;
+        Ok(undone)
+    }
+
+    pub(crate) async fn status(&self, url: &str) -> Result<Vec<Step>, Error> {
+        let database = Target::parse(url)?.connect(Access::Look).await?;
+        let mut steps = Vec::new();
+        self.refuse_blind(&database).await?;
+        for migrations in self.each() {
+            steps.extend(migrations.read(&database).await?);
+        }
+        close(database).await?;
+        Ok(steps)
+    }
+
+    /// Whether nothing is to be done. It only reads, so a role that may do no more finds it out as well.
+    async fn is_up(&self, database: &DatabaseConnection) -> Result<bool, Error> {
+        self.refuse_blind(database).await?;
+        for migrations in self.each() {
+            if !named(&migrations.read(database).await?, State::Pending).is_empty() {
+                rights::refuse_stranger(database, &self.bmdb).await?;
+                return Ok(false);
+            }
+        }
+        Ok(rights::missing(database, &self.bmdb).await?.is_empty())
+    }
+
+    /// Takes the guard, for a role that may do what follows.
+    async fn change(&self, url: &str, access: Access) -> Result<Guard, Error> {
+        let database = Target::parse(url)?.connect(access).await?;
+        self.refuse_blind(&database).await?;
+        rights::refuse_stranger(&database, &self.bmdb).await?;
+        Guard::acquire(database).await
+    }
+
+    async fn refuse_blind(&self, database: &DatabaseConnection) -> Result<(), Error> {
+        let records: Vec<_> = self.each().map(|migrations| migrations.record.as_str()).collect();
+        rights::refuse_blind(database, &records).await
+    }
+
+    async fn apply(&self, guard: &Guard, limit: Option<u32>) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        for migrations in self.each() {
+            let known = migrations.read(&guard.executor()).await?;
+            let mut wanted = named(&known, State::Pending);
+            if !wanted.is_empty() {
+                refuse_unknown(&known)?;
+            }
+            if let Some(limit) = limit {
+                wanted.truncate((limit as usize).saturating_sub(all.len()));
+            }
+            let started = Instant::now();
+            while let Some(left) = left_in(guard, migrations, &wanted, State::Pending).await? {
+                let applied = (migrations.up)(guard.executor(), left).await;
+                again_after_race(guard, applied, started)
+                    .await
+                    .map_err(Error::database("apply the steps"))?;
+            }
+            all.extend(wanted);
+        }
+        rights::give(&guard.executor(), &self.bmdb).await?;
+        Ok(all)
+    }
+
+    async fn undo(&self, guard: &Guard, limit: Option<u32>, destroy: Destroy) -> Result<Vec<String>, Error> {
+        let (mut undone, mut each) = (Vec::new(), Vec::new());
+        for migrations in self.each().rev() {
+            let known = migrations.read(&guard.executor()).await?;
+            refuse_unknown(&known)?;
+            let mut applied = named(&known, State::Applied);
+            applied.reverse();
+            if let Some(limit) = limit {
+                applied.truncate((limit as usize).saturating_sub(undone.len()));
+            }
+            undone.extend(applied.iter().cloned());
+            each.push((migrations, applied));
+        }
+        for (migrations, steps) in &each {
+            let is_bmdb = migrations.record == self.bmdb.record;
+            destroy.permit(&guard.executor(), steps, is_bmdb).await?;
+        }
+        for (migrations, steps) in each {
+            if migrations.record == self.bmdb.record {
+                let dropped: Vec<_> = steps.iter().filter_map(|step| created(step)).collect();
+                refuse_referenced(&guard.executor(), &dropped).await?;
+            }
+            let started = Instant::now();
+            while let Some(left) = left_in(guard, migrations, &steps, State::Applied).await? {
+                let reverted = (migrations.down)(guard.executor(), left).await;
+                again_after_race(guard, reverted, started)
+                    .await
+                    .map_err(Error::database("undo the steps"))?;
+            }
+        }
+        Ok(undone)
+    }
+}
+
+async fn close(database: DatabaseConnection) -> Result<(), Error> {
+    database.close().await.map_err(Error::database("close the connection"))
 }
 
 /// How many of these steps are still in this state; `None` for none.
-async fn left_in(guard: &Guard, names: &[String], state: State) -> Result<Option<u32>, Error> {
-    let known = steps(&SchemaManager::new(guard.executor())).await?;
+async fn left_in(guard: &Guard, migrations: &Migrations, names: &[String], state: State) -> Result<Option<u32>, Error> {
+    let known = migrations.read(&guard.executor()).await?;
     let left = named(&known, state).iter().filter(|name| names.contains(name)).count();
     Ok(u32::try_from(left).ok().filter(|left| *left > 0))
 }
@@ -185,42 +311,6 @@ async fn again_after_race(guard: &Guard, done: Result<(), DbErr>, started: Insta
     }
 }
 
-async fn undo(guard: &Guard, limit: Option<u32>, destroy: Destroy) -> Result<Vec<String>, Error> {
-    let manager = SchemaManager::new(guard.executor());
-    let known = steps(&manager).await?;
-    refuse_unknown(&known)?;
-    let mut applied = named(&known, State::Applied);
-    applied.reverse();
-    let undone = first(applied, limit);
-    if undone.is_empty() {
-        return Ok(undone);
-    }
-    destroy.permit(&manager, &undone).await?;
-    let started = Instant::now();
-    while let Some(left) = left_in(guard, &undone, State::Applied).await? {
-        let reverted = Migrator::down(guard.executor(), Some(left)).await;
-        again_after_race(guard, reverted, started)
-            .await
-            .map_err(Error::database("undo the steps"))?;
-    }
-    Ok(undone)
-}
-
-fn first(mut names: Vec<String>, limit: Option<u32>) -> Vec<String> {
-    if let Some(limit) = limit {
-        names.truncate(limit as usize);
-    }
-    names
-}
-
-fn named(steps: &[Step], state: State) -> Vec<String> {
-    steps
-        .iter()
-        .filter(|step| step.state == state)
-        .map(|step| step.name.clone())
-        .collect()
-}
-
 fn refuse_unknown(known: &[Step]) -> Result<(), Error> {
     let unknown = named(known, State::Unknown);
     if unknown.is_empty() {
@@ -228,34 +318,4 @@ fn refuse_unknown(known: &[Step]) -> Result<(), Error> {
     } else {
         Err(Error::UnknownSteps { steps: unknown })
     }
-}
-
-/// SeaORM's own query fails as soon as the database has a step that we have not, which is what a rolling update looks like.
-async fn steps(manager: &SchemaManager<'_>) -> Result<Vec<Step>, Error> {
-    let doing = "read the applied steps";
-    let mut applied = HashSet::new();
-    if manager.has_table(RECORD).await.map_err(Error::database(doing))? {
-        let rows = seaql_migrations::Entity::find().all(manager.get_connection()).await;
-        applied.extend(rows.map_err(Error::database(doing))?.into_iter().map(|row| row.version));
-    }
-    let mut steps = Vec::new();
-    for step in Migrator::migrations() {
-        let name = MigrationName::name(step.as_ref()).to_owned();
-        let state = if applied.remove(&name) {
-            State::Applied
-        } else {
-            State::Pending
-        };
-        steps.push(Step { name, state });
-    }
-    let mut unknown: Vec<_> = applied
-        .into_iter()
-        .map(|name| Step {
-            name,
-            state: State::Unknown,
-        })
-        .collect();
-    unknown.sort_by(|one, other| one.name.cmp(&other.name));
-    steps.extend(unknown);
-    Ok(steps)
 }

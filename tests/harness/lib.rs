@@ -7,6 +7,7 @@ mod cluster;
 mod database;
 mod folder;
 mod history;
+mod mine;
 mod on_each_backend;
 mod postgres;
 mod processes;
@@ -16,6 +17,7 @@ mod until;
 
 pub use database::{Backend, NOT_DURABLE, TestDatabase};
 pub use history::{Snapshot, Told, check_history};
+pub use mine::Mine;
 #[doc(hidden)]
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, kill};

@@ -1,5 +1,6 @@
 //! The schema's history: what each step makes, undoes and keeps.
 
+mod mine;
 mod process;
 mod refusal;
 mod schema;

@@ -17,7 +17,7 @@ BEGIN
     IF trap.off() THEN RETURN; END IF;
     -- CockroachDB commits at each change of the schema, or does not undo it with the rest.
     IF pg_current_xact_id_if_assigned() IS NOT NULL THEN PERFORM trap.refuse('after other writes of its transaction', tg_tag); END IF;
-    IF tg_tag NOT IN ('CREATE TABLE', 'CREATE INDEX', 'DROP TABLE', 'DROP INDEX', 'ALTER TABLE', 'GRANT', 'REVOKE') THEN
+    IF tg_tag NOT IN ('CREATE TABLE', 'CREATE INDEX', 'DROP TABLE', 'DROP INDEX', 'ALTER TABLE', 'GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') THEN
         PERFORM trap.refuse('not among what migrations do', tg_tag);
     END IF;
     IF tg_tag LIKE '% TABLE' OR tg_tag LIKE '% INDEX' THEN
@@ -49,9 +49,9 @@ BEGIN
         SELECT 'no key' INTO wrong FROM pg_class
             WHERE oid = made.objid AND relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = made.objid AND indisprimary);
         IF FOUND THEN PERFORM trap.refuse(wrong, made.object_identity); END IF;
-        -- The record of steps, with its varchar, is SeaORM's.
+        -- The records of steps, with their varchar, are SeaORM's.
         SELECT format('a column of type %s', format_type(atttypid, atttypmod)) INTO wrong FROM pg_attribute
-            WHERE attrelid = made.objid AND attnum > 0 AND NOT attisdropped AND made.object_identity <> 'public.seaql_migrations'
+            WHERE attrelid = made.objid AND attnum > 0 AND NOT attisdropped AND made.object_identity NOT IN ('public.seaql_migrations', 'public.my_migrations')
                 AND (SELECT relkind = 'r' FROM pg_class WHERE oid = made.objid)
                 AND atttypid NOT IN ('uuid'::regtype, 'text'::regtype, 'bigint'::regtype, 'boolean'::regtype, 'timestamptz'::regtype,
                     'bytea'::regtype, 'jsonb'::regtype, 'double precision'::regtype);

@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use harness::{Backend, on_each_backend, until};
+use harness::{Backend, TestDatabase, on_each_backend, until};
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use tokio::process::Command;
 
@@ -13,7 +13,7 @@ use super::{ROWS, execute, names};
 const MIGRATORS: usize = 6;
 const ROUNDS: usize = 5;
 
-fn migrator(arguments: &[&str]) -> Command {
+pub(super) fn migrator(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_migration-process"));
     for inherited in ["DATABASE_URL", "DATABASE_SCHEMA", "BMDB_DATABASE_URL"] {
         command.env_remove(inherited);
@@ -22,15 +22,15 @@ fn migrator(arguments: &[&str]) -> Command {
     command
 }
 
-async fn run(mut command: Command) -> Output {
+pub(super) async fn run(mut command: Command) -> Output {
     command.output().await.expect("the binary was built with this test")
 }
 
-fn out(output: &Output) -> String {
+pub(super) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn talk(output: &Output) -> String {
+pub(super) fn talk(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -118,6 +118,30 @@ on_each_backend! {
             assert_eq!(done.status.code(), Some(code), "{verb}: {}", talk(&done));
         }
     }
+}
+
+#[tokio::test]
+async fn a_schemas_name_is_taken_as_it_is_written() {
+    let db = TestDatabase::empty(Backend::Postgres).await;
+    let connection = db.raw().await;
+    execute(&connection, &["CREATE SCHEMA \"MyFleet\"", "CREATE SCHEMA myfleet"]).await;
+    let up = run(migrator(&["up", "-s", "MyFleet", "-u", db.url()])).await;
+    assert_eq!(out(&up).lines().collect::<Vec<_>>(), names(), "{}", talk(&up));
+    let held =
+        "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = 'machine'";
+    assert_eq!(texts(&connection, held).await, ["MyFleet"]);
+    let status = run(migrator(&["status", "-s", "MyFleet", "-u", db.url()])).await;
+    assert!(
+        out(&status).lines().all(|line| line.starts_with("applied ")),
+        "{}",
+        out(&status)
+    );
+    let nowhere = run(migrator(&["up", "-s", "Elsewhere", "-u", db.url()])).await;
+    assert!(
+        talk(&nowhere).contains("may not find a schema of its search path, \"Elsewhere\""),
+        "{}",
+        talk(&nowhere)
+    );
 }
 
 #[tokio::test]
