@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bmdb::machine::NewMachine;
 
-use crate::record::{self, PROVIDER_ID};
+use crate::record;
 
 /// The inventory that is used when none is named.
 const SHIPPED: &[u8] = include_bytes!("inventory.csv");
@@ -24,12 +24,14 @@ pub(crate) struct InventoryError {
     pub(crate) line: Option<u64>,
     /// What was found, and what was expected.
     pub(crate) what: String,
+    /// Whether nothing can be read after it.
+    pub(crate) ends: bool,
 }
 
 /// A machine, and the line that it stands on.
 pub(crate) type Row = (u64, NewMachine);
 
-/// The machines of one inventory, in their order. It ends with the first error.
+/// The machines of one inventory, in their order, and what is wrong between them. Empty records are passed over.
 pub(crate) struct Inventory {
     file: String,
     provider: String,
@@ -57,7 +59,7 @@ impl Inventory {
     /// Opens a file and finds out by its name, or else by its first character, what it is.
     ///
     /// # Errors
-    /// A missing or empty file, or a CSV header without a column for the provider's id.
+    /// A missing or empty file, one of another format, or a CSV header without a column for the provider's id or with one twice.
     pub(crate) fn open(path: &Path, provider: &str) -> Result<Self, InventoryError> {
         let name = path.display().to_string();
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -67,6 +69,7 @@ impl Inventory {
                 file: name,
                 line: None,
                 what: error.to_string(),
+                ends: true,
             }),
         }
     }
@@ -100,6 +103,7 @@ impl Inventory {
             file: file.clone(),
             line,
             what,
+            ends: true,
         };
         let mut reader = BufReader::new(Source {
             inner: source,
@@ -107,6 +111,9 @@ impl Inventory {
             left: LONGEST,
         });
         let start = reader.fill_buf().map_err(|error| wrong(None, error.to_string()))?;
+        if let Some((_, what)) = OTHER_FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) {
+            return Err(wrong(None, (*what).to_owned()));
+        }
         let first = start
             .strip_prefix(BOM)
             .unwrap_or(start)
@@ -122,24 +129,24 @@ impl Inventory {
         };
         let format = match first {
             None => return Err(wrong(None, "the file is empty".to_owned())),
+            Some(b'[') if json => return Err(wrong(Some(1), record::ARRAY.to_owned())),
             Some(_) if json => Format::JsonLines {
                 reader,
                 line: 0,
                 text: Vec::new(),
             },
             Some(_) => {
-                let mut reader = Box::new(csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader));
+                let mut reader = Box::new(
+                    csv::ReaderBuilder::new()
+                        .flexible(true)
+                        .trim(csv::Trim::All)
+                        .from_reader(reader),
+                );
                 let header = reader
                     .headers()
                     .map_err(|error| wrong(Some(1), record::csv_error(&error)))?
                     .clone();
-                if !header.iter().any(|column| PROVIDER_ID.contains(&column)) {
-                    let found = header.iter().take(20).collect::<Vec<_>>().join(", ");
-                    return Err(wrong(
-                        Some(1),
-                        format!("the header has no column provider_id or hwid; it has {found:?}"),
-                    ));
-                }
+                record::check_header(&header).map_err(|what| wrong(Some(1), what))?;
                 Format::Csv { reader, header }
             }
         };
@@ -168,11 +175,17 @@ impl Inventory {
             file: self.file.clone(),
             line: Some(line),
             what,
+            ends: false,
         }
     }
 
-    /// The next record's line, and its machine or what is wrong with it.
-    fn next_row(&mut self) -> Option<(u64, Result<NewMachine, String>)> {
+    /// Whether its machines come from a file, which may name one twice.
+    pub(crate) fn is_file(&self) -> bool {
+        !matches!(self.format, Format::Invented { .. })
+    }
+
+    /// The next record's line, and its machine or what is wrong with it. `None`: it is empty.
+    fn next_row(&mut self) -> Option<(u64, Result<Option<NewMachine>, Wrong>)> {
         let provider = &self.provider;
         match &mut self.format {
             Format::Csv { reader, header } => {
@@ -180,10 +193,19 @@ impl Inventory {
                 let mut record = csv::StringRecord::new();
                 match reader.read_record(&mut record) {
                     Ok(false) => None,
-                    Ok(true) => Some((record.position()?.line(), record::of_csv(header, &record, provider))),
+                    Ok(true) => {
+                        let machine = record::of_csv(header, &record, provider);
+                        Some((record.position()?.line(), machine.map_err(Wrong::Record)))
+                    }
                     Err(error) => {
                         let line = error.position().unwrap_or(reader.position()).line();
-                        Some((line, Err(record::csv_error(&error))))
+                        let what = record::csv_error(&error);
+                        let wrong = if error.is_io_error() {
+                            Wrong::File(what)
+                        } else {
+                            Wrong::Record(what)
+                        };
+                        Some((line, Err(wrong)))
                     }
                 }
             }
@@ -194,33 +216,78 @@ impl Inventory {
                 match reader.read_until(b'\n', text) {
                     Ok(0) => return None,
                     Ok(_) if text.trim_ascii().is_empty() => {}
-                    Ok(_) => return Some((*line, record::of_json(text, provider))),
-                    Err(error) => return Some((*line, Err(error.to_string()))),
+                    Ok(_) => {
+                        let machine = record::of_json(text, provider).map(Some);
+                        let wrong = |what| {
+                            // Who writes an object over many lines does so with each.
+                            if *line == 1 && record::is_begun(text) {
+                                Wrong::File(record::MANY_LINES.to_owned())
+                            } else {
+                                Wrong::Record(what)
+                            }
+                        };
+                        return Some((*line, machine.map_err(wrong)));
+                    }
+                    Err(error) => return Some((*line, Err(Wrong::File(error.to_string())))),
                 }
             },
             Format::Invented { next } if *next < self.size => {
                 *next += 1;
-                Some((*next, Ok(record::invent(*next, provider))))
+                Some((*next, Ok(Some(record::invent(*next, provider)))))
             }
             Format::Invented { .. } | Format::Ended => None,
         }
     }
 }
 
+/// What is wrong, and how much of the file it spoils.
+enum Wrong {
+    Record(String),
+    File(String),
+}
+
 impl Iterator for Inventory {
     type Item = Result<Row, InventoryError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some((line, row)) = self.next_row() else {
-            self.format = Format::Ended;
-            return None;
-        };
-        Some(row.map(|machine| (line, machine)).map_err(|what| {
-            self.format = Format::Ended;
-            self.wrong(line, what)
-        }))
+        loop {
+            let Some((line, row)) = self.next_row() else {
+                self.format = Format::Ended;
+                return None;
+            };
+            match row {
+                Ok(Some(machine)) => return Some(Ok((line, machine))),
+                Ok(None) => {}
+                Err(Wrong::Record(what)) => return Some(Err(self.wrong(line, what))),
+                Err(Wrong::File(what)) => {
+                    self.format = Format::Ended;
+                    return Some(Err(InventoryError {
+                        ends: true,
+                        ..self.wrong(line, what)
+                    }));
+                }
+            }
+        }
     }
 }
+
+/// How files begin that people take for an inventory, and what to do with them.
+const OTHER_FORMATS: [(&[u8], &str); 6] = [
+    (b"\x1f\x8b", "it is compressed with gzip; unpack it first: gunzip FILE"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "it is compressed with zstd; unpack it first: unzstd FILE",
+    ),
+    (b"\xfd7zXZ", "it is compressed with xz; unpack it first: unxz FILE"),
+    (
+        b"PK\x03\x04",
+        "it is a ZIP archive, as Excel's and LibreOffice's workbooks are; save the sheet as CSV in UTF-8",
+    ),
+    (b"\xff\xfe", UTF_16),
+    (b"\xfe\xff", UTF_16),
+];
+
+const UTF_16: &str = "it is UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE";
 
 /// What spreadsheets put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -252,7 +319,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::Config as Cases;
 
-    /// The machines of `text`, and what was wrong after them.
+    /// The machines of `text`, and what was wrong first.
     fn read(name: &str, text: &[u8]) -> (Vec<Row>, Option<String>) {
         let source = Box::new(io::Cursor::new(text.to_vec()));
         let inventory = match Inventory::read(name.to_owned(), source, text.len() as u64, "here") {
@@ -263,7 +330,7 @@ mod tests {
         for row in inventory {
             match row {
                 Ok(row) => rows.push(row),
-                Err(error) => wrong = Some(error.to_string()),
+                Err(error) => wrong = wrong.or(Some(error.to_string())),
             }
         }
         (rows, wrong)
@@ -318,6 +385,119 @@ mod tests {
     }
 
     #[test]
+    fn one_bad_record_does_not_stop_those_after_it() {
+        for (name, text, expected) in [
+            (
+                "m.csv",
+                &b"hwid,x\na,1\n,,\nb\nc,3\n"[..],
+                "m.csv, line 4: it has 1 fields; expected 2",
+            ),
+            ("m.csv", b"hwid,x\na,1\n\xff,2\nc,3\n", "m.csv, line 3: it is not UTF-8"),
+            (
+                "m.csv",
+                b"hwid,x\na,1\n,2\nc,3\n",
+                "m.csv, line 3: it has no provider_id",
+            ),
+            (
+                "m",
+                b"{\"hwid\":\"a\"}\n{\"hwid\":\n{\"hwid\":\"c\"}",
+                "m, line 2: it is not one JSON object",
+            ),
+            (
+                "m",
+                b"{\"hwid\":\"a\"}\n{\"x\":1}\n{\"hwid\":\"c\"}",
+                "m, line 2: it has no provider_id",
+            ),
+        ] {
+            let (rows, wrong) = read(name, text);
+            assert_eq!(ids(&rows), ["a", "c"], "{expected}");
+            assert!(
+                wrong.as_ref().is_some_and(|wrong| wrong.starts_with(expected)),
+                "{wrong:?}"
+            );
+        }
+        // What a spreadsheet leaves below its table is no record.
+        let (rows, wrong) = read("m.csv", b"hwid,x,\na,1,\n,,\n , ,\nc,3,\n");
+        assert_eq!((ids(&rows), wrong), (vec!["a", "c"], None));
+    }
+
+    #[test]
+    fn other_formats_are_named_with_what_to_do() {
+        for (text, expected) in [
+            (
+                &b"\x1f\x8b\x08\x00"[..],
+                "m.csv: it is compressed with gzip; unpack it first",
+            ),
+            (b"PK\x03\x04\x14", "m.csv: it is a ZIP archive"),
+            (b"\xff\xfeh\0w\0", "m.csv: it is UTF-16"),
+            (
+                b"hwid;address\na;b\n",
+                "m.csv, line 1: the header has no column provider_id or hwid; it has \"hwid;address\", separated by semicolons",
+            ),
+            (
+                b"provider_id,x,provider_id\na,1,b\n",
+                "m.csv, line 1: the header has the column \"provider_id\" twice",
+            ),
+        ] {
+            let (rows, wrong) = read("m.csv", text);
+            let wrong = wrong.expect(expected);
+            assert!(rows.is_empty() && wrong.starts_with(expected), "{expected}\n{wrong}");
+        }
+        for (text, expected) in [
+            (
+                &b"[{\"hwid\":\"a\"}]"[..],
+                "m, line 1: it is a JSON array; expected one object a line: jq -c '.[]' FILE",
+            ),
+            (b" [\n{\"hwid\":\"a\"}]", "m, line 1: it is a JSON array"),
+            (
+                b"{\"count\":1,\"results\":[{\"hwid\":\"a\"}]}",
+                "m, line 1: it has no provider_id and no hwid, but a list in its field \"results\": jq -c '.results[]' FILE",
+            ),
+            (
+                b"{\n  \"results\": [\n",
+                "m, line 1: it is JSON over many lines; expected one object a line: jq -c . FILE",
+            ),
+            (
+                b"{\"hwid\":\"a\",\"hwid\":\"b\"}",
+                "m, line 1: it is not one JSON object: the key \"hwid\" stands twice",
+            ),
+            (
+                b"{\"hwid\":\"a\",\"mem\":1,\"mem\":2}",
+                "m, line 1: it is not one JSON object: the key \"mem\" stands twice",
+            ),
+        ] {
+            let (rows, wrong) = read("m", text);
+            let wrong = wrong.expect(expected);
+            assert!(rows.is_empty() && wrong.starts_with(expected), "{expected}\n{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_a_spreadsheet_has_shortened_is_no_serial() {
+        for text in [
+            &b"hwid,x\n1.23E+11,1\n"[..],
+            b"hwid,x\n\"1,23E+11\",1\n",
+            b"hwid,x\n1E+11,1\n",
+            b"{\"hwid\":1.23e11}\n",
+            b"{\"hwid\":\"4.5E-07\"}\n",
+        ] {
+            let (rows, wrong) = read("m", text);
+            assert!(
+                rows.is_empty()
+                    && wrong
+                        .as_ref()
+                        .is_some_and(|wrong| wrong.contains("looks like a number that a spreadsheet has shortened")),
+                "{wrong:?}"
+            );
+        }
+        let (rows, wrong) = read("m", b"hwid,x\nE+11,1\n1E11,1\n2E+1A,1\nR1.2E+3,1\n123456789012345,1\n");
+        assert_eq!(
+            (ids(&rows), wrong),
+            (vec!["E+11", "1E11", "2E+1A", "R1.2E+3", "123456789012345"], None)
+        );
+    }
+
+    #[test]
     fn what_is_wrong_names_the_line_and_keeps_what_came_before() {
         let endless = [&b"{\"hwid\":\"a\"}\n"[..], &vec![b' '; 3 * LONGEST]].concat();
         let quoted = [&b"hwid\na\n\""[..], &vec![b'x'; 3 * LONGEST]].concat();
@@ -344,7 +524,6 @@ mod tests {
                 1,
                 "m, line 2: it is not one JSON object: EOF while parsing a value, column",
             ),
-            ("m", b"[{\"hwid\":\"a\"}]", 0, "m, line 1: it is not one JSON object"),
             (
                 "m",
                 b"{\"hwid\":\"a\"}\n{\"hwid\":\"\xff\"}\n",
@@ -396,14 +575,14 @@ mod tests {
                 Ok(inventory) => {
                     let (mut last, mut ended) = (0, false);
                     for row in inventory {
-                        prop_assert!(!ended, "it goes on after an error");
+                        prop_assert!(!ended, "it goes on after an error that ends it");
                         let line = match row {
                             Ok((line, machine)) => {
                                 prop_assert!(!machine.provider_id.is_empty());
                                 line
                             }
                             Err(error) => {
-                                ended = true;
+                                ended = error.ends;
                                 error.line.expect("an error of a record has its line")
                             }
                         };

@@ -1,18 +1,76 @@
 //! One record of an inventory: which of its fields BMDB knows, and what becomes of the others.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bmdb::machine::NewMachine;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// The fields of one record, as JSON text: what is not ours is kept exactly as it came.
-type Fields = BTreeMap<String, Box<RawValue>>;
+/// The fields of one record, as JSON text: what is not ours is kept exactly as it came. No name stands twice.
+struct Fields(BTreeMap<String, Box<RawValue>>);
 
 /// The names under which the provider's id of a machine may come; the first that is there counts.
-pub(crate) const PROVIDER_ID: [&str; 2] = ["provider_id", "hwid"];
+const PROVIDER_ID: [&str; 2] = ["provider_id", "hwid"];
 
-/// The machine of a CSV record.
+/// What is said of JSON that is not one object a line.
+pub(crate) const ARRAY: &str = "it is a JSON array; expected one object a line: jq -c '.[]' FILE";
+pub(crate) const MANY_LINES: &str = "it is JSON over many lines; expected one object a line: jq -c . FILE, or jq -c '.results[]' FILE for a list within";
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if fields.contains_key(&name) {
+                        return Err(de::Error::custom(format!("the key {name:?} stands twice")));
+                    }
+                    fields.insert(name, map.next_value()?);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
+}
+
+/// Checks that a CSV header names the provider's id, and no column twice.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_header(header: &csv::StringRecord) -> Result<(), String> {
+    let twice = |(place, column): &(usize, &str)| {
+        !column.is_empty() && header.iter().take(*place).any(|before| before == *column)
+    };
+    if let Some((_, column)) = header.iter().enumerate().find(twice) {
+        return Err(format!(
+            "the header has the column {column:?} twice: which of them counts?"
+        ));
+    }
+    if header.iter().any(|column| PROVIDER_ID.contains(&column)) {
+        return Ok(());
+    }
+    let found = header.iter().take(20).collect::<Vec<_>>().join(", ");
+    let hint = match header.iter().next() {
+        Some(only) if header.len() == 1 && only.contains(';') => ", separated by semicolons: expected commas",
+        Some(only) if header.len() == 1 && only.contains('\t') => ", separated by tabs: expected commas",
+        _ => "",
+    };
+    Err(format!(
+        "the header has no column provider_id or hwid; it has {found:?}{hint}"
+    ))
+}
+
+/// The machine of a CSV record. `None`: all its cells are empty.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -20,13 +78,26 @@ pub(crate) fn of_csv(
     header: &csv::StringRecord,
     record: &csv::StringRecord,
     provider: &str,
-) -> Result<NewMachine, String> {
-    let cells = header.iter().zip(record).filter(|(_, cell)| !cell.is_empty());
-    let fields = cells.map(|(column, cell)| Ok((column.to_owned(), to_raw_value(cell)?)));
-    let fields = fields
-        .collect::<Result<_, serde_json::Error>>()
-        .map_err(|error| error.to_string())?;
-    machine(fields, provider)
+) -> Result<Option<NewMachine>, String> {
+    if record.iter().all(str::is_empty) {
+        return Ok(None);
+    }
+    if record.len() != header.len() {
+        return Err(format!(
+            "it has {} fields; expected {}, as in the header",
+            record.len(),
+            header.len()
+        ));
+    }
+    let mut fields = BTreeMap::new();
+    for (column, cell) in header.iter().zip(record).filter(|(_, cell)| !cell.is_empty()) {
+        if column.is_empty() {
+            return Err(format!("it has {cell:?} in a column without a name"));
+        }
+        let cell = to_raw_value(cell).map_err(|error| error.to_string())?;
+        fields.insert(column.to_owned(), cell);
+    }
+    machine(Fields(fields), provider).map(Some)
 }
 
 /// The machine of a line that is a JSON object.
@@ -35,7 +106,7 @@ pub(crate) fn of_csv(
 /// What is wrong with it.
 pub(crate) fn of_json(line: &[u8], provider: &str) -> Result<NewMachine, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    let fields = serde_json::from_str(text.trim_start_matches('\u{feff}').trim_end()).map_err(|error| {
+    let fields = serde_json::from_str(trimmed(text)).map_err(|error| {
         // serde_json calls every line the first.
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or(&what);
@@ -44,12 +115,19 @@ pub(crate) fn of_json(line: &[u8], provider: &str) -> Result<NewMachine, String>
     machine(fields, provider)
 }
 
+/// Whether the line is the beginning of an object and nothing else is wrong with it.
+pub(crate) fn is_begun(line: &[u8]) -> bool {
+    std::str::from_utf8(line)
+        .is_ok_and(|text| serde_json::from_str::<Fields>(trimmed(text)).is_err_and(|error| error.is_eof()))
+}
+
+fn trimmed(line: &str) -> &str {
+    line.trim_start_matches('\u{feff}').trim_end()
+}
+
 /// What is wrong with a CSV record, without what we say better.
 pub(crate) fn csv_error(error: &csv::Error) -> String {
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("it has {len} fields; expected {expected_len}, as in the header")
-        }
         csv::ErrorKind::Utf8 { err, .. } => format!("it is not UTF-8: {err}"),
         csv::ErrorKind::Io(error) => error.to_string(),
         _ => error.to_string(),
@@ -79,31 +157,70 @@ fn machine(mut fields: Fields, provider: &str) -> Result<NewMachine, String> {
     let mut provider_id = None;
     for name in PROVIDER_ID {
         if provider_id.is_none() {
-            provider_id = take_text(&mut fields, name)?;
+            provider_id = fields.take_text(name)?;
         }
     }
+    let provider_id = provider_id.ok_or_else(|| match fields.list() {
+        Some(name) => {
+            format!("it has no provider_id and no hwid, but a list in its field {name:?}: jq -c '.{name}[]' FILE")
+        }
+        None => "it has no provider_id and no hwid".to_owned(),
+    })?;
+    if is_shortened(&provider_id) {
+        return Err(format!(
+            "its provider_id {provider_id} looks like a number that a spreadsheet has shortened, and other machines' may look the same: \
+             export the column as text"
+        ));
+    }
     Ok(NewMachine {
-        provider: take_text(&mut fields, "provider")?.unwrap_or_else(|| provider.to_owned()),
-        provider_id: provider_id.ok_or("it has no provider_id and no hwid")?,
-        reservation: take_text(&mut fields, "reservation")?,
-        address: take_text(&mut fields, "address")?,
-        location: take_text(&mut fields, "location")?,
-        hardware_report: match fields.is_empty() {
+        provider: fields.take_text("provider")?.unwrap_or_else(|| provider.to_owned()),
+        provider_id,
+        reservation: fields.take_text("reservation")?,
+        address: fields.take_text("address")?,
+        location: fields.take_text("location")?,
+        hardware_report: match fields.0.is_empty() {
             true => None,
-            false => Some(serde_json::to_vec(&fields).map_err(|error| error.to_string())?),
+            false => Some(serde_json::to_vec(&fields.0).map_err(|error| error.to_string())?),
         },
     })
 }
 
-/// Takes a field out. Empty and `null` are as good as absent.
-fn take_text(fields: &mut Fields, name: &str) -> Result<Option<String>, String> {
-    let Some(raw) = fields.remove(name) else {
-        return Ok(None);
+/// Whether it is a number as spreadsheets write long ones, `1.23E+11`, or as JSON may, `1.23e11`.
+fn is_shortened(id: &str) -> bool {
+    let Some((number, power)) = id.split_once(['E', 'e']) else {
+        return false;
     };
-    match serde_json::from_str(raw.get()) {
-        Ok(Value::Null) => Ok(None),
-        Ok(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Ok(Value::Number(_)) => Ok(Some(raw.get().to_owned())),
-        _ => Err(format!("its {name} is neither text nor a number")),
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, part) = number.split_once(['.', ',']).unwrap_or((number, "0"));
+    // Without a sign and a fraction it may be a serial: 12E4.
+    let signed = power.strip_prefix(['+', '-']);
+    digits(whole) && digits(part) && digits(signed.unwrap_or(power)) && (signed.is_some() || number.len() > whole.len())
+}
+
+impl Fields {
+    /// Takes a field out. Empty and `null` are as good as absent.
+    fn take_text(&mut self, name: &str) -> Result<Option<String>, String> {
+        let Some(raw) = self.0.remove(name) else {
+            return Ok(None);
+        };
+        match serde_json::from_str(raw.get()) {
+            Ok(Value::Null) => Ok(None),
+            Ok(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Ok(Value::Number(_)) => Ok(Some(raw.get().to_owned())),
+            _ => Err(format!("its {name} is neither text nor a number")),
+        }
+    }
+
+    /// The name of a field that holds a list of objects.
+    fn list(&self) -> Option<&str> {
+        let is_list = |raw: &RawValue| {
+            raw.get()
+                .strip_prefix('[')
+                .is_some_and(|rest| rest.trim_start().starts_with('{'))
+        };
+        self.0
+            .iter()
+            .find(|(_, raw)| is_list(raw))
+            .map(|(name, _)| name.as_str())
     }
 }
