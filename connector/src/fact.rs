@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bmdb_entity::{MachineId, MachineRow, Tag, WorkId};
 use sea_orm::sea_query::{
-    DynIden, Expr, ExprTrait, InsertStatement, IntoIden, OnConflict, Order, Query, TableRef, Value, ValueTuple,
-    ValueType,
+    Condition, DynIden, Expr, ExprTrait, InsertStatement, IntoIden, OnConflict, Order, Query, SelectStatement,
+    TableRef, Value, ValueTuple, ValueType,
 };
 use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, EntityName, EntityTrait, IdenStatic, Iterable};
 
@@ -158,7 +158,7 @@ impl Fact {
         self.set.iter().try_for_each(|set| check_value(&set.value))
     }
 
-    fn shape(&self) -> (&'static str, Vec<usize>) {
+    pub(crate) fn shape(&self) -> (&'static str, Vec<usize>) {
         (self.tag, self.set.iter().map(|set| set.place).collect())
     }
 
@@ -206,6 +206,31 @@ impl Fact {
             insert.values_panic(fact.row(dialect, Expr::val(machine), |_, set| Expr::val(set.value.clone())));
         }
         insert
+    }
+
+    /// Asks which of these machines have the tag of these facts of one shape, with what is set in them.
+    pub(crate) fn select_equal<'a>(facts: impl IntoIterator<Item = (MachineId, &'a Self)>) -> SelectStatement {
+        let mut facts = facts.into_iter().peekable();
+        let (_, first) = *facts.peek().expect("BUG: something is demanded");
+        let (table, key) = (first.table.clone(), first.machine.clone());
+        let equal = |(machine, fact): (MachineId, &Self)| {
+            let of_machine = Condition::all().add(Expr::col(fact.machine.clone()).eq(machine));
+            fact.set.iter().fold(of_machine, |all, set| {
+                let column = Expr::col(set.column.clone());
+                all.add(if set.value == set.value.as_null() {
+                    column.is_null()
+                } else {
+                    column.eq((fact.save)(set.place, Expr::val(set.value.clone())))
+                })
+            })
+        };
+        let any = facts.map(equal).fold(Condition::any(), Condition::add);
+        Query::select()
+            .column(key.clone())
+            .from(table)
+            .cond_where(any)
+            .order_by(key, Order::Asc)
+            .take()
     }
 
     /// The same within a statement that ends works, about the machines of those that are in its `ended`.

@@ -17,6 +17,7 @@ mod faults;
 mod file_faults;
 mod hostile;
 mod migration;
+mod observations;
 mod odd_rows;
 mod one_file;
 mod plans;

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bmdb::{Error, Hold, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request, tag};
+use bmdb::{
+    Error, Hold, Observation, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request,
+    tag,
+};
 use harness::{Backend, TestDatabase, until};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
@@ -214,6 +217,12 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         .unwrap();
     session
         .transact(async |tx| tag::delete::<os_installation_request::Entity>(tx, machine).await)
+        .await
+        .unwrap();
+
+    let heard = Observation::new(machine, agent_heartbeat::row());
+    session
+        .state([heard.clone().only_if(agent_started::row(*b"key")), heard])
         .await
         .unwrap();
 
