@@ -123,7 +123,8 @@ impl Backoff {
     pub fn interval_after(&self, last: Option<i64>) -> i64 {
         const NANOS: f64 = 1e9;
         let initial = self.initial.as_nanos();
-        let grown = match last {
+        let grown = match last.filter(|_| self.maximum.is_some()) {
+            // The first, or one that never grows: what another rule left does not count.
             None => initial,
             // Cut to whole nanoseconds before rounding up to seconds: 90 s × 1.1 is 99.000000000000014 s in floating point and means 99.
             Some(last) => (last.max(0) as f64 * NANOS * self.exponent) as u128,
@@ -169,8 +170,24 @@ mod tests {
         assert_eq!(sequence(Backoff::constant(seconds(60)), None, 3), [60, 60, 60]);
         let slow = Backoff::exponential(seconds(60), 1.1, seconds(120));
         assert_eq!(sequence(slow, None, 9), [60, 66, 73, 81, 90, 99, 109, 120, 120]);
+        assert_eq!(sequence(Backoff::constant(seconds(60)), Some(2), 3), [60, 60, 60]);
+        for invalid in [0, -1] {
+            assert_eq!(sequence(Backoff::NONE, Some(invalid), 3), [1, 1, 1]);
+        }
         let doubling = Backoff::exponential(seconds(1), 2.0, seconds(120));
         assert_eq!(sequence(doubling, Some(2), 7), [4, 8, 16, 32, 64, 120, 120]);
+    }
+
+    /// An interval that another rule has left, of an earlier build say. The original lets an exponential rule grow from it, below the rule's own
+    /// first interval (4, 8, 16, 32, 64, 120, 120 here), and a process without a rule keep it. Here the rule that the component has now is the one that
+    /// counts: whoever raises `initial` to 60 seconds, to spare machines, does not mean that those that fail already are tried after 4.
+    #[test]
+    fn an_interval_of_another_rule_does_not_undercut_this_one_as_it_does_in_the_original() {
+        let doubling = Backoff::exponential(seconds(60), 2.0, seconds(120));
+        assert_eq!(sequence(doubling, Some(2), 3), [60, 120, 120]);
+        assert_eq!(sequence(doubling, Some(5000), 2), [120, 120]);
+        assert_eq!(sequence(Backoff::constant(seconds(60)), Some(5000), 2), [60, 60]);
+        assert_eq!(sequence(Backoff::NONE, Some(60), 2), [1, 1]);
     }
 
     #[test]

@@ -125,6 +125,18 @@ impl<P: Process> Eligible<P> {
         })
     }
 
+    /// The desire `D` is not met in this way: there is no request, or no report `O` with the request's generation that fulfils `condition`. `why` is
+    /// what is true of the machine then, as people read it in an explanation.
+    ///
+    /// A report of another generation says nothing about the request that there is now, whatever its result.
+    #[must_use]
+    pub fn unmet_where<D: Generation, O: Generation>(self, why: &'static str, condition: impl IntoCondition) -> Self {
+        let condition = condition.into_condition();
+        self.clause(why.to_owned(), move |_, among| {
+            lacks(matched::<D, O>(among).cond_where(condition.clone()).take())
+        })
+    }
+
     /// The desire `D` is met: there is a request and a report `O` with its generation.
     #[must_use]
     pub fn met<D: Generation, O: Generation>(self) -> Self {

@@ -65,7 +65,10 @@ impl Process for AgentRecovery {
         let succeeded = os_installation_report::Column::Result.eq(os_installation_report::Outcome::Success);
         machines
             .has::<agent_started::Entity>()
-            .lacks_where::<os_installation_report::Entity>("its installation did not succeed", succeeded)
+            .unmet_where::<os_installation_request::Entity, os_installation_report::Entity>(
+                "the installation that is asked for has not succeeded",
+                succeeded,
+            )
             .either(
                 |machines| {
                     machines

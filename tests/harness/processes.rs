@@ -27,7 +27,8 @@ impl Process for AgentStart {
     }
 }
 
-/// Agent recovery of the original: started 30 minutes ago and never heard, or heard 10 minutes ago, unless the installation succeeded.
+/// Agent recovery of the original: started 30 minutes ago and never heard, or heard 10 minutes ago, unless the installation that is asked for
+/// succeeded.
 #[derive(Debug)]
 pub struct AgentRecovery;
 
@@ -48,8 +49,8 @@ impl Process for AgentRecovery {
                 },
                 |other| other.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, NOT_HEARD),
             )
-            .lacks_where::<os_installation_report::Entity>(
-                "no successful installation",
+            .unmet_where::<os_installation_request::Entity, os_installation_report::Entity>(
+                "the installation that is asked for has not succeeded",
                 os_installation_report::Column::Result.eq(os_installation_report::Outcome::Success),
             )
     }

@@ -131,6 +131,12 @@ on_each_backend! {
         assert!(due().await, "the installation failed");
         report(&session, machine, 1, Outcome::Success).await;
         assert!(!due().await, "the installation succeeded");
+        request(&session, machine, 2).await;
+        assert!(due().await, "another is asked for, and the report is of the one before");
+        report(&session, machine, 2, Outcome::Success).await;
+        assert!(!due().await, "that succeeded, too");
+        session.transact(async |tx| tag::delete::<os_installation_request::Entity>(tx, machine).await).await.unwrap();
+        assert!(due().await, "none is asked for: an agent is wanted, whatever was installed once");
     }
 
     async fn an_explanation_names_everything_that_stands_in_the_way(db: TestDatabase) {
