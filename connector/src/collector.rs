@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bmdb_entity::SessionId;
 use futures_util::FutureExt;
@@ -151,19 +151,33 @@ impl Collector {
         }
     }
 
-    /// Many at once, and those among whom one fails, one by one. Whoever fails then is stuck, and keeps only others waiting who are.
+    /// Many at once, and those among whom one fails, one by one. Whoever fails then is stuck, and keeps only others waiting who are. What is not
+    /// begun in time is left to the next sweep, which finds out first whether the database answers.
     async fn expire(&mut self, dead: Vec<Seen>, sweep: &mut Sweep) {
+        let until = Instant::now() + LONG;
         let (stuck, dead): (Vec<_>, Vec<_>) = dead.into_iter().partition(|lease| self.stuck.contains(&lease.session));
         let short = self.short_scope("expire sessions");
-        let (left, _) = expire_each(&short, dead.chunks(BATCH), sweep).await;
-        let (mut left, _) = expire_each(&short, left.chunks(1), sweep).await;
+        let (left, errors) = expire_each(&short, dead.chunks(BATCH), until, sweep).await;
+        if let Some(error) = errors.first() {
+            let sessions = left.len();
+            tracing::warn!(
+                sessions,
+                error = error as &dyn std::error::Error,
+                "sessions were not expired together; they are tried one by one"
+            );
+        }
+        let (mut left, _) = expire_each(&short, left.chunks(1), until, sweep).await;
+        self.stuck = stuck.iter().map(|lease| lease.session).collect();
         left.extend(stuck);
         let scope = self.database.scope("expire a session");
-        let (left, errors) = expire_each(&scope, left.chunks(1), sweep).await;
+        let (left, errors) = expire_each(&scope, left.chunks(1), until, sweep).await;
         for (lease, error) in std::iter::zip(&left, errors) {
             tracing::warn!(session = %lease.session, error = &error as &dyn std::error::Error, "a session was not expired");
+            self.stuck.insert(lease.session);
         }
-        self.stuck = left.into_iter().map(|lease| lease.session).collect();
+        for session in &sweep.expired {
+            self.stuck.remove(session);
+        }
     }
 }
 
@@ -173,15 +187,21 @@ const BATCH: usize = 128;
 const REMEMBERED: usize = 1000;
 /// How long a transaction may take that others wait for who are as dead.
 const SHORT: Duration = Duration::from_secs(2);
+/// For how long a sweep begins transactions.
+const LONG: Duration = Duration::from_secs(15);
 
-/// Expires each group in a transaction. Those of groups that failed, and the error of each group.
+/// Expires each group in a transaction that begins before `until`. Those of groups that failed, and the error of each group.
 async fn expire_each(
     scope: &Scope<'_>,
     groups: impl Iterator<Item = &[Seen]>,
+    until: Instant,
     sweep: &mut Sweep,
 ) -> (Vec<Seen>, Vec<Error>) {
     let (mut left, mut errors) = (Vec::new(), Vec::new());
     for group in groups {
+        if Instant::now() > until {
+            break;
+        }
         match expiry::expire(scope, group).await {
             Ok(expired) => {
                 for (session, freed) in expired {

@@ -30,12 +30,14 @@ pub(crate) struct Read {
 pub(crate) async fn read(database: &Database) -> Result<Read, Error> {
     const DOING: &str = "read the sessions";
     // An interval is an hour at most, but somebody may have written another: to add one that is far too long would be an error, for all.
+    // What collectors before have written down counts only once no heartbeat can follow. Before that, somebody may write `infinity` twice, with a
+    // heartbeat in between, and it would look like one that stood all the time.
     const READ: &str = "
         SELECT s.session_id, s.interval_ms, {exact l.deadline},
             CAST(CASE WHEN l.deadline BETWEEN {now} AND {after CASE WHEN s.interval_ms < 86400000 THEN s.interval_ms ELSE 86400000 END} THEN 0 ELSE 1 END
                  AS BIGINT),
             {now}, {exact s.session_id},
-            CAST(CASE WHEN w.deadline = coalesce({exact l.deadline}, '') THEN w.age_ms ELSE 0 END AS BIGINT)
+            CAST(CASE WHEN l.deadline <= {now} AND w.deadline = {exact l.deadline} THEN w.age_ms ELSE 0 END AS BIGINT)
         FROM session s LEFT JOIN session_lease l ON l.session_id = s.session_id
         LEFT JOIN session_sighting w ON w.session_id = s.session_id";
     let asked = Moment::now();

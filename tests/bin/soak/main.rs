@@ -4,6 +4,7 @@
 //! database's history. The exit status is 0 only if nothing was wrong.
 
 mod component;
+mod deeds;
 mod fleet;
 mod ledger;
 mod network;
@@ -18,12 +19,10 @@ use bmdb::{Bmdb, CancellationToken, Error, machine};
 use bmdb_entity::work_history::Event;
 use clap::{Parser, ValueEnum};
 use harness::{Backend, Proxy, Snapshot, TestDatabase};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
+use deeds::{DEEDS, Deed, break_one, lock_file, tamper_with_one};
 use fleet::Fleet;
 use ledger::Ledger;
 use network::{Tally, disturb, wait};
@@ -188,52 +187,6 @@ struct Soak {
     waiting: JoinSet<()>,
 }
 
-/// What happens to processes and connections, and how often on average.
-const DEEDS: [(Deed, Duration); 5] = [
-    (Deed::Kill, Duration::from_secs(6)),
-    (Deed::Freeze, Duration::from_secs(11)),
-    (Deed::Cut, Duration::from_secs(5)),
-    (Deed::EndBackend, Duration::from_secs(2)),
-    (Deed::Break, Duration::from_secs(17)),
-];
-
-#[derive(Clone, Copy, Debug)]
-enum Deed {
-    Kill,
-    Freeze,
-    /// All connections of a component, or on SQLite the file is locked for a while.
-    Cut,
-    EndBackend,
-    Break,
-}
-
-/// An operator breaks a session of a component, so far down the list of them.
-async fn break_one(bmdb: Bmdb, raw: DatabaseConnection, chosen: f64) {
-    let sessions = bmdb_entity::session::Entity::find().all(&raw).await;
-    let Ok(sessions) = sessions else { return };
-    let nth = (chosen * sessions.len() as f64) as usize;
-    if let Some(session) = sessions.get(nth) {
-        let broken = bmdb.break_session(session.session_id).await;
-        if let Err(error) = broken {
-            eprintln!("soak: a session was not broken: {error}");
-        }
-    }
-}
-
-/// Keeps everybody from writing for so long.
-async fn lock_file(raw: DatabaseConnection, time: Duration) {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    if let Ok(tx) = raw.begin_with_options(options).await {
-        tokio::time::sleep(time).await;
-        if let Err(error) = tx.commit().await {
-            eprintln!("soak: the file's lock did not end: {error}");
-        }
-    }
-}
-
 impl Soak {
     async fn run(&mut self, cli: &Cli, seed: u64, time: Duration) {
         let disturbed = cli.faults == Faults::All;
@@ -300,6 +253,12 @@ impl Soak {
                 self.waiting
                     .spawn(break_one(self.bmdb.clone(), self.raw.clone(), chosen));
                 "session broken"
+            }
+            (Deed::Tamper, _) => {
+                let chosen = self.random.f64();
+                self.waiting
+                    .spawn(tamper_with_one(self.raw.clone(), self.interval, chosen));
+                "deadline tampered with"
             }
         };
         self.tally
