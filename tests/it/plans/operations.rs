@@ -243,15 +243,17 @@ async fn collector(scene: &mut Scene) {
         let session = holders.start_session().await.unwrap();
         held.push((take(&session, machine).await, session));
     }
-    for (_work, session) in &held {
-        kill_session(&scene.raw, session).await;
+    // A few at a time, so that one connection expires often enough to plan for all values.
+    for dead in held.chunks(2) {
+        for (_work, session) in dead {
+            kill_session(&scene.raw, session).await;
+        }
+        let mut expired = 0;
+        let sweeps = async || {
+            expired += collector.sweep().await.unwrap().expired.len();
+            expired == dead.len()
+        };
+        let expire = until("they are expired", LONG, sweeps);
+        scene.watch("collect", "DELETE FROM session WHERE", expire).await;
     }
-    // At once: a sweep reads every session.
-    let mut expired = 0;
-    let sweeps = async || {
-        expired += collector.sweep().await.unwrap().expired.len();
-        expired == held.len()
-    };
-    let expire = until("they are expired", LONG, sweeps);
-    scene.watch("collect", "DELETE FROM session WHERE", expire).await;
 }

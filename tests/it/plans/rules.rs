@@ -31,9 +31,9 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ),
     (
         "collect",
-        3000,
-        "a sweep reads every session and its lease, a page for each hundred of them, and expires the 36 that are dead in one transaction, with their \
-         works: some 50 pages each, fewer than to close one",
+        1000,
+        "a sweep reads every session and its lease, a page for each hundred of them, and expires some in one transaction, at fewer pages each than to \
+         close one takes",
     ),
 ];
 
