@@ -145,7 +145,8 @@ impl<P: Process> End<P> {
     /// Ends the work and makes the next claim, both in one round trip where they can be: on PostgreSQL and SQLite, for a claim of the same session
     /// without a filter, a machine or an order of its own. Else one after the other.
     ///
-    /// The outer result is the end's, the inner one is the claim's, which is made only when the work has ended as asked.
+    /// The outer result is the end's, the inner one is the claim's, which is made only when the work has ended as asked. The machine itself is claimed
+    /// only after a look at what the end has left of it.
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Error, Process, Session, provided};
@@ -221,22 +222,19 @@ async fn end_and_claim<P: Process, Q: Process>(
             // It is not ours, or what it states is refused, which is found out below; or a backoff was cleared meanwhile.
             Ok(_not_ended) => {}
             Err(Failure::NotCommitted(error)) => return Err(work.not_committed(error)),
-            // Both have happened, or both may still.
+            // Both have happened, or both may still. Whatever became of this end, what the claim may have taken is looked for, or let go of with the
+            // doubt: the ids of those who share a statement go to the machines that it took in their order, not to those whose ends took effect.
             Err(Failure::Unknown { source, .. }) => {
+                doubts.add([next], source.clone());
                 place.leave().await;
                 match settle(core, &work.key()).await {
-                    Ok(Settled::Held) => doubts.add([next], source),
+                    Ok(Settled::Held) => {}
                     Ok(Settled::Ended(event)) if event == trace.event() => {
                         work.claimed.disarm();
-                        doubts.add([next], source);
                         return Ok(claim_after(core, claim, None, doubts, place).await);
                     }
                     Ok(other) => return Err(work.over_as(core, trace.event(), Ok(other))),
-                    Err(_unreachable) => {
-                        // What the next claim may have taken is let go of with the doubt.
-                        doubts.add([next], None);
-                        return Err(work.unknown(DOING, source));
-                    }
+                    Err(_unreachable) => return Err(work.unknown(DOING, source)),
                 }
             }
         }

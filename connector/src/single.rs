@@ -25,6 +25,9 @@ use crate::tx::Failure;
 /// Nothing is taken when the work that was to end was not ours.
 const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";
 
+/// Nor are the machines whose works end here: a statement does not see what it writes, such as facts that make them unfit. Their hints stay for the next.
+const BUT_THOSE: &str = " AND machine_id NOT IN (SELECT leaving.machine_id FROM leaving)";
+
 /// One attempt to take a machine for each of `works`.
 pub(crate) async fn attempt<P: Process>(
     core: &Core,
@@ -249,13 +252,13 @@ fn put_candidates<P: Process>(
         Source::Plenty | Source::Hints => {
             // A limit in the text lets the server plan the statement once and for all.
             let (window, most, hint) = (source.window(count), source.reach(count), hint_of(dialect));
+            let (only_after, but_those) = if is_after { (AFTER, BUT_THOSE) } else { ("", "") };
             let part = |part: u8, side: &str| {
                 format!(
-                    "(SELECT {part} AS part, machine_id, {hint} AS hint FROM work_candidate WHERE process = $1 AND machine_id {side} $2 \
-                     ORDER BY machine_id LIMIT {most})"
+                    "(SELECT {part} AS part, machine_id, {hint} AS hint FROM work_candidate WHERE process = $1 AND machine_id {side} $2\
+                     {but_those} ORDER BY machine_id LIMIT {most})"
                 )
             };
-            let only_after = if is_after { AFTER } else { "" };
             let around = format!(
                 "SELECT part, machine_id, hint FROM ({} UNION ALL {}) AS around WHERE true{only_after} LIMIT {window} OFFSET CAST($3 AS BIGINT)",
                 part(1, ">="),

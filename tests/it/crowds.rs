@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bmdb::{Bmdb, Config, Error, MachineId, Session, Unfinished, Work};
+use bmdb::{Bmdb, Config, Error, MachineId, Session, Unfinished, Work, agent_heartbeat, agent_started};
 use bmdb_entity::{work_backoff, work_history};
 use futures_util::future::join_all;
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend, until};
-use sea_orm::{EntityTrait, QueryOrder};
+use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
 use tokio::task::JoinSet;
 
 use crate::world::{
@@ -197,6 +197,27 @@ on_each_backend! {
         }
     }
 
+    async fn the_claim_after_an_end_sees_what_the_end_has_stated(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 1).await;
+        let raw = db.raw().await;
+        // The machine is fit for the next process, and hinted at, until the end says otherwise.
+        let hint = async || {
+            let work = session.claim::<AgentStart>().await.unwrap().expect("it is fit");
+            work.cancel().await.unwrap();
+        };
+        hint().await;
+        let survey = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        // What does not make it unfit: it is found, if not at once.
+        let next = survey.done().stating(agent_heartbeat::row()).then(session.claim::<AgentStart>()).await.unwrap().unwrap();
+        next.expect("it is fit still").cancel().await.unwrap();
+        hint().await;
+        let survey = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let next = survey.done().stating(agent_started::row(*b"key")).then(session.claim::<AgentStart>()).await.unwrap().unwrap();
+        assert!(next.is_none(), "its agent has started: {next:?}");
+        assert_eq!((works(&raw).await, session.held().len()), (0, 0));
+    }
+
     async fn few_machines_for_many_at_once(db: TestDatabase) {
         let session = session(&db).await;
         let machines = provide(&session, 5).await;
@@ -216,6 +237,40 @@ on_each_backend! {
             assert_eq!(works(&raw).await, 0);
         }
     }
+}
+
+/// Ends that share a statement with their next claims: none of these takes a machine that another of them has just made unfit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_claims_after_many_ends_see_what_all_of_these_have_stated() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Postgres).await;
+        let session = session(&db).await;
+        provide(&session, 24).await;
+        let raw = db.raw().await;
+        for _ in 0..2 {
+            let hinted = session.claim_many::<AgentStart>(24).await.unwrap();
+            for ended in Work::cancel_many(hinted).await {
+                ended.unwrap();
+            }
+        }
+        let surveys = claim_all(&session, 24).await;
+        let cycles = surveys.into_iter().map(|survey| {
+            let end = survey.done().stating(agent_started::row(*b"key"));
+            end.then(session.claim::<AgentStart>())
+        });
+        let _held: Vec<_> = join_all(cycles)
+            .await
+            .into_iter()
+            .map(|next| next.unwrap().unwrap())
+            .collect();
+        // Who claimed a machine before its survey ended has it by right. A statement has one time.
+        let both = "SELECT CAST(count(*) AS BIGINT) FROM work JOIN machine_agent_started AS stated USING (machine_id) \
+                    WHERE stated.at = work.claimed_at";
+        let both = sea_orm::Statement::from_string(raw.get_database_backend(), both);
+        let both = raw.query_one_raw(both).await.unwrap().expect("a count has a row");
+        assert_eq!(both.try_get_by_index::<i64>(0).unwrap(), 0);
+    })
+    .await;
 }
 
 /// Who finds nothing hinted at looks together with others; one of them searches, and all are answered.

@@ -380,3 +380,60 @@ async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
     })
     .await;
 }
+
+/// The answer to a statement that ends and claims for several is lost, and one of them had lost its work before: what it took under that one's id, for
+/// another, is let go of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_claimed_for_another_under_the_id_of_who_had_lost_its_work_is_let_go_of() {
+    harness::bounded(async {
+        let it = Behind::new().await;
+        // Whoever has lost its work is the first, the second, the third, the fourth of those who share the statement.
+        for lost in 0..4 {
+            let mut held = Vec::new();
+            for _ in 0..6 {
+                held.push(it.session.claim::<Survey>().await.unwrap().expect("forty are fit"));
+            }
+            let gone = held[2 + lost].id();
+            let (arrives, mut arriving) = tokio::sync::mpsc::unbounded_channel();
+            let mut seen = 0;
+            it.proxy.decide(move |passing| {
+                if !(passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (")) {
+                    return Fate::Pass;
+                }
+                seen += 1;
+                match seen {
+                    // Two wait, so that the others come to share the third.
+                    1 | 2 => {
+                        let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+                        arrives.send(go_on).expect("the test listens");
+                        Fate::Wait(may_go_on)
+                    }
+                    3 => Fate::Fail(Fault::DropAfter),
+                    _ => Fate::Pass,
+                }
+            });
+            let cycles = held.into_iter().map(|work| async {
+                let id = work.id();
+                (id, work.done().then(it.session.claim::<Survey>()).await)
+            });
+            let meanwhile = async {
+                let mut waiting = Vec::new();
+                for _ in 0..2 {
+                    waiting.push(arriving.recv().await.expect("they arrive"));
+                }
+                tamper(&it.raw, &format!("DELETE FROM work WHERE work_id = '{gone}'")).await;
+            };
+            let (cycles, ()) = tokio::join!(futures_util::future::join_all(cycles), meanwhile);
+            for (id, answer) in cycles {
+                match answer {
+                    Err(Unfinished::Over(Error::WorkLost { .. })) => assert_eq!(id, gone),
+                    answer => answer.unwrap().unwrap().expect("forty are fit").done().await.unwrap(),
+                }
+            }
+            it.proxy.calm();
+            let none = async || works(&it.raw).await == 0 && it.session.held().is_empty();
+            until("nothing is held", LONG, none).await;
+        }
+    })
+    .await;
+}
