@@ -1,63 +1,155 @@
-//! A call of a session's: it runs where it is awaited for as long as it holds nothing that others wait for.
+//! A call of a session's: it runs where it is awaited for as long as it holds nothing that others wait for, and comes to its end once it has begun.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
 
+use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::goes_on::GoesOn;
 use crate::tx::answer_of;
 
-/// Where a call runs.
+/// Where a call runs, and for whom.
 #[derive(Clone)]
-pub(crate) struct Place(Arc<AtomicBool>);
+pub(crate) struct Place(Arc<State>);
+
+struct State {
+    /// It runs in a task.
+    is_left: AtomicBool,
+    /// Nobody waits for its answer.
+    is_gone: AtomicBool,
+    /// [`AT_WORK`], [`WAITS`] or [`GIVEN_UP`].
+    stake: AtomicU8,
+}
+
+/// What it has begun must come to its end.
+const AT_WORK: u8 = 0;
+/// It has begun nothing, and waits for its turn.
+const WAITS: u8 = 1;
+/// It will never begin.
+const GIVEN_UP: u8 = 2;
 
 impl Place {
-    /// What runs in a task anyway.
-    pub(crate) fn in_a_task() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+    fn new(is_left: bool) -> Self {
+        Self(Arc::new(State {
+            is_left: AtomicBool::new(is_left),
+            is_gone: AtomicBool::new(false),
+            stake: AtomicU8::new(AT_WORK),
+        }))
     }
 
-    fn in_place() -> Self {
-        Self(Arc::new(AtomicBool::new(false)))
+    /// What runs in a task anyway.
+    pub(crate) fn in_a_task() -> Self {
+        Self::new(true)
     }
 
     /// Goes on in a task: what follows would keep others waiting, for a row, a turn or a connection, if the caller did not poll it.
     pub(crate) async fn leave(&self) {
-        if !self.0.swap(true, Ordering::AcqRel) {
+        if !self.0.is_left.swap(true, Ordering::AcqRel) {
             tokio::task::yield_now().await;
         }
     }
 
     fn is_left(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_left.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.is_gone.load(Ordering::SeqCst)
+    }
+
+    /// From here on nothing is begun before [`may_begin`](Self::may_begin): who gives the call up meanwhile drops it, and it does not go on.
+    pub(crate) fn wait(&self) {
+        self.0.stake.store(WAITS, Ordering::SeqCst);
+        if self.is_gone() {
+            self.give_up();
+        }
+    }
+
+    /// Whether what was waited for may begin: it has not been given up. What has begun may not be.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.turn(WAITS, AT_WORK)
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.0.stake.load(Ordering::SeqCst) == GIVEN_UP
+    }
+
+    fn give_up(&self) -> bool {
+        self.turn(WAITS, GIVEN_UP)
+    }
+
+    fn turn(&self, from: u8, to: u8) -> bool {
+        let stake = &self.0.stake;
+        stake
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 }
 
-/// Runs what `begin` makes, in place until it leaves. If the future of the call is dropped, it goes on in a task. `None`: the runtime is shutting down.
+/// Runs what `begin` makes, in place until it leaves. If the future of the call is dropped, it goes on in a task, unless it [waits](Place::wait).
+/// `None`: the runtime is shutting down.
 pub(crate) async fn call<T, F>(tasks: &TaskTracker, begin: impl FnOnce(Place) -> F) -> Option<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let place = Place::in_place();
-    let mut running = GoesOn::new(tasks, begin(place.clone()));
-    let answer = poll_fn(|context| match Pin::new(&mut running).poll(context) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending if place.is_left() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    match answer.await {
-        Some(answer) => Some(answer),
-        None => answer_of(running.into_task()?).await,
+    let place = Place::new(false);
+    let mut calling = Calling {
+        running: Some(GoesOn::new(tasks, begin(place.clone()))),
+        task: None,
+        place,
+    };
+    if let Some(answer) = (&mut calling).await {
+        return Some(answer);
+    }
+    let task = calling.running.take()?.into_task()?;
+    calling.task = Some(task.abort_handle());
+    answer_of(task).await
+}
+
+/// A call, as its caller has it.
+struct Calling<F: Future<Output: Send> + Send + 'static> {
+    running: Option<GoesOn<F>>,
+    task: Option<AbortHandle>,
+    place: Place,
+}
+
+/// `None`: it leaves.
+impl<F: Future<Output: Send + 'static> + Send + 'static> Future for Calling<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let running = self.running.as_mut().expect("BUG: it has not left");
+        match Pin::new(running).poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if self.place.is_left() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for Calling<F> {
+    fn drop(&mut self) {
+        self.place.0.is_gone.store(true, Ordering::SeqCst);
+        if self.place.give_up() {
+            if let Some(running) = self.running.take() {
+                running.stop();
+            }
+            if let Some(task) = self.task.take() {
+                task.abort();
+            }
+        }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::future::poll_fn;
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -112,5 +204,86 @@ pub(crate) mod tests {
             panic!("its own");
         });
         assert_eq!(calls.await, None);
+    }
+
+    /// What a call has done.
+    #[derive(Debug, PartialEq)]
+    enum Done {
+        Waited,
+        Begun,
+        Ended,
+    }
+
+    /// A call that waits for its turn, and then for `may_end`.
+    async fn waits(
+        place: Place,
+        leaves: bool,
+        turn: oneshot::Receiver<()>,
+        may_end: oneshot::Receiver<()>,
+        tell: tokio::sync::mpsc::UnboundedSender<Done>,
+    ) {
+        if leaves {
+            place.leave().await;
+        }
+        place.wait();
+        tell.send(Done::Waited).expect("somebody asks");
+        let _came = turn.await;
+        if place.may_begin() {
+            tell.send(Done::Begun).expect("somebody asks");
+            let _may = may_end.await;
+            tell.send(Done::Ended).expect("somebody asks");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_is_given_up_with_its_caller() {
+        for leaves in [false, true] {
+            let tasks = TaskTracker::new();
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let (come, turn) = oneshot::channel();
+            let (_end, may_end) = oneshot::channel();
+            let mut calls = Box::pin(call(&tasks, |place| waits(place, leaves, turn, may_end, tell)));
+            poll_once(&mut calls).await;
+            assert_eq!(told.recv().await, Some(Done::Waited));
+            drop(calls);
+            tasks.close();
+            tasks.wait().await;
+            assert!(come.is_closed(), "nothing is left of it");
+            assert_eq!(told.recv().await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_begun_goes_on_without_its_caller() {
+        for leaves in [false, true] {
+            let tasks = TaskTracker::new();
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let (come, turn) = oneshot::channel();
+            let (end, may_end) = oneshot::channel();
+            let mut calls = Box::pin(call(&tasks, |place| waits(place, leaves, turn, may_end, tell)));
+            poll_once(&mut calls).await;
+            assert_eq!(told.recv().await, Some(Done::Waited));
+            come.send(()).expect("it waits");
+            poll_once(&mut calls).await;
+            assert_eq!(told.recv().await, Some(Done::Begun));
+            drop(calls);
+            end.send(()).expect("it goes on");
+            assert_eq!(told.recv().await, Some(Done::Ended));
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_does_not_begin() {
+        let place = Place::new(false);
+        assert!(!place.may_begin(), "it does not wait");
+        place.wait();
+        assert!(place.may_begin() && !place.give_up());
+        place.wait();
+        assert!(place.give_up() && !place.may_begin());
+        // Its caller was gone before it came to wait.
+        let place = Place::new(false);
+        place.0.is_gone.store(true, Ordering::SeqCst);
+        place.wait();
+        assert!(!place.may_begin());
     }
 }

@@ -17,7 +17,7 @@ use crate::dialect::Dialect;
 use crate::doubt::Doubts;
 use crate::error::Error;
 use crate::leave::{Leaving, Way};
-use crate::once::{is_dangling, is_taken};
+use crate::once::{is_dangling, is_locked_out, is_taken};
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
@@ -41,7 +41,7 @@ pub(crate) const MOST: u32 = 1000;
 /// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is let go of in the background.
 ///
 /// # Cancel safety
-/// Dropping the future leaks nothing: what it claims, or has claimed, is let go of by the session's task.
+/// Dropping the future leaks nothing: a claim that waits for its turn is not made, and what one under way takes is let go of by the session's task.
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct Claim<P: Process> {
     session: Session,
@@ -105,9 +105,10 @@ impl<P: Process> Claim<P> {
         place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         let source = self.source(core);
-        let attempt = self.attempt_from(core, source, None, vec![work], Some(leaving), place);
+        let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, place);
         match attempt.await {
             Err(Failure::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
+            Err(Failure::NotCommitted(error)) if is_locked_out(&error) => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
     }
@@ -152,9 +153,15 @@ impl<P: Process> Claim<P> {
         let core = Arc::clone(self.session.core());
         let mut source = self.source(&core);
         let (started, mut rounds) = (Instant::now(), 0);
+        // Once somebody had locked what an attempt needed: those with whom it would share a statement need not wait for it.
+        let mut alone = false;
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
         let mut begun = None;
         loop {
+            // What is in doubt is let go of. Whose turn it is to search does so all the same: others wait for it.
+            if place.is_gone() && first.is_none() && !matches!(source, Source::Fleet(_)) {
+                return Ok(Vec::new());
+            }
             let arrived = doubts.arrived().await?;
             if !arrived.is_empty() {
                 return Ok(self.guards(arrived));
@@ -163,7 +170,7 @@ impl<P: Process> Claim<P> {
                 Some(attempt) => attempt,
                 None => {
                     let attempt = match core.check_open() {
-                        Ok(()) => self.attempt(&core, source, begun, count, &mut doubts, place).await,
+                        Ok(()) => self.attempt(source, begun, count, &mut doubts, &mut alone, place).await,
                         Err(closed) => Err(closed),
                     };
                     if let Source::Fleet(turn) = source
@@ -183,6 +190,14 @@ impl<P: Process> Claim<P> {
                 return Ok(self.guards(taken));
             }
             place.leave().await;
+            let elapsed = started.elapsed();
+            let is_late = elapsed > core.database.config.retry_budget;
+            let contended = |attempts| Error::Contended {
+                doing: "claim a machine",
+                attempts,
+                elapsed,
+                source: None,
+            };
             let Some(told) = told else {
                 source = Source::Hints;
                 continue;
@@ -202,17 +217,10 @@ impl<P: Process> Claim<P> {
                 Next::Nothing => return Ok(self.guards(doubts.arrived().await?)),
             };
             rounds += 1;
-            let elapsed = started.elapsed();
             let pause = told.pause(next, rounds, elapsed);
             source = next;
-            // Whose turn it is to search does so all the same: others wait for it.
-            if elapsed > core.database.config.retry_budget && !matches!(source, Source::Fleet(_)) {
-                return Err(Error::Contended {
-                    doing: "claim a machine",
-                    attempts: rounds,
-                    elapsed,
-                    source: None,
-                });
+            if is_late && !matches!(source, Source::Fleet(_)) {
+                return Err(contended(rounds));
             }
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
@@ -222,17 +230,22 @@ impl<P: Process> Claim<P> {
 
     async fn attempt(
         &self,
-        core: &Arc<Core>,
         source: Source,
         begun: Option<i64>,
         count: u64,
         doubts: &mut Doubts<P>,
+        alone: &mut bool,
         place: &Place,
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        match self.attempt_from(core, source, begun, works.clone(), None, place).await {
+        let attempt = self.attempt_from(source, begun, works.clone(), None, *alone, place);
+        match attempt.await {
             Ok(attempt) => Ok(attempt),
+            Err(Failure::NotCommitted(error)) if is_locked_out(&error) => {
+                *alone = true;
+                Ok(Attempt::lost_race())
+            }
             Err(Failure::NotCommitted(error)) => Err(error),
             Err(Failure::Unknown { source, .. }) => {
                 doubts.add(works, source);
@@ -244,18 +257,24 @@ impl<P: Process> Claim<P> {
     /// An attempt after the end of a work if there is one; by hints, in a statement with others of the session.
     async fn attempt_from(
         &self,
-        core: &Core,
         source: Source,
         begun: Option<i64>,
         works: Vec<WorkId>,
         leaving: Option<Leaving>,
+        alone: bool,
         place: &Place,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
+        let core = self.session.core();
         if source != Source::Plenty {
             place.leave().await;
         }
-        if !source.is_by_hints() {
-            return self.attempt_once(core, source, begun, &works, leaving.as_slice()).await;
+        if alone || !source.is_by_hints() {
+            // Others wait for who has the turn to search.
+            let may_give_up = (!matches!(source, Source::Fleet(_))).then_some(place);
+            let leaving = leaving.as_slice();
+            return self
+                .attempt_once(core, source, begun, &works, leaving, may_give_up)
+                .await;
         }
         let asked = Asked {
             session: self.session.clone(),
@@ -263,9 +282,14 @@ impl<P: Process> Claim<P> {
             leaving,
             searches: source == Source::Hints,
             begun,
+            place: place.clone(),
             process: self.process,
         };
-        core.crowds.ask(asked).await.unwrap_or(Err(Failure::UNKNOWN))
+        match core.crowds.ask(asked).await {
+            Some(attempt) => attempt,
+            None if place.is_given_up() => Ok(Attempt::lost_race()),
+            None => Err(Failure::UNKNOWN),
+        }
     }
 
     async fn attempt_once(
@@ -275,10 +299,13 @@ impl<P: Process> Claim<P> {
         begun: Option<i64>,
         works: &[WorkId],
         after: &[Leaving],
+        place: Option<&Place>,
     ) -> Result<Attempt<P>, Failure<(), Error>> {
         let attempt = match core.database.dialect {
-            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after).await,
-            Dialect::Postgres | Dialect::Cockroach => single::attempt(core, self, source, begun, works, after).await,
+            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after, place).await,
+            Dialect::Postgres | Dialect::Cockroach => {
+                single::attempt(core, self, source, begun, works, after, place).await
+            }
         };
         let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
         match attempt {
@@ -320,6 +347,7 @@ struct Asked<P: Process> {
     /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
     searches: bool,
     begun: Option<i64>,
+    place: Place,
     process: std::marker::PhantomData<fn() -> P>,
 }
 
@@ -328,6 +356,11 @@ impl<P: Process> Request for Asked<P> {
 
     fn kind(&self) -> (usize, Option<Way>) {
         (self.works.len(), self.leaving.as_ref().map(Leaving::way))
+    }
+
+    fn place(&self) -> Option<&Place> {
+        // An end comes to its end.
+        self.leaving.is_none().then_some(&self.place)
     }
 
     async fn serve(mut these: Vec<Self>) -> Vec<Self::Answer> {
@@ -344,7 +377,7 @@ impl<P: Process> Request for Asked<P> {
         // The last of them, which is the one of this statement if that is somebody's first look.
         let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
         let begun = begun.and_then(|begun| begun.into_iter().max());
-        match claim.attempt_once(&core, source, begun, &works, &leaving).await {
+        match claim.attempt_once(&core, source, begun, &works, &leaving, None).await {
             Ok(attempt) => {
                 let asked = these.iter().map(|asked| (asked.works.len(), asked.searches));
                 attempt.dealt(asked, &leaving).map(Ok).collect()

@@ -3,7 +3,8 @@
 //! Who asks alone is served at once and where it is, in a statement of its own. The busier a component is, the more each of its statements does, as in
 //! the group commit of databases' logs.
 //!
-//! What serves those who wait runs in a task of the session's, so that nobody ever waits for a future that its caller may not poll.
+//! What serves those who wait runs in a task of the session's, so that nobody ever waits for a future that its caller may not poll. Who is given up
+//! while it waits is not served.
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, VecDeque};
@@ -13,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
+use crate::call::Place;
 use crate::dialect::Dialect;
 use crate::leave::Way;
 
@@ -37,6 +39,9 @@ pub(crate) trait Request: Send + Sized + 'static {
     /// For how many works it asks, and the way in which works are to end. Only the like are served together.
     fn kind(&self) -> (usize, Option<Way>);
 
+    /// The call that may be given up while this waits. `None`: what is asked for is to be done whoever waits for it.
+    fn place(&self) -> Option<&Place>;
+
     /// Answers them in their order.
     fn serve(these: Vec<Self>) -> impl Future<Output = Vec<Self::Answer>> + Send;
 }
@@ -47,6 +52,8 @@ pub(crate) struct Crowds {
     tasks: TaskTracker,
     runtime: Handle,
     in_place: Arc<Semaphore>,
+    /// Who writes alone on SQLite waits here for its turn: one writes at a time, and who waits for the file cannot be told to give up.
+    pub(crate) alone: Semaphore,
     /// By what they ask for and are answered, for how many works, and the way in which works are to end.
     crowds: Mutex<HashMap<Kind, Arc<dyn Any + Send + Sync>>>,
 }
@@ -64,11 +71,12 @@ impl Crowds {
             tasks: tasks.clone(),
             runtime: Handle::current(),
             in_place: Arc::clone(in_place),
+            alone: Semaphore::new(1),
             crowds: Mutex::default(),
         }
     }
 
-    /// Has a request served, alone or with others. `None`: whoever served it panicked, and nobody knows how far it got.
+    /// Has a request served, alone or with others. `None`: it was given up before; or whoever served it panicked, and nobody knows how far it got.
     ///
     /// # Cancel safety
     /// None: call it in a [`call`](crate::call::call), which is not dropped with its caller.
@@ -122,10 +130,18 @@ struct Waiting<R: Request> {
     tell: oneshot::Sender<R::Answer>,
 }
 
+impl<R: Request> Waiting<R> {
+    fn is_wanted(&self) -> bool {
+        !self.request.place().is_some_and(Place::is_given_up)
+    }
+}
+
 enum Turn<R: Request> {
     /// It may serve itself.
     InPlace(R, OwnedSemaphorePermit),
     Waits(oneshot::Receiver<R::Answer>),
+    /// Nobody waits for its answer.
+    GivenUp,
 }
 
 impl<R: Request> Crowd<R> {
@@ -141,11 +157,14 @@ impl<R: Request> Crowd<R> {
                 self.start();
                 told.await.ok()
             }
+            Turn::GivenUp => None,
         }
     }
 
     fn come(&self, request: R) -> Turn<R> {
         let mut state = self.state();
+        // Those who came first are the first to give up: they do not pile up while nobody is served.
+        while state.waiting.pop_front_if(|first| !first.is_wanted()).is_some() {}
         if state.waiting.is_empty()
             && state.in_place + state.in_tasks < self.at_once
             && let Some(in_place) = &self.in_place
@@ -153,6 +172,12 @@ impl<R: Request> Crowd<R> {
         {
             state.in_place += 1;
             return Turn::InPlace(request, permit);
+        }
+        if let Some(place) = request.place() {
+            place.wait();
+            if place.is_given_up() {
+                return Turn::GivenUp;
+            }
         }
         let (tell, told) = oneshot::channel();
         state.waiting.push_back(Waiting { request, tell });
@@ -185,9 +210,24 @@ impl<R: Request> Crowd<R> {
         if state.in_tasks > 0 && state.in_place + state.in_tasks >= self.at_once {
             return None;
         }
-        let power = state.waiting.len().min(self.most).checked_ilog2()?;
-        state.in_tasks += 1;
-        Some(state.waiting.drain(..1 << power).collect())
+        loop {
+            let mut these: Vec<Waiting<R>> = Vec::new();
+            while these.len() < self.most
+                && let Some(first) = state.waiting.pop_front()
+            {
+                these.extend(Some(first).filter(Waiting::is_wanted));
+            }
+            let power = these.len().checked_ilog2()?;
+            for later in these.drain(1 << power..).rev() {
+                state.waiting.push_front(later);
+            }
+            // Hardly ever is one given up right now.
+            these.retain(|waiting| waiting.request.place().is_none_or(Place::may_begin));
+            if !these.is_empty() {
+                state.in_tasks += 1;
+                return Some(these);
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<R>> {
@@ -218,7 +258,7 @@ mod tests {
     use crate::call::tests::poll_once;
 
     /// A request that is served as soon as it may be, and answered with its number and how many were served together.
-    struct Number(u32, Arc<Semaphore>);
+    struct Number(u32, Arc<Semaphore>, Option<Place>);
 
     impl Request for Number {
         type Answer = (u32, usize);
@@ -227,11 +267,15 @@ mod tests {
             (10, None)
         }
 
+        fn place(&self) -> Option<&Place> {
+            self.2.as_ref()
+        }
+
         async fn serve(these: Vec<Self>) -> Vec<(u32, usize)> {
             let many = these.len();
             these[0].1.acquire().await.expect("BUG: nobody closes it").forget();
             assert!(these[0].0 != PANICS, "it cannot be served");
-            these.iter().map(|Self(number, _)| (*number, many)).collect()
+            these.iter().map(|Self(number, ..)| (*number, many)).collect()
         }
     }
 
@@ -247,14 +291,14 @@ mod tests {
 
     /// How many are served in place, how many statements run in tasks, how many wait.
     fn counts(crowds: &Crowds) -> (usize, usize, usize) {
-        let crowd = crowds.of(&Number(0, Arc::new(Semaphore::new(0))));
+        let crowd = crowds.of(&Number(0, Arc::new(Semaphore::new(0)), None));
         let state = crowd.state();
         (state.in_place, state.in_tasks, state.waiting.len())
     }
 
     /// In a task.
     fn ask(crowds: &Arc<Crowds>, number: u32, may: &Arc<Semaphore>) -> tokio::task::JoinHandle<Option<(u32, usize)>> {
-        let (asked, request) = (Arc::clone(crowds), Number(number, Arc::clone(may)));
+        let (asked, request) = (Arc::clone(crowds), Number(number, Arc::clone(may), None));
         crowds.tasks.spawn(async move { asked.ask(request).await })
     }
 
@@ -286,7 +330,7 @@ mod tests {
         let (crowds, may) = (crowds(Dialect::Postgres, 5), Arc::new(Semaphore::new(0)));
         let mut unpolled = Vec::new();
         for number in 0..3 {
-            let mut asks = Box::pin(crowds.ask(Number(number, Arc::clone(&may))));
+            let mut asks = Box::pin(crowds.ask(Number(number, Arc::clone(&may), None)));
             poll_once(&mut asks).await;
             unpolled.push(asks);
         }
@@ -333,11 +377,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_gives_up_while_it_waits_is_not_served_and_keeps_nothing() {
+        let (crowds, may) = (crowds(Dialect::Postgres, 0), Arc::new(Semaphore::new(0)));
+        let tasks = TaskTracker::new();
+        let asks = |number: u32| {
+            let (crowds, may) = (Arc::clone(&crowds), Arc::clone(&may));
+            Box::pin(call(&tasks, move |place| async move {
+                place.leave().await;
+                crowds.ask(Number(number, may, Some(place))).await
+            }))
+        };
+        let mut asked = Vec::new();
+        for number in 0..10 {
+            let mut asks = asks(number);
+            poll_once(&mut asks).await;
+            tokio::task::yield_now().await;
+            asked.push(asks);
+        }
+        assert_eq!((counts(&crowds), tasks.len()), ((0, 2, 8), 10));
+        // Two are being served, and go on; of the others, every second one gives up.
+        let kept: Vec<_> = asked.into_iter().enumerate().filter(|(nth, _)| nth % 2 == 1).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.len(), 6, "of those who have given up, nothing goes on");
+        may.add_permits(20);
+        for (nth, asks) in kept {
+            let together = if nth == 1 { 1 } else { 4 };
+            assert_eq!(asks.await, Some(Some((u32::try_from(nth).unwrap(), together))));
+        }
+        assert_eq!(may.available_permits(), 20 - 3, "so many statements");
+        // However many come and give up, few wait.
+        let holds = (0..2).map(|number| ask(&crowds, number, &Arc::new(Semaphore::new(0))));
+        let holds: Vec<_> = holds.collect();
+        tokio::task::yield_now().await;
+        for number in 0..1000 {
+            let mut asks = asks(number);
+            poll_once(&mut asks).await;
+            if number % 2 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.len(), 0);
+        assert!(counts(&crowds).2 < 3, "{:?}", counts(&crowds));
+        drop(holds);
+    }
+
+    #[tokio::test]
     async fn who_is_dropped_is_served_all_the_same() {
         let (crowds, may) = (crowds(Dialect::Postgres, 1), Arc::new(Semaphore::new(0)));
         let tasks = TaskTracker::new();
         let asks = |number: u32| {
-            let (crowds, request) = (Arc::clone(&crowds), Number(number, Arc::clone(&may)));
+            let (crowds, request) = (Arc::clone(&crowds), Number(number, Arc::clone(&may), None));
             Box::pin(call(&tasks, |_place| async move { crowds.ask(request).await }))
         };
         for number in 0..4 {

@@ -22,7 +22,7 @@ use crate::file::OpenFile;
 use crate::health::{self, Health};
 use crate::limit::Limit;
 use crate::looking::Looking;
-use crate::process::Registered;
+use crate::process::Registration;
 use crate::seen::Views;
 use crate::singles::Singles;
 use crate::sqlite;
@@ -49,8 +49,8 @@ pub(crate) struct Database {
     pub(crate) in_place: Arc<Semaphore>,
     /// Transactions that no session owns.
     pub(crate) tasks: TaskTracker,
-    /// Processes that this component has registered.
-    pub(crate) registered: Mutex<HashMap<&'static str, Registered>>,
+    /// Processes that this component has registered, or just registers.
+    pub(crate) registered: Mutex<HashMap<&'static str, Registration>>,
     /// How claims see machines.
     pub(crate) views: Views,
     /// When to look after hints.
@@ -118,6 +118,7 @@ impl Database {
             dialect: self.dialect,
             tasks: &self.tasks,
             budget: self.config.retry_budget,
+            is_patient: true,
             limit: self.limit,
             acquire_timeout: self.config.acquire_timeout,
             // A commit that is not answered is settled, for which there must be trust left.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bmdb_entity::WorkId;
 use bmdb_entity::work_history::Event;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use bmdb_entity::{Fence, MachineId, WorkId};
+use futures_util::future::join_all;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::call::Place;
 use crate::crowd::Request;
@@ -14,9 +15,10 @@ use crate::error::Error;
 use crate::fact::Facts;
 use crate::lease::Moment;
 use crate::leave::{self, Leaving, Trace, Way};
+use crate::once::is_of_one;
 use crate::process::Process;
 use crate::session::Core;
-use crate::tx::{Failure, Tx, TxClosure};
+use crate::tx::{Failure, Scope, Tx, TxClosure};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
 
@@ -153,19 +155,6 @@ fn how_over(settled: Option<&Settled>, asked: Event, is_trusted: bool) -> Over {
     }
 }
 
-/// Lets go of what a dropped guard left.
-pub(crate) async fn release(core: &Arc<Core>, key: &Key) -> Result<(), Error> {
-    let leaving = Leaving {
-        key: *key,
-        failures: None,
-        trace: Trace::Canceled,
-        facts: Facts::none(),
-    };
-    // No row: the work has ended some other way, which is all that was wanted.
-    let rest = end(core, vec![leaving], &Place::in_a_task()).await.rest.pop();
-    rest.map_or(Ok(()), |(_, error)| Err(error))
-}
-
 /// What a claim of unknown outcome has taken, as far as it has arrived.
 pub(crate) async fn claimed(
     core: &Core,
@@ -175,17 +164,20 @@ pub(crate) async fn claimed(
 ) -> Result<Vec<Key>, Error> {
     const DOING: &str = "settle a claim";
     use bmdb_entity::work::{Column, Entity};
-    let rows = Entity::find()
+    let rows: Vec<(MachineId, WorkId, Fence)> = Entity::find()
+        .select_only()
+        .columns([Column::MachineId, Column::WorkId, Column::Fence])
         .filter(Column::WorkId.is_in(works.iter().copied()))
+        .into_tuple()
         .all(&*core.database)
         .await
         .map_err(Error::database(DOING))?;
-    let key = |row: bmdb_entity::work::Model| Key {
-        machine: row.machine_id,
+    let key = |(machine, work, fence)| Key {
+        machine,
         slot,
         process,
-        work: row.work_id,
-        fence: row.fence,
+        work,
+        fence,
     };
     Ok(rows.into_iter().map(key).collect())
 }
@@ -198,54 +190,84 @@ pub(crate) struct Ends {
     /// Ended as asked.
     pub(crate) ended: Vec<WorkId>,
     /// Not ended, and why. Those that are in neither were not there to be ended, perhaps because an attempt without an answer has ended them.
-    pub(crate) rest: Vec<(WorkId, Error)>,
+    pub(crate) rest: Vec<(Leaving, Error)>,
 }
 
 impl Ends {
-    fn refuse(mut self, left: &[Leaving], error: &Error) -> Self {
+    fn refuse(mut self, left: Vec<Leaving>, error: &Error) -> Self {
         self.rest
-            .extend(left.iter().map(|leaving| (leaving.key.work, error.clone())));
+            .extend(left.into_iter().map(|leaving| (leaving, error.clone())));
         self
     }
-}
 
-/// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row.
-pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, place: &Place) -> Ends {
-    let states = |leaving: &&Leaving| !leaving.facts.is_empty();
-    let stating: Vec<Leaving> = left.iter().filter(states).cloned().collect();
-    let mut ends = end_or_refuse(core, left, true, place).await;
-    for leaving in stating {
-        let is_refused =
-            |(work, error): &(WorkId, Error)| *work == leaving.key.work && matches!(error, Error::Database { .. });
-        // Perhaps for what it states, perhaps for what another does: alone, each is answered for itself.
-        if let Some(refused) = ends.rest.iter().position(is_refused) {
-            ends.rest.swap_remove(refused);
-            place.leave().await;
-            let Ends { ended, rest } = end_or_refuse(core, vec![leaving], false, place).await;
-            ends.ended.extend(ended);
-            ends.rest.extend(rest);
-        }
+    fn and(mut self, more: Self) -> Self {
+        self.ended.extend(more.ended);
+        self.rest.extend(more.rest);
+        self
     }
-    ends
+
+    /// Takes those out that were perhaps refused for another with which they shared a statement.
+    fn take_refused(&mut self) -> Vec<Leaving> {
+        let refused = self.rest.extract_if(.., |(_, error)| is_of_one(error));
+        refused.map(|(leaving, _)| leaving).collect()
+    }
 }
 
-async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bool, place: &Place) -> Ends {
+/// For how long an end waits for what somebody has locked.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Patience {
+    /// As long as the budget lasts.
+    Lasting,
+    /// As long as one statement does: it is tried again later anyway.
+    Short,
+}
+
+/// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
+pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience, place: &Place) -> Ends {
+    let mut ends = end_or_refuse(core, left, None, place).await;
+    let refused = ends.take_refused();
+    if refused.is_empty() {
+        return ends;
+    }
+    place.leave().await;
+    ends.and(end_apart(core, refused, patience).await)
+}
+
+/// Into so many parts are those divided that were refused together, and each part again, until one is alone: of a thousand in two steps.
+const PARTS: usize = 32;
+
+async fn end_apart(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience) -> Ends {
+    let parts = left.chunks(left.len().div_ceil(PARTS)).map(async |part| {
+        let mut ends = end_or_refuse(core, part.to_vec(), Some(patience), &Place::in_a_task()).await;
+        if part.len() == 1 {
+            return ends;
+        }
+        match ends.take_refused() {
+            none if none.is_empty() => ends,
+            refused => ends.and(Box::pin(end_apart(core, refused, patience)).await),
+        }
+    });
+    join_all(parts).await.into_iter().fold(Ends::default(), Ends::and)
+}
+
+/// `alone`: without others who end at the same time, and with this patience.
+async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, alone: Option<Patience>, place: &Place) -> Ends {
     let mut ends = Ends::default();
     // With failures before as they were when the machines were claimed.
     let mut as_claimed = true;
     while let Some(way) = left.first().map(|leaving| leaving.trace.clone()) {
-        let attempt = match (as_claimed, with_others) {
-            (true, true) => {
+        let attempt = match alone {
+            _ if !as_claimed => {
+                place.leave().await;
+                in_transaction(core, &left).await
+            }
+            Some(patience) => end_at_once(core, &left, left.len() == 1 && patience == Patience::Lasting).await,
+            None => {
                 let ending = Ending {
                     core: Arc::clone(core),
                     left: left.clone(),
                 };
                 core.crowds.ask(ending).await.unwrap_or(Err(Failure::UNKNOWN))
-            }
-            (true, false) => end_at_once(core, &left).await,
-            (false, _) => {
-                place.leave().await;
-                in_transaction(core, &left).await
             }
         };
         let source = match attempt {
@@ -259,7 +281,7 @@ async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bo
                 }
                 return ends;
             }
-            Err(Failure::NotCommitted(error)) => return ends.refuse(&left, &error),
+            Err(Failure::NotCommitted(error)) => return ends.refuse(left, &error),
             Err(Failure::Unknown { source, .. }) => source,
         };
         place.leave().await;
@@ -274,7 +296,7 @@ async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, with_others: bo
             }
         }
         if unreachable {
-            return ends.refuse(&left, &Error::CommitUnknown { doing: DOING, source });
+            return ends.refuse(left, &Error::CommitUnknown { doing: DOING, source });
         }
         left = held;
     }
@@ -294,10 +316,14 @@ impl Request for Ending {
         (self.left.len(), self.left.first().map(Leaving::way))
     }
 
+    fn place(&self) -> Option<&Place> {
+        None
+    }
+
     async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
         let core = Arc::clone(&these[0].core);
         let left: Vec<Vec<Leaving>> = these.into_iter().map(|ending| ending.left).collect();
-        match end_at_once(&core, &left.concat()).await {
+        match end_at_once(&core, &left.concat(), false).await {
             Ok(gone) => {
                 let of = |left: &Vec<Leaving>| {
                     let works = left.iter().map(|leaving| leaving.key.work);
@@ -310,12 +336,16 @@ impl Request for Ending {
     }
 }
 
-async fn end_at_once(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {
+/// `is_patient`: it waits for rows that somebody has locked for as long as the budget lasts.
+async fn end_at_once(core: &Core, leaving: &[Leaving], is_patient: bool) -> Result<Vec<WorkId>, Failure<(), Error>> {
     if core.database.dialect == Dialect::Sqlite {
-        in_transaction(core, leaving).await
-    } else {
-        leave::at_once(&core.library(DOING), core, leaving).await
+        return in_transaction(core, leaving).await;
     }
+    let scope = Scope {
+        is_patient,
+        ..core.library(DOING)
+    };
+    leave::at_once(&scope, core, leaving).await
 }
 
 async fn in_transaction(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {

@@ -11,7 +11,7 @@ use crate::attempt::Attempt;
 use crate::call::{Place, call};
 use crate::claim::{Answer, Claim, MOST};
 use crate::doubt::Doubts;
-use crate::end::{DOING, Ends, Settled, end, settle};
+use crate::end::{DOING, Ends, Patience, Settled, end, settle};
 use crate::error::Error;
 use crate::fact::Facts;
 use crate::leave::{Leaving, Trace};
@@ -352,9 +352,10 @@ async fn end_now<P: Process>(
     place: &Place,
 ) -> Vec<Result<(), Unfinished<P>>> {
     let leaving = works.iter().map(|(work, facts)| work.leaving(trace, facts)).collect();
-    let Ends { ended, rest } = end(core, leaving, place).await;
+    let Ends { ended, rest } = end(core, leaving, Patience::Lasting, place).await;
     let ended: HashSet<WorkId> = ended.into_iter().collect();
-    let mut rest: HashMap<WorkId, Error> = rest.into_iter().collect();
+    let rest = rest.into_iter().map(|(leaving, error)| (leaving.key.work, error));
+    let mut rest: HashMap<WorkId, Error> = rest.collect();
     let mut answers = Vec::with_capacity(works.len());
     for (mut work, _stated) in works {
         answers.push(match rest.remove(&work.id()) {

@@ -25,6 +25,11 @@ impl<F: Future<Output: Send> + Send + 'static> GoesOn<F> {
             runtime: Handle::try_current().ok(),
         }
     }
+
+    /// Drops it, and it does not go on.
+    pub(crate) fn stop(mut self) {
+        self.future = None;
+    }
 }
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> GoesOn<F> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Statement};
 
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{MachineId, WorkId, work_backoff};
@@ -67,6 +67,15 @@ pub(crate) struct Leaving {
 pub(crate) type Way = (Event, Shape);
 
 impl Leaving {
+    pub(crate) fn canceled(key: Key) -> Self {
+        Self {
+            key,
+            failures: None,
+            trace: Trace::Canceled,
+            facts: Facts::none(),
+        }
+    }
+
     pub(crate) fn way(&self) -> Way {
         (self.trace.event(), self.facts.shape())
     }
@@ -111,7 +120,7 @@ pub(crate) async fn at_once(
     leaving: &[Leaving],
 ) -> Result<Vec<WorkId>, Failure<(), Error>> {
     let rows = scope
-        .once(&core.database.one_by_one().by_keys, &statement(core, leaving))
+        .once(&core.database.one_by_one().by_keys, &statement(core, leaving), None)
         .await?;
     let ended = rows.iter().map(|row| row.try_get_by_index(0));
     // It has taken effect, so what cannot be read cannot be told from what is not known.
@@ -148,17 +157,27 @@ async fn know_failures(tx: &Tx, leaving: &mut [Leaving]) -> Result<(), DbErr> {
     if machines.is_empty() {
         return Ok(());
     }
-    let known = work_backoff::Entity::find()
-        .filter(work_backoff::Column::MachineId.is_in(machines))
+    // No more than that: a person may have written `until` so that nobody can read it.
+    use work_backoff::Column;
+    let known: Vec<(MachineId, String, i64, i64)> = work_backoff::Entity::find()
+        .select_only()
+        .columns([
+            Column::MachineId,
+            Column::Process,
+            Column::Attempts,
+            Column::LastIntervalSeconds,
+        ])
+        .filter(Column::MachineId.is_in(machines))
+        .into_tuple()
         .all(tx)
         .await?;
     for Leaving { key, failures, .. } in leaving {
         let last = known
             .iter()
-            .find(|known| known.machine_id == key.machine && known.process == key.process);
-        *failures = last.map(|last| Failures {
-            attempts: last.attempts,
-            last_interval_seconds: last.last_interval_seconds,
+            .find(|(machine, process, ..)| *machine == key.machine && process == key.process);
+        *failures = last.map(|(_, _, attempts, last_interval_seconds)| Failures {
+            attempts: *attempts,
+            last_interval_seconds: *last_interval_seconds,
         });
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::time::Instant;
 use sea_orm::sqlx::{self, postgres::PgDatabaseError, postgres::PgSeverity};
 use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
+use crate::call::Place;
 use crate::error::Error;
 use crate::file::OpenFile;
 use crate::pause::pause_within;
@@ -21,7 +22,8 @@ enum Effect {
 }
 
 impl Scope<'_> {
-    /// Runs one statement that is a transaction of its own until it takes effect, fails for good, or time is up.
+    /// Runs one statement that is a transaction of its own until it takes effect, fails for good, or time is up. `place`: the call that may be given up
+    /// as long as the statement waits for a connection.
     ///
     /// # Cancel safety
     /// None: for a [`call`](crate::call::call), which is not dropped with its caller.
@@ -29,6 +31,7 @@ impl Scope<'_> {
         &self,
         singles: &Singles,
         statement: &Statement,
+        place: Option<&Place>,
     ) -> Result<Vec<QueryResult>, Failure<(), Error>> {
         check_not_nested().map_err(Failure::NotCommitted)?;
         let started = Instant::now();
@@ -39,9 +42,15 @@ impl Scope<'_> {
                 .and_then(|()| self.file.map_or(Ok(()), OpenFile::check))
                 .map_err(Failure::NotCommitted)?;
             let limit = self.limit.plus(self.acquire_timeout);
+            let asked = async {
+                match place {
+                    Some(place) => singles.query_for(place, statement).await,
+                    None => singles.query(statement).await,
+                }
+            };
             let answer = tokio::select! {
                 biased;
-                answer = singles.query(statement) => answer,
+                answer = asked => answer,
                 // It goes on, but nobody may act on its answer any more.
                 () = self.trust_over() => return Err(Failure::Unknown { value: (), source: None }),
                 () = limit.passed() => return Err(Failure::Unknown { value: (), source: None }),
@@ -64,7 +73,8 @@ impl Scope<'_> {
             }
             let elapsed = started.elapsed();
             tracing::debug!(doing = self.doing, attempts, %error, "statement runs again");
-            let Some(pause) = pause_within(self.budget, elapsed, attempts) else {
+            let gives_up = place.is_some_and(Place::is_gone) || (!self.is_patient && is_lock_timeout(&error));
+            let Some(pause) = pause_within(self.budget, elapsed, attempts).filter(|_| !gives_up) else {
                 return Err(Failure::NotCommitted(Error::Contended {
                     doing: self.doing,
                     attempts,
@@ -75,6 +85,41 @@ impl Scope<'_> {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+fn code_of(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return None;
+    };
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// Whether somebody had locked a row that the statement needed, for longer than it waits.
+fn is_lock_timeout(error: &DbErr) -> bool {
+    // lock_not_available (postgresql.org/docs/current/errcodes-appendix.html)
+    code_of(error).is_some_and(|code| code == "55P03")
+}
+
+/// The same, of what was told at last.
+pub(crate) fn is_locked_out(error: &Error) -> bool {
+    matches!(error, Error::Contended { source: Some(source), .. } if is_lock_timeout(source))
+}
+
+/// Whether one of several may be why a statement failed for all: for what it states, by a rule of the user's, or for a row that somebody has locked. No
+/// disk, no right, no table is the same for each.
+pub(crate) fn is_of_one(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else {
+        return is_locked_out(error);
+    };
+    let Some(code) = code_of(source) else {
+        return true;
+    };
+    if code.len() < 5 {
+        // SQLite's: a constraint's or a trigger's word (sqlite.org/rescode.html).
+        return code.parse().is_ok_and(|code: u32| code & 0xff == 19);
+    }
+    let of_all = ["25", "42", "53", "58", "XX"];
+    !of_all.iter().any(|class| code.starts_with(class))
 }
 
 /// An ERROR of the server's is the answer to a statement that it has rolled back, unless it says itself that it does not know (40003). A FATAL one

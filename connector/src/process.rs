@@ -1,10 +1,12 @@
 //! What a process is, and its row in the database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bmdb_entity::MachineRow;
 use sea_orm::sea_query::Value;
 use sea_orm::{FromQueryResult, ModelTrait};
+use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::database::Database;
@@ -75,32 +77,80 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Checks `P` and makes sure of its row. The database is asked once per component.
-pub(crate) async fn register<P: Process>(database: &Database) -> Result<(), Error> {
-    let known = database
-        .registered
-        .lock()
-        .expect("BUG: nothing panics while it holds this lock")
-        .get(P::NAME)
-        .copied();
-    if let Some(known) = known {
-        return agree::<P>(known.slot, &database.config.component);
-    }
+/// The row of a process: its slot, and the component that registered it.
+type Row = (String, String);
+
+/// A registration under way, for all who wait for it: what came of it, once it is there.
+pub(crate) type Registering = watch::Receiver<Option<Result<Row, Error>>>;
+
+/// What a component knows of the rows of processes, by their names.
+pub(crate) enum Registration {
+    /// It has made sure of it.
+    Registered(Registered),
+    UnderWay(Registering),
+}
+
+/// Checks `P` and makes sure of its row. The database is asked once per component, however many ask at once: by the first of them, for all.
+pub(crate) async fn register<P: Process>(database: &Arc<Database>) -> Result<(), Error> {
+    let mut registering = {
+        let mut known = database
+            .registered
+            .lock()
+            .expect("BUG: nothing panics while it holds this lock");
+        match known.get(P::NAME) {
+            Some(Registration::Registered(registered)) => {
+                return agree::<P>(registered.slot, &database.config.component);
+            }
+            // Closed, it has panicked.
+            Some(Registration::UnderWay(registering)) if registering.has_changed().is_ok() => registering.clone(),
+            _ => {
+                check::<P>()?;
+                let registering = begin::<P>(database);
+                known.insert(P::NAME, Registration::UnderWay(registering.clone()));
+                registering
+            }
+        }
+    };
+    let answer = registering.wait_for(Option::is_some).await;
+    let answer = answer.ok().and_then(|answer| answer.clone());
+    // Without an answer the runtime is shutting down.
+    let (slot, registered_by) = answer.ok_or(Error::CommitUnknown {
+        doing: REGISTERING,
+        source: None,
+    })??;
+    agree::<P>(&slot, &registered_by)
+}
+
+fn check<P: Process>() -> Result<(), Error> {
     check_name("the name of a process", P::NAME)?;
     check_name("the name of a slot", P::SLOT)?;
     check_text("the description of a process", P::DESCRIPTION, 4096)?;
     P::BACKOFF.check().map_err(|source| Error::InvalidBackoff {
         process: P::NAME,
         source,
-    })?;
-    let (slot, registered_by) = write_row::<P>(database).await?;
-    agree::<P>(&slot, &registered_by)?;
-    let mut registered = database
-        .registered
-        .lock()
-        .expect("BUG: nothing panics while it holds this lock");
-    registered.insert(P::NAME, Registered { slot: P::SLOT });
-    Ok(())
+    })
+}
+
+/// Registers `P` in a task, so that those who wait need not poll. Whoever comes after a failure begins anew.
+fn begin<P: Process>(database: &Arc<Database>) -> Registering {
+    let (tell, told) = watch::channel(None);
+    let registers = Arc::clone(database);
+    database.tasks.spawn(async move {
+        let row = write_row::<P>(&registers).await;
+        let mut known = registers
+            .registered
+            .lock()
+            .expect("BUG: nothing panics while it holds this lock");
+        match &row {
+            Ok((slot, _)) if slot == P::SLOT => {
+                known.insert(P::NAME, Registration::Registered(Registered { slot: P::SLOT }))
+            }
+            _ => known.remove(P::NAME),
+        };
+        drop(known);
+        tell.send_replace(Some(row));
+    });
+    told
 }
 
 fn agree<P: Process>(slot: &str, registered_by: &str) -> Result<(), Error> {
@@ -115,8 +165,10 @@ fn agree<P: Process>(slot: &str, registered_by: &str) -> Result<(), Error> {
     })
 }
 
-/// Writes the row unless another component has, and returns the slot and the component in it. A slot that differs changes nothing.
-async fn write_row<P: Process>(database: &Database) -> Result<(String, String), Error> {
+const REGISTERING: &str = "register a process";
+
+/// Writes the row unless another component has. A slot that differs changes nothing.
+async fn write_row<P: Process>(database: &Database) -> Result<Row, Error> {
     const REGISTER: &str = "
         INSERT INTO process (name, slot, description, cool_down_ms, registered_at, registered_by)
         VALUES ($1, $2, $3, $4, {now}, $5)
@@ -124,7 +176,7 @@ async fn write_row<P: Process>(database: &Database) -> Result<(String, String), 
         WHERE process.slot = excluded.slot";
     let cool_down = i64::try_from(P::COOL_DOWN.as_millis()).unwrap_or(i64::MAX);
     let component = database.config.component.clone();
-    let scope = database.scope("register a process");
+    let scope = database.scope(REGISTERING);
     let row = scope.run(async |tx: &crate::Tx| {
         let values: [Value; 5] = [
             P::NAME.into(),
@@ -146,7 +198,7 @@ async fn write_row<P: Process>(database: &Database) -> Result<(String, String), 
             .ok_or(sea_orm::DbErr::RecordNotFound("process".to_owned()))?;
         Ok::<_, Error>((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
     });
-    row.await.map_err(|failure| failure.into_error("register a process"))
+    row.await.map_err(|failure| failure.into_error(REGISTERING))
 }
 
 /// None has begun: a search before all others is due.
@@ -156,7 +208,7 @@ const ADD_SEARCHES: &str = "
 
 /// Writes the row of the searches for `P` again, which somebody has deleted.
 pub(crate) async fn add_searches<P: Process>(database: &Database) -> Result<(), Error> {
-    let scope = database.scope("register a process");
+    let scope = database.scope(REGISTERING);
     let add = async |tx: &crate::Tx| {
         tx.execute_text(ADD_SEARCHES, [P::NAME.into()])
             .await

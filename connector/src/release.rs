@@ -7,10 +7,12 @@ use bmdb_entity::WorkId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::end;
+use crate::call::Place;
+use crate::end::{self, Ends, Patience};
+use crate::leave::{Leaving, Way};
 use crate::pause::pause_after;
 use crate::session::Core;
-use crate::work::{Key, Release};
+use crate::work::Release;
 
 /// A claim that may have taken effect, or still may: its statement can lie in a buffer.
 struct Doubt {
@@ -46,50 +48,51 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// passed, and nothing can be on its way any more.
 const LAST_PAUSE: Duration = Duration::from_secs(1024);
 
-/// Lets go of each work, in its own time. What it cannot let go of while the session lives is expired with it.
+/// Lets go of works, of many in one statement, in its own time. What it cannot let go of while the session lives is expired with it.
 pub(crate) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Release>) {
-    let mut doubts: Vec<Doubt> = Vec::new();
+    let (mut doubts, mut stuck): (Vec<Doubt>, Vec<Stuck>) = Default::default();
+    let mut releases = Vec::new();
     loop {
-        let next_look = doubts.iter().map(|doubt| doubt.look_at).min();
-        let release = tokio::select! {
+        let looks = doubts.iter().map(|doubt| doubt.look_at);
+        let next_look = looks.chain(stuck.iter().map(|stuck| stuck.again_at)).min();
+        tokio::select! {
             biased;
             () = core.lost.cancelled() => return,
             () = core.ended.cancelled() => return,
-            release = queue.recv() => Some(release.expect("BUG: the core holds a sender")),
-            () = tokio::time::sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => None,
-        };
-        match release {
-            Some(Release::Work(key)) => {
-                if !let_go(&core, &key).await {
-                    return;
-                }
-            }
-            Some(Release::Doubt { slot, process, works }) => doubts.push(Doubt {
-                slot,
-                process,
-                works,
-                look_at: Instant::now(),
-                pause: FIRST_LOOK,
-            }),
-            None => {
-                for doubt in std::mem::take(&mut doubts) {
-                    doubts.extend(look(&core, doubt).await);
-                }
+            _many = queue.recv_many(&mut releases, MOST) => {}
+            () = tokio::time::sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {}
+        }
+        let now = Instant::now();
+        let mut works = Vec::new();
+        for release in releases.drain(..) {
+            match release {
+                Release::Work(leaving) => works.push(Stuck::new(leaving, now)),
+                Release::Doubt { slot, process, works } => doubts.push(Doubt {
+                    slot,
+                    process,
+                    works,
+                    look_at: now,
+                    pause: FIRST_LOOK,
+                }),
             }
         }
+        works.extend(stuck.extract_if(.., |stuck| stuck.again_at <= now));
+        for doubt in std::mem::take(&mut doubts) {
+            doubts.extend(look(&core, doubt, &mut works).await);
+        }
+        stuck.extend(let_go(&core, works).await);
     }
 }
 
 /// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
-async fn look(core: &Arc<Core>, doubt: Doubt) -> Option<Doubt> {
-    if !doubt.is_due(Instant::now()) {
+async fn look(core: &Arc<Core>, doubt: Doubt, works: &mut Vec<Stuck>) -> Option<Doubt> {
+    let now = Instant::now();
+    if !doubt.is_due(now) {
         return Some(doubt);
     }
     let left = match end::claimed(core, doubt.slot, doubt.process, &doubt.works).await {
         Ok(keys) => {
-            for key in &keys {
-                let_go(core, key).await;
-            }
+            works.extend(keys.iter().map(|key| Stuck::new(Leaving::canceled(*key), now)));
             let arrived: Vec<WorkId> = keys.iter().map(|key| key.work).collect();
             doubt.without(&arrived)?
         }
@@ -101,20 +104,58 @@ async fn look(core: &Arc<Core>, doubt: Doubt) -> Option<Doubt> {
     Some(left.looked_at(Instant::now()))
 }
 
-/// `false`: the session is over, and its works are ended with it.
-async fn let_go(core: &Arc<Core>, key: &Key) -> bool {
-    for attempts in 1_u32.. {
-        let Err(error) = end::release(core, key).await else {
-            break;
-        };
-        tracing::warn!(session = %core.id, machine = %key.machine, attempts, %error, "a dropped work is still held");
-        tokio::select! {
-            () = core.lost.cancelled() => return false,
-            () = core.ended.cancelled() => return false,
-            () = tokio::time::sleep(pause_after(attempts + 4)) => {}
+/// So many are let go of in one statement, at most.
+const MOST: usize = 512;
+
+/// What is to be let go of, and has been tried so often.
+struct Stuck {
+    leaving: Leaving,
+    attempts: u32,
+    again_at: Instant,
+}
+
+impl Stuck {
+    fn new(leaving: Leaving, again_at: Instant) -> Self {
+        Self {
+            leaving,
+            attempts: 0,
+            again_at,
         }
     }
-    true
+}
+
+/// Answers those that it could not let go of, to be tried again.
+async fn let_go(core: &Arc<Core>, works: Vec<Stuck>) -> Vec<Stuck> {
+    let mut ways: Vec<(Way, Vec<Stuck>)> = Vec::new();
+    for work in works {
+        let way = work.leaving.way();
+        match ways.iter_mut().find(|(same, _)| *same == way) {
+            Some((_, works)) => works.push(work),
+            None => ways.push((way, vec![work])),
+        }
+    }
+    let mut stuck = Vec::new();
+    for (_, mut works) in ways {
+        // A power of two, so that there are few statements to prepare.
+        while let Some(power) = works.len().min(MOST).checked_ilog2() {
+            let these: Vec<Stuck> = works.drain(..1 << power).collect();
+            let leaving = these.iter().map(|stuck| stuck.leaving.clone()).collect();
+            // No row: the work has ended some other way, which is all that was wanted.
+            let Ends { rest, .. } = end::end(core, leaving, Patience::Short, &Place::in_a_task()).await;
+            for (leaving, error) in rest {
+                let before = these.iter().find(|stuck| stuck.leaving.key == leaving.key);
+                let attempts = 1 + before.map_or(0, |stuck| stuck.attempts);
+                let machine = leaving.key.machine;
+                tracing::warn!(session = %core.id, %machine, attempts, %error, "a dropped work is still held");
+                stuck.push(Stuck {
+                    leaving,
+                    attempts,
+                    again_at: Instant::now() + pause_after(attempts + 4),
+                });
+            }
+        }
+    }
+    stuck
 }
 
 #[cfg(test)]

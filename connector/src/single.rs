@@ -9,6 +9,7 @@ use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
 use crate::attempt::Attempt;
+use crate::call::Place;
 use crate::candidate::{END_TURN, TAKE_TURN, search};
 use crate::claim::Claim;
 use crate::dialect::Dialect;
@@ -20,7 +21,7 @@ use crate::seen::{Seen, Taken, View};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
 use crate::text::Text;
-use crate::tx::Failure;
+use crate::tx::{Failure, Scope};
 
 /// Nothing is taken when the work that was to end was not ours.
 const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";
@@ -36,15 +37,20 @@ pub(crate) async fn attempt<P: Process>(
     begun: Option<i64>,
     works: &[WorkId],
     after: &[Leaving],
+    place: Option<&Place>,
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let statement = statement(core, claim, source, begun, works, after);
-    let scope = core.library("claim a machine");
+    let scope = Scope {
+        // It need not be this machine.
+        is_patient: false,
+        ..core.library("claim a machine")
+    };
     let singles = core.database.one_by_one();
     let singles = match source {
         Source::Plenty | Source::Hints | Source::Machine(_) => &singles.by_keys,
         Source::Fleet(_) | Source::Alone => &singles.searches,
     };
-    let rows = scope.once(singles, &statement).await?;
+    let rows = scope.once(singles, &statement, place).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     read(&rows, source, works.len() as u64).map_err(|source| Failure::Unknown {
         value: (),

@@ -12,8 +12,9 @@ use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, AssertSqlSafe, PgPool, Postgres};
 use sea_orm::{ConnAcquireErr, DbErr, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::call::Place;
 use crate::health::Health;
 use crate::limit::Limit;
 
@@ -56,21 +57,24 @@ impl Singles {
     /// # Cancel safety
     /// Dropping the future leaves the statement to the server, and its connection to the pool, which looks at it.
     pub(crate) async fn query(&self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire()).await;
-        let _permit = permit
-            .map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?
-            .map_err(|_closed| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
-        let mut spare = match self.fresh_spare() {
-            Some(spare) => spare,
-            None => Spare {
-                // In a box: it is fourteen of the fifteen kilobytes that every call would be that comes here, to be moved about.
-                connection: Box::pin(self.pool.acquire())
-                    .await
-                    .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?,
-                taken: Instant::now(),
-                used: Instant::now(),
-            },
-        };
+        let (_permit, spare) = self.acquire().await?;
+        self.query_on(spare, statement).await
+    }
+
+    /// The same for a call that may be given up as long as there is no connection.
+    pub(crate) async fn query_for(&self, place: &Place, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+        place.wait();
+        let acquired = self.acquire().await;
+        let begins = place.may_begin();
+        let (_permit, spare) = acquired?;
+        if !begins {
+            self.keep(spare);
+            return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        }
+        self.query_on(spare, statement).await
+    }
+
+    async fn query_on(&self, mut spare: Spare, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
         let values = statement.values.clone().unwrap_or(Values(Vec::new()));
         let rows = sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
             .fetch_all(&mut *spare.connection)
@@ -79,6 +83,27 @@ impl Singles {
         spare.used = Instant::now();
         self.keep(spare);
         Ok(rows.into_iter().map(QueryResult::from).collect())
+    }
+
+    async fn acquire(&self) -> Result<(SemaphorePermit<'_>, Spare), DbErr> {
+        let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire()).await;
+        let permit = permit
+            .map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?
+            .map_err(|_closed| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
+        if let Some(spare) = self.fresh_spare() {
+            return Ok((permit, spare));
+        }
+        // In a box: it is fourteen of the fifteen kilobytes that every call would be that comes here, to be moved about.
+        let connection = Box::pin(self.pool.acquire())
+            .await
+            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        let (taken, used) = (Instant::now(), Instant::now());
+        let spare = Spare {
+            connection,
+            taken,
+            used,
+        };
+        Ok((permit, spare))
     }
 
     fn spares(&self) -> MutexGuard<'_, Vec<Spare>> {

@@ -6,6 +6,7 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::attempt::Attempt;
+use crate::call::Place;
 use crate::candidate::{self, TAKE_TURN};
 use crate::claim::Claim;
 use crate::eligible::Eligible;
@@ -28,6 +29,7 @@ pub(crate) async fn attempt<P: Process>(
     begun: Option<i64>,
     works: &[WorkId],
     after: &[Leaving],
+    place: Option<&Place>,
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let asked = works.len() as u64;
     // Before the transaction: a search takes its time, and nobody else could write in it.
@@ -45,6 +47,14 @@ pub(crate) async fn attempt<P: Process>(
         }
     };
     let found = found.map_err(Failure::NotCommitted)?;
+    let mut turn = None;
+    if let Some(place) = place {
+        place.wait();
+        turn = core.crowds.alone.acquire().await.ok();
+        if !place.may_begin() {
+            return Ok(Attempt::lost_race());
+        }
+    }
     let whole = async |tx: &Tx| {
         let ended = leave::within(tx, core, after).await?;
         if !after.is_empty() && ended.is_empty() {
@@ -96,10 +106,9 @@ pub(crate) async fn attempt<P: Process>(
         let told = Some(told);
         Ok::<_, Error>(Attempt { ended, taken, told })
     };
-    core.library("claim a machine")
-        .run(whole)
-        .await
-        .map_err(Failure::without_value)
+    let attempt = core.library("claim a machine").run(whole).await;
+    drop(turn);
+    attempt.map_err(Failure::without_value)
 }
 
 /// A machine for each of `works`, of the candidates, from the first on. Nobody else writes meanwhile.

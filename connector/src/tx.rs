@@ -228,6 +228,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// For how long it is run again.
     pub(crate) budget: Duration,
+    /// Whether it is run again when somebody has locked a row that it needs. Else its caller is told: it may be one row of many.
+    pub(crate) is_patient: bool,
     /// For how long one statement of it may run.
     pub(crate) limit: Limit,
     /// For how long it may wait for a connection.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::lease::Moment;
+use crate::leave::Leaving;
 use crate::liveness::is_short;
 use crate::process::Process;
 use crate::seen::Failures;
@@ -41,7 +42,7 @@ impl Key {
 
 /// What a dropped guard, or a claim whose outcome stayed unknown, leaves to the session's task.
 pub(crate) enum Release {
-    Work(Key),
+    Work(Leaving),
     /// Perhaps claimed, now or later: nobody was told.
     Doubt {
         slot: &'static str,
@@ -172,7 +173,7 @@ impl Drop for Claimed {
         core.less.notify_waiters();
         if self.armed {
             // Without a receiver the session is over, and its works with it.
-            let _unheard = core.releases.send(Release::Work(self.held.key));
+            let _unheard = core.releases.send(Release::Work(Leaving::canceled(self.held.key)));
         }
     }
 }

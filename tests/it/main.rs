@@ -20,6 +20,7 @@ mod migration;
 mod observations;
 mod odd_rows;
 mod one_file;
+mod overload;
 mod plans;
 mod roles;
 mod round_trips;

@@ -55,6 +55,8 @@ struct Worker {
     fleet: Arc<Fleet>,
     random: fastrand::Rng,
     told: Vec<Told>,
+    /// Some claims are given up, at any moment.
+    gives_up: bool,
 }
 
 impl Worker {
@@ -72,7 +74,15 @@ impl Worker {
     }
 
     async fn round<P: Process>(&mut self) -> bool {
-        let work = match self.session.claim::<P>().await {
+        let claim = self.session.claim::<P>().into_future();
+        let patience = match self.random.u8(0..3) {
+            0 if self.gives_up => Duration::from_micros(self.random.u64(0..4000)),
+            _ => LONG,
+        };
+        let Ok(claimed) = tokio::time::timeout(patience, claim).await else {
+            return false;
+        };
+        let work = match claimed {
             Ok(Some(work)) => work,
             Ok(None) => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -118,7 +128,7 @@ const COMPONENTS: u64 = 3;
 const TASKS: u32 = 4;
 
 /// Runs `rounds` rounds in each of three components and checks everything.
-async fn run(db: &TestDatabase, rounds: u32) {
+async fn run(db: &TestDatabase, rounds: u32, gives_up: bool) {
     let seed = seed();
     let first = session(db).await;
     let fleet = Fleet::of(&provide(&first, MACHINES).await);
@@ -133,6 +143,7 @@ async fn run(db: &TestDatabase, rounds: u32) {
                 fleet: Arc::clone(&fleet),
                 random: fastrand::Rng::with_seed(seed + component * 100 + u64::from(task)),
                 told: Vec::new(),
+                gives_up,
             };
             workers.spawn(worker.work(rounds / TASKS));
         }
@@ -145,7 +156,16 @@ async fn run(db: &TestDatabase, rounds: u32) {
     let raw = db.raw().await;
     until("what was dropped is let go of", LONG, async || works(&raw).await == 0).await;
     eprintln!("{} events in {:?}", told.len(), began.elapsed());
-    is_whole(&raw, &told).await;
+    if gives_up {
+        // What they have made nobody was told of: it is in history all the same, and whole.
+        let snapshot = Snapshot::of(&raw).await;
+        assert_eq!(snapshot.violations(), Vec::<String>::new());
+        let mut differences = snapshot.differences(&told);
+        differences.retain(|difference| !difference.starts_with("no client did it"));
+        assert_eq!(differences, Vec::<String>::new());
+    } else {
+        is_whole(&raw, &told).await;
+    }
     assert!(
         told.len() >= 2 * 3 * (rounds as usize) - 2 * 3 * (TASKS as usize),
         "all rounds were done"
@@ -168,7 +188,11 @@ fn seed() -> u64 {
 
 on_each_backend! {
     async fn no_two_hold_a_slot_at_once(db: TestDatabase) {
-        run(&db, 700).await;
+        run(&db, 700, false).await;
+    }
+
+    async fn no_two_hold_a_slot_at_once_though_claims_are_given_up_at_any_moment(db: TestDatabase) {
+        run(&db, 300, true).await;
     }
 
     async fn no_two_hold_a_slot_at_once_while_transactions_fail(db: TestDatabase) {
@@ -179,7 +203,7 @@ on_each_backend! {
             Backend::Postgres => conflicts(&raw).await,
             Backend::Sqlite => { intruders.spawn(lock_now_and_then(raw.clone(), over.clone())); }
         }
-        run(&db, 200).await;
+        run(&db, 200, false).await;
         over.cancel();
         if db.backend() == Backend::Postgres {
             let statement = Statement::from_string(raw.get_database_backend(), "SELECT last_value FROM conflicts");
