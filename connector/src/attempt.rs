@@ -76,11 +76,11 @@ mod tests {
                 machine: machine_id,
                 fence,
                 failures: None,
-                item: machine::Model {
+                item: Ok(machine::Model {
                     machine_id,
                     created_at: DateTime::UNIX_EPOCH,
                     fence,
-                },
+                }),
             },
         }
     }

@@ -15,15 +15,18 @@ use crate::candidate;
 use crate::crowd::Request;
 use crate::dialect::Dialect;
 use crate::doubt::Doubts;
+use crate::ending::fit_cause;
 use crate::error::Error;
-use crate::leave::{Leaving, Way};
+use crate::fact::Facts;
+use crate::leave::{Leaving, Trace, Way};
 use crate::once::{is_dangling, is_locked_out, is_taken};
+use crate::plain::Plain;
 use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
 use crate::source::{Next, Source};
 use crate::tx::{Failure, check_not_nested};
-use crate::work::{Claimed, Work};
+use crate::work::{Claimed, Release, Work};
 use crate::{single, stepwise};
 
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -34,7 +37,8 @@ pub(crate) const MOST: u32 = 1000;
 /// A claim of one machine; await it.
 ///
 /// `Ok(None)`: nothing is eligible now. Losing a race for a machine is not an error: the next candidate is tried. Claims that tasks of one session make
-/// at the same time share statements, each answered on its own.
+/// at the same time share statements, each answered on its own. A machine whose item cannot be read, such as one with a word that only a newer component
+/// knows, is no error either: it has failed with that cause, the process backs off from it, and the next candidate is tried.
 ///
 /// # Errors
 /// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`] and [`Error::Invalid`] for the process,
@@ -163,8 +167,9 @@ impl<P: Process> Claim<P> {
                 return Ok(Vec::new());
             }
             let arrived = doubts.arrived().await?;
-            if !arrived.is_empty() {
-                return Ok(self.guards(arrived));
+            let works = self.guards(arrived);
+            if !works.is_empty() {
+                return Ok(works);
             }
             let attempt = match first.take() {
                 Some(attempt) => attempt,
@@ -186,8 +191,10 @@ impl<P: Process> Claim<P> {
             if source.is_by_hints() && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
                 refresh::<P>(&core);
             }
-            if !taken.is_empty() {
-                return Ok(self.guards(taken));
+            let took = !taken.is_empty();
+            let works = self.guards(taken);
+            if !works.is_empty() {
+                return Ok(works);
             }
             place.leave().await;
             let elapsed = started.elapsed();
@@ -198,6 +205,16 @@ impl<P: Process> Claim<P> {
                 elapsed,
                 source: None,
             };
+            if took && is_late {
+                return Err(contended(rounds + 1));
+            }
+            if took {
+                // Nothing that can be read: there may be more.
+                if let Source::Fleet(_) = source {
+                    source = Source::Hints;
+                }
+                continue;
+            }
             let Some(told) = told else {
                 source = Source::Hints;
                 continue;
@@ -324,16 +341,34 @@ impl<P: Process> Claim<P> {
         &self.filter
     }
 
+    /// Guards for what was taken. A machine whose item cannot be read is let go of as failed: it backs off, and others are tried.
     fn guards(&self, taken: Vec<Taken<P>>) -> Vec<Work<P>> {
         let guard = |taken: Taken<P>| {
-            let key = taken.key();
-            tracing::debug!(machine = %key.machine, process = key.process, fence = %key.fence, "machine claimed");
-            Work {
-                claimed: Claimed::new(self.session.clone(), key, taken.seen.failures, P::MAX_RUN),
-                item: taken.seen.item,
+            let (key, failures) = (taken.key(), taken.seen.failures);
+            match taken.seen.item {
+                Ok(item) => {
+                    tracing::debug!(machine = %key.machine, process = key.process, fence = %key.fence, "machine claimed");
+                    let claimed = Claimed::new(self.session.clone(), key, failures, P::MAX_RUN);
+                    Some(Work { claimed, item })
+                }
+                Err(cause) => {
+                    tracing::warn!(machine = %key.machine, process = key.process, cause = %Plain(&cause), "a claimed machine has failed");
+                    let leaving = Leaving {
+                        key,
+                        failures,
+                        trace: Trace::Failed {
+                            cause: fit_cause(&cause).into(),
+                            backoff: P::BACKOFF,
+                        },
+                        facts: Facts::none(),
+                    };
+                    // Without a receiver the session is over, and its works with it.
+                    let _unheard = self.session.core().releases.send(Release::Work(leaving));
+                    None
+                }
             }
         };
-        taken.into_iter().map(guard).collect()
+        taken.into_iter().filter_map(guard).collect()
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bmdb_entity::{Fence, MachineId, WorkId, machine, work_backoff};
+use sea_orm::prelude::{Date, DateTime, DateTimeUtc};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement};
-use sea_orm::{ColumnTrait, Condition, DbErr, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityName, FromQueryResult, IdenStatic, Iterable, ModelTrait, QueryResult,
+};
 
 use crate::dialect::Dialect;
 use crate::eligible::{Among, Eligible, from_machines};
@@ -87,7 +91,8 @@ pub(crate) struct Seen<P: Process> {
     pub(crate) machine: MachineId,
     pub(crate) fence: Fence,
     pub(crate) failures: Option<Failures>,
-    pub(crate) item: P::Item,
+    /// Or why it cannot be read: one odd row is not to keep others from theirs.
+    pub(crate) item: Result<P::Item, String>,
 }
 
 impl<P: Process> Seen<P> {
@@ -150,9 +155,46 @@ impl<P: Process> Seen<P> {
                     attempts,
                     last_interval_seconds,
                 }),
-            item: P::Item::from_query_result(row, ITEM)?,
+            item: read_item::<P::Item>(row),
         })
     }
+}
+
+/// Reads the item, or says which of its columns cannot be read: it has what only a newer component knows, or nobody.
+fn read_item<M: ModelTrait + FromQueryResult>(row: &QueryResult) -> Result<M, String> {
+    let why = match caught(|| M::from_query_result(row, ITEM)) {
+        Some(Ok(item)) => return Ok(item),
+        Some(Err(error)) => Some(error.to_string().replace(ITEM, "")),
+        None => None,
+    };
+    let columns = columns_of::<M>().map(|column| column.as_str().to_owned());
+    let odd: Vec<String> = columns.filter(|column| is_odd(row, column, why.as_deref())).collect();
+    let columns = match odd.join(", ") {
+        none if none.is_empty() => "a column".to_owned(),
+        odd => odd,
+    };
+    let (entity, why) = (<M::Entity as Default>::default(), why.as_deref());
+    let (table, why) = (
+        entity.table_name(),
+        why.unwrap_or("a value outside of what its type can hold"),
+    );
+    Err(format!("the item cannot be read: {columns} of {table}: {why}"))
+}
+
+/// sqlx panics on `infinity` in a time (`PgTimestamp`), and a type of the user's may on anything. Nothing is changed half-way: a value is being made.
+fn caught<T>(read: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
+/// Whether it is this column that could not be read: the error names it, or has its text; or it is a time that cannot be read as one.
+fn is_odd(row: &QueryResult, column: &str, why: Option<&str>) -> bool {
+    let Some(why) = why else {
+        return caught(|| row.try_get::<Option<DateTimeUtc>>(ITEM, column)).is_none()
+            || caught(|| row.try_get::<Option<DateTime>>(ITEM, column)).is_none()
+            || caught(|| row.try_get::<Option<Date>>(ITEM, column)).is_none();
+    };
+    let text = || row.try_get::<Option<String>>(ITEM, column).ok().flatten();
+    why.contains(&format!("\"{column}\"")) || text().is_some_and(|text| !text.is_empty() && why.ends_with(&text))
 }
 
 const BACKOFF: &str = "bmdb_backoff";

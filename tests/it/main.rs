@@ -18,6 +18,7 @@ mod file_faults;
 mod hostile;
 mod migration;
 mod observations;
+mod odd_items;
 mod odd_rows;
 mod one_file;
 mod overload;
