@@ -183,7 +183,8 @@ impl Bmdb {
         operator::break_session(&self.0, session).await
     }
 
-    /// Closes every connection, after what is under way has ended. Close sessions first.
+    /// Closes the sessions that still live, as [`Session::close`] does, and then every connection, after what is under way has ended. Close
+    /// sessions first to learn whether the database was told.
     ///
     /// # Cancel safety
     /// Dropping the future leaves some connections to be closed when they are dropped.

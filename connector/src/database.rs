@@ -12,6 +12,7 @@ use sea_orm::{
     Statement, Value,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
@@ -49,6 +50,8 @@ pub(crate) struct Database {
     pub(crate) in_place: Arc<Semaphore>,
     /// Transactions that no session owns.
     pub(crate) tasks: TaskTracker,
+    /// It is being closed, and the sessions that still live with it.
+    pub(crate) closing: CancellationToken,
     /// Processes that this component has registered, or just registers.
     pub(crate) registered: Mutex<HashMap<&'static str, Registration>>,
     /// How claims see machines.
@@ -84,6 +87,7 @@ impl Database {
             })),
             singles: pools.singles,
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
             registered: Mutex::default(),
             views: Views::new(dialect),
             looking: Looking::default(),
@@ -210,8 +214,9 @@ impl Database {
         }
     }
 
-    /// Closes every connection.
+    /// Closes the sessions that still live, then every connection.
     pub(crate) async fn close(&self) {
+        self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         if let Some(OneByOne {

@@ -70,11 +70,15 @@ impl<P: Process> Work<P> {
             };
             let (value, source) = match scope.run(whole).await {
                 Ok(value) => {
-                    self.claimed.disarm();
+                    self.claimed.ended(&Trace::Finished);
                     return Ok(value);
                 }
                 Err(Failure::NotCommitted(_)) if is_lost.into_inner() => {
-                    return Err(self.over(&core, Event::Finished).await);
+                    let over = self.over(&core, Event::Finished).await;
+                    if matches!(over, Unfinished::Over(Error::AlreadyFinished { .. })) {
+                        Trace::Finished.log(&key);
+                    }
+                    return Err(over);
                 }
                 Err(Failure::NotCommitted(error)) => return Err(self.not_committed(error)),
                 Err(Failure::Unknown { value, source }) => (value, source),
@@ -82,7 +86,7 @@ impl<P: Process> Work<P> {
             match settle(&core, &key).await {
                 Ok(Settled::Held) => {}
                 Ok(Settled::Ended(Event::Finished)) => {
-                    self.claimed.disarm();
+                    self.claimed.ended(&Trace::Finished);
                     return Ok(value);
                 }
                 Ok(Settled::Ended(_) | Settled::Gone) => {

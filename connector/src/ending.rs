@@ -216,7 +216,7 @@ async fn end_and_claim<P: Process, Q: Process>(
         let leaving = work.leaving(trace, &facts);
         match claim.attempt_after(core, leaving, next, place).await {
             Ok(attempt) if attempt.ended.contains(&work.id()) => {
-                work.claimed.disarm();
+                work.claimed.ended(trace);
                 return Ok(claim_after(core, claim, Some(attempt), doubts, place).await);
             }
             // It is not ours, or what it states is refused, which is found out below; or a backoff was cleared meanwhile.
@@ -230,7 +230,7 @@ async fn end_and_claim<P: Process, Q: Process>(
                 match settle(core, &work.key()).await {
                     Ok(Settled::Held) => {}
                     Ok(Settled::Ended(event)) if event == trace.event() => {
-                        work.claimed.disarm();
+                        work.claimed.ended(trace);
                         return Ok(claim_after(core, claim, None, doubts, place).await);
                     }
                     Ok(other) => return Err(work.over_as(core, trace.event(), Ok(other))),
@@ -360,16 +360,20 @@ async fn end_now<P: Process>(
     for (mut work, _stated) in works {
         answers.push(match rest.remove(&work.id()) {
             _ if ended.contains(&work.id()) => {
-                work.claimed.disarm();
+                work.claimed.ended(trace);
                 Ok(())
             }
             Some(error @ Error::CommitUnknown { .. }) => Err(Unfinished::Unknown { work, error }),
             Some(error) => Err(work.not_committed(error)),
             None => {
                 place.leave().await;
+                let key = work.key();
                 match work.over(core, trace.event()).await {
                     // An earlier attempt of unknown outcome did what was asked.
-                    Unfinished::Over(Error::AlreadyFinished { .. }) => Ok(()),
+                    Unfinished::Over(Error::AlreadyFinished { .. }) => {
+                        trace.log(&key);
+                        Ok(())
+                    }
                     other => Err(other),
                 }
             }

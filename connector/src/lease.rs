@@ -77,6 +77,11 @@ impl Lease {
         left
     }
 
+    /// How long ago the request was sent that trust counts from.
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        self.term.saturating_sub(self.remaining(now))
+    }
+
     /// Waits until trust is over, however often it is renewed meanwhile. Timers do not count suspend, so it looks again at least every second.
     pub(crate) async fn over(&self) {
         loop {

@@ -14,6 +14,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::{Fact, Facts, Shape};
 use crate::history;
+use crate::plain::Plain;
 use crate::seen::Failures;
 use crate::session::Core;
 use crate::text::Text;
@@ -42,6 +43,23 @@ impl Trace {
 
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Failed { .. })
+    }
+
+    /// Says that a work has ended so.
+    pub(crate) fn log(&self, key: &Key) {
+        let Key {
+            machine,
+            process,
+            fence,
+            ..
+        } = key;
+        match self {
+            Self::Finished => tracing::debug!(%machine, process, %fence, "work finished"),
+            Self::Failed { cause, .. } => {
+                tracing::warn!(%machine, process, %fence, cause = %Plain(cause), "work failed");
+            }
+            Self::Canceled => tracing::debug!(%machine, process, %fence, "work canceled"),
+        }
     }
 
     fn cause(&self) -> Option<&str> {

@@ -63,6 +63,7 @@ mod source;
 mod sqlite;
 mod sqlite_url;
 mod stepwise;
+mod supervised;
 pub mod tag;
 mod tally;
 mod text;

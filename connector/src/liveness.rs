@@ -7,7 +7,6 @@ use std::time::Duration;
 use bmdb_entity::WorkId;
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr};
-use tokio::time::Instant;
 
 use crate::dialect::Dialect;
 use crate::lease::Moment;
@@ -26,20 +25,27 @@ pub(crate) async fn beat(core: Arc<Core>) {
         }
     };
     let mut failures = 0;
-    let mut last = Instant::now();
+    let mut last = Moment::now();
     loop {
         let asked = async {
             core.beat_now.notified().await;
             // However many ask, one heartbeat in a tenth of the interval serves them all.
-            tokio::time::sleep_until(last + interval / 10).await;
+            let passed = Moment::now().since(last);
+            tokio::time::sleep((interval / 10).saturating_sub(passed)).await;
+        };
+        // From when the last was sent, not from its answer: that may have been slow, and trust does not wait for it.
+        let passed = if failures == 0 {
+            core.lease.age(Moment::now())
+        } else {
+            Duration::ZERO
         };
         tokio::select! {
             () = over() => return,
             () = asked => {}
-            () = tokio::time::sleep(pause(interval, failures)) => {}
+            () = tokio::time::sleep(pause(interval, failures).saturating_sub(passed)) => {}
         }
         let sent = Moment::now();
-        last = Instant::now();
+        last = sent;
         let limit = (interval / 3).min(core.lease.remaining(sent));
         let renewed = tokio::select! {
             () = over() => return,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmdb_entity::WorkId;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use crate::call::Place;
@@ -13,6 +13,9 @@ use crate::leave::{Leaving, Way};
 use crate::pause::pause_after;
 use crate::session::Core;
 use crate::work::Release;
+
+/// What dropped guards leave to the task.
+pub(crate) type Queue = Mutex<mpsc::UnboundedReceiver<Release>>;
 
 /// A claim that may have taken effect, or still may: its statement can lie in a buffer.
 struct Doubt {
@@ -49,7 +52,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(1024);
 
 /// Lets go of works, of many in one statement, in its own time. What it cannot let go of while the session lives is expired with it.
-pub(crate) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Release>) {
+pub(crate) async fn run(core: Arc<Core>, queue: Arc<Queue>) {
+    let mut queue = queue.lock().await;
     let (mut doubts, mut stuck): (Vec<Doubt>, Vec<Stuck>) = Default::default();
     let mut releases = Vec::new();
     loop {
@@ -141,7 +145,10 @@ async fn let_go(core: &Arc<Core>, works: Vec<Stuck>) -> Vec<Stuck> {
             let these: Vec<Stuck> = works.drain(..1 << power).collect();
             let leaving = these.iter().map(|stuck| stuck.leaving.clone()).collect();
             // No row: the work has ended some other way, which is all that was wanted.
-            let Ends { rest, .. } = end::end(core, leaving, Patience::Short, &Place::in_a_task()).await;
+            let Ends { ended, rest } = end::end(core, leaving, Patience::Short, &Place::in_a_task()).await;
+            for Stuck { leaving, .. } in these.iter().filter(|stuck| ended.contains(&stuck.leaving.key.work)) {
+                leaving.trace.log(&leaving.key);
+            }
             for (leaving, error) in rest {
                 let before = these.iter().find(|stuck| stuck.leaving.key == leaving.key);
                 let attempts = 1 + before.map_or(0, |stuck| stuck.attempts);

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::history::{self, Author};
 use crate::lease::{Lease, Moment};
 use crate::process::Process;
+use crate::supervised::supervised;
 use crate::tx::{Scope, Tx, TxClosure, answer_of, check_not_nested};
 use crate::work::{Held, HeldWork, Release};
 use crate::{liveness, release};
@@ -91,8 +92,6 @@ impl Session {
         let id = SessionId::random();
         let interval_ms = i64::try_from(config.interval.as_millis()).expect("BUG: the interval is at most an hour");
         let author: [Value; 2] = [config.component.clone().into(), config.runtime_info.clone().into()];
-        // Before BEGIN of the first attempt: the database's now() is that of some BEGIN after it, so trust ends before the deadline.
-        let sent = Moment::now();
         let insert = async |tx: &Tx| {
             let [component, runtime_info] = author.clone();
             tx.execute_text(
@@ -103,21 +102,26 @@ impl Session {
             .await?;
             let lease = "INSERT INTO session_lease (session_id, deadline) VALUES ($1, {after $2})";
             tx.execute_text(lease, [id.into(), interval_ms.into()]).await?;
-            Ok::<_, Error>(())
+            // Of this very attempt: the database's now() is that of its BEGIN or later, so trust ends before the deadline.
+            Ok::<_, Error>(tx.sent())
         };
         // In doubt the row is left to a collector: it holds nothing.
         let scope = database.scope("start a session");
-        scope
+        let sent = scope
             .run(insert)
             .await
             .map_err(|failure| failure.into_error(scope.doing))?;
+        let lease = Lease::new(config.interval, config.margin_or_default(), sent);
+        if lease.remaining(Moment::now()).is_zero() {
+            return Err(Error::SessionExpired { session: id });
+        }
 
         let (releases, queue) = mpsc::unbounded_channel();
         let (lost, tasks) = (CancellationToken::new(), TaskTracker::new());
         let core = Arc::new(Core {
             id,
             database: Arc::clone(database),
-            lease: Lease::new(config.interval, config.margin_or_default(), sent),
+            lease,
             stopping: lost.child_token(),
             lost,
             abandoned: CancellationToken::new(),
@@ -135,20 +139,18 @@ impl Session {
             renewed: Notify::new(),
         });
         database.own_sessions().push(id);
-        core.tasks.spawn(liveness::beat(Arc::clone(&core)));
-        core.tasks.spawn(liveness::watch(Arc::clone(&core)));
-        core.tasks.spawn(release::run(Arc::clone(&core), queue));
-        let keeper = Arc::clone(&core);
-        database.tasks.spawn(async move {
-            tokio::select! {
-                () = keeper.ended.cancelled() => {}
-                () = keeper.abandoned.cancelled() => {
-                    if let Err(error) = keeper.close().await {
-                        tracing::warn!(session = %keeper.id, %error, "an abandoned session was not closed; a collector will expire it");
-                    }
-                }
-            }
-        });
+        let queue = Arc::new(release::Queue::new(queue));
+        let own = Arc::clone(&core);
+        core.tasks
+            .spawn(supervised("heartbeats", move || liveness::beat(Arc::clone(&own))));
+        let own = Arc::clone(&core);
+        core.tasks
+            .spawn(supervised("watch", move || liveness::watch(Arc::clone(&own))));
+        let own = Arc::clone(&core);
+        core.tasks.spawn(supervised("release", move || {
+            release::run(Arc::clone(&own), Arc::clone(&queue))
+        }));
+        database.tasks.spawn(keep(Arc::clone(&core)));
         tracing::info!(session = %id, component = config.component, "session started");
         Ok(Self(Arc::new(Handle(core))))
     }
@@ -311,6 +313,18 @@ impl Session {
     }
 }
 
+/// Closes the session when nobody has it any more, or the database is closed.
+async fn keep(core: Arc<Core>) {
+    tokio::select! {
+        () = core.ended.cancelled() => return,
+        () = core.abandoned.cancelled() => {}
+        () = core.database.closing.cancelled() => {}
+    }
+    if let Err(error) = core.close().await {
+        tracing::warn!(session = %core.id, %error, "a session was not closed; a collector will expire it");
+    }
+}
+
 /// A claim that is under way: a session that drains waits for it.
 pub(crate) struct Claiming(Arc<Core>);
 
@@ -436,9 +450,10 @@ impl Core {
         if self.closing.is_cancelled() || self.lost.is_cancelled() {
             return;
         }
-        tracing::warn!(session = %self.id, why, "session lost");
+        // First: a log may panic.
         self.lost.cancel();
         self.database.own_sessions().retain(|id| *id != self.id);
+        tracing::warn!(session = %self.id, why, "session lost");
     }
 
     /// Marks a claim as under way for as long as the answer lives.

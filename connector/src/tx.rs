@@ -35,6 +35,8 @@ pub struct Tx {
     inner: DatabaseTransaction,
     dialect: Dialect,
     limit: Limit,
+    /// Before BEGIN was sent: what the database's clock says in here is later.
+    sent: Moment,
     fault: Mutex<Option<DbErr>>,
     /// Statements whose answer has not come. Not zero after the body: a future was dropped half-way and nobody knows what its statement did.
     in_flight: AtomicUsize,
@@ -64,6 +66,11 @@ impl Tx {
 
     pub(crate) fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// When the transaction began, or before that.
+    pub(crate) fn sent(&self) -> Moment {
+        self.sent
     }
 
     async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
@@ -424,11 +431,13 @@ impl Scope<'_> {
                 }
             }
         };
+        let sent = Moment::now();
         let inner = GoesOn::new(self.tasks, begin).await?;
         Ok(Tx {
             inner,
             dialect: self.dialect,
             limit: self.limit,
+            sent,
             fault: Mutex::new(None),
             in_flight: AtomicUsize::new(0),
         })

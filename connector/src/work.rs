@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::lease::Moment;
-use crate::leave::Leaving;
+use crate::leave::{Leaving, Trace};
 use crate::liveness::is_short;
 use crate::process::Process;
 use crate::seen::Failures;
@@ -153,6 +153,12 @@ impl Claimed {
             held,
             armed: true,
         }
+    }
+
+    /// It has ended as asked, and there is nothing left to let go of.
+    pub(crate) fn ended(&mut self, trace: &Trace) {
+        trace.log(&self.held.key);
+        self.disarm();
     }
 
     /// There is nothing left to let go of.

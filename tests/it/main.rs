@@ -16,6 +16,7 @@ mod facts;
 mod faults;
 mod file_faults;
 mod hostile;
+mod logs;
 mod migration;
 mod observations;
 mod odd_items;

@@ -123,6 +123,17 @@ on_each_backend! {
         assert!(!lost.is_cancelled());
     }
 
+    async fn closing_a_component_closes_its_sessions(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        let session = bmdb.start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        let work = session.claim::<AgentStart>().await.unwrap().expect("it is always eligible");
+        let raw = db.raw().await;
+        tokio::time::timeout(LONG, bmdb.close()).await.expect("it comes to its end");
+        assert_eq!((sessions(&raw).await, works(&raw).await, session.trust_left()), (0, 0, Duration::ZERO));
+        assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
+        assert!(!session.lost().is_cancelled() && work.stop().is_cancelled());
+    }
     async fn an_abandoned_session_closes_itself(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
@@ -186,6 +197,24 @@ on_each_backend! {
 }
 
 on_postgres! {
+    async fn trust_counts_from_the_attempt_that_started_the_session(db: TestDatabase) {
+        let interval = Duration::from_secs(3);
+        let bmdb = bmdb::Bmdb::connect(config(&db).interval(interval)).await.unwrap();
+        let raw = db.raw().await;
+        // The first attempt loses, after almost an interval.
+        for sql in [
+            "CREATE SEQUENCE starts",
+            "CREATE FUNCTION lose_slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('starts') = 1 THEN \
+             PERFORM pg_sleep(2.8); RAISE EXCEPTION 'a test' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$",
+            "CREATE TRIGGER lose_slowly BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION lose_slowly()",
+        ] {
+            tamper(&raw, sql).await;
+        }
+        let session = bmdb.start_session().await.unwrap();
+        assert!(session.trust_left() > interval / 2, "{:?}", session.trust_left());
+        session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+    }
+
     async fn effects_are_over_before_a_session_that_is_closed_lets_go(db: TestDatabase) {
         let (_proxy, bmdb, mut closing) = waiting_at(&db, "FROM session WHERE session_id = $1 FOR UPDATE").await;
         let session = bmdb.start_session().await.unwrap();

@@ -247,6 +247,36 @@ on_each_backend! {
         assert_eq!(events(&raw, machine).await, ["started", "canceled", "started", "canceled"]);
     }
 
+    async fn one_work_that_cannot_be_let_go_of_keeps_no_other(db: TestDatabase) {
+        let session = session(&db).await;
+        let machines = provide(&session, 5).await;
+        let raw = db.raw().await;
+        let mut works_of_all = session.claim_many::<Survey>(5).await.unwrap();
+        let stuck = literal(&raw, machines[2].0);
+        for sql in match raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => vec![format!(
+                "CREATE TRIGGER keep BEFORE DELETE ON work WHEN OLD.machine_id = {stuck} BEGIN SELECT RAISE(ABORT, 'a test'); END"
+            )],
+            _ => vec![
+                "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a test'; END $$".to_owned(),
+                format!("CREATE TRIGGER keep BEFORE DELETE ON work FOR EACH ROW WHEN (OLD.machine_id = {stuck}) EXECUTE FUNCTION keep()"),
+            ],
+        } {
+            tamper(&raw, &sql).await;
+        }
+        // It is the first of them.
+        let at = works_of_all.iter().position(|work| work.machine() == machines[2]).expect("it is claimed");
+        drop(works_of_all.swap_remove(at));
+        drop(works_of_all);
+        until("all others are let go of", LONG, async || works(&raw).await == 1).await;
+        tamper(&raw, match raw.get_database_backend() {
+            sea_orm::DatabaseBackend::Sqlite => "DROP TRIGGER keep",
+            _ => "DROP TRIGGER keep ON work",
+        }).await;
+        until("it too, when it can be", LONG, async || works(&raw).await == 0).await;
+        assert_eq!(events(&raw, machines[2]).await, ["started", "canceled"]);
+    }
+
     async fn a_lost_work_leaves_no_trace_of_its_commit_phase(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
