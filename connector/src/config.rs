@@ -98,6 +98,7 @@ impl FromStr for Synchronous {
 /// |---|---|---|
 /// | `interval` | 10 s | how long one heartbeat keeps a session alive: 100 ms to 1 h |
 /// | `margin` | interval / 5 | how much earlier than the database the process stops believing: below half the interval |
+/// | `stall_limit` | 10 intervals, at least 60 s | for how long this process's runtime may run nothing, blocked or stopped, before its sessions are given up: interval to 24 h |
 /// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, 4 for claims that search, and 2 for heartbeats |
 /// | `acquire_timeout` | 5 s | how long a call waits for a free connection |
 /// | `statement_timeout` | 10 s | how long one statement may run |
@@ -126,6 +127,7 @@ pub struct Config {
     pub(crate) runtime_info: String,
     pub(crate) interval: Duration,
     margin: Option<Duration>,
+    stall_limit: Option<Duration>,
     pub(crate) max_connections: u32,
     pub(crate) acquire_timeout: Duration,
     pub(crate) statement_timeout: Duration,
@@ -139,9 +141,10 @@ pub struct Config {
 }
 
 /// The settings that a URL or the environment may carry.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "interval",
     "margin",
+    "stall_limit",
     "max_connections",
     "acquire_timeout",
     "statement_timeout",
@@ -166,6 +169,7 @@ impl Config {
             runtime_info: runtime_info.into(),
             interval: Duration::from_secs(10),
             margin: None,
+            stall_limit: None,
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
@@ -216,6 +220,16 @@ impl Config {
     #[must_use]
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
+        self
+    }
+
+    /// For how long the runtime in which a session was started may run nothing before the session is given up.
+    ///
+    /// Heartbeats have a thread of their own, so code that blocks every other thread costs no session. But a process that hangs for ever must not keep
+    /// its machines: after this time, and at most an interval more, others can have them.
+    #[must_use]
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.stall_limit = Some(limit);
         self
     }
 
@@ -280,6 +294,7 @@ impl Config {
         match name {
             "interval" => self.interval = duration("interval", value)?,
             "margin" => self.margin = Some(duration("margin", value)?),
+            "stall_limit" => self.stall_limit = Some(duration("stall_limit", value)?),
             "max_connections" => self.max_connections = parse("max_connections", value, "a whole number above zero")?,
             "acquire_timeout" => self.acquire_timeout = duration("acquire_timeout", value)?,
             "statement_timeout" => self.statement_timeout = duration("statement_timeout", value)?,
@@ -369,6 +384,10 @@ impl Config {
         if margin.is_zero() || margin >= self.interval / 2 {
             return wrong("margin", &margin, "more than zero and less than half the interval");
         }
+        let stall_limit = self.stall_limit_or_default();
+        if stall_limit < self.interval || stall_limit > Duration::from_secs(24 * 3600) {
+            return wrong("stall_limit", &stall_limit, "the interval to 24h");
+        }
         if !(1..=1000).contains(&self.max_connections) {
             return wrong("max_connections", &self.max_connections, "1 to 1000");
         }
@@ -414,6 +433,11 @@ impl Config {
 
     pub(crate) fn margin_or_default(&self) -> Duration {
         self.margin.unwrap_or(self.interval / 5)
+    }
+
+    pub(crate) fn stall_limit_or_default(&self) -> Duration {
+        self.stall_limit
+            .unwrap_or_else(|| Duration::from_secs(60).max(self.interval * 10))
     }
 }
 
@@ -491,6 +515,8 @@ mod tests {
             (config().interval(seconds(3601)), "interval"),
             (config().margin(seconds(5)), "margin"),
             (config().margin(Duration::ZERO), "margin"),
+            (config().stall_limit(seconds(9)), "stall_limit"),
+            (config().stall_limit(Duration::MAX), "stall_limit"),
             (config().max_connections(0), "max_connections"),
             (config().acquire_timeout(Duration::ZERO), "acquire_timeout"),
             (config().statement_timeout(Duration::ZERO), "statement_timeout"),
@@ -530,6 +556,17 @@ mod tests {
                 expected: "the database's URL"
             }
         );
+    }
+
+    #[test]
+    fn the_longest_interval_has_a_stall_limit() {
+        let config = Config::new("sqlite://bmdb.sqlite", "shepherd", "").interval(Duration::from_secs(3600));
+        assert_eq!(
+            (config.check(), config.stall_limit_or_default()),
+            (Ok(()), Duration::from_secs(36_000))
+        );
+        let short = config.interval(Duration::from_secs(1));
+        assert_eq!(short.stall_limit_or_default(), Duration::from_secs(60));
     }
 
     #[test]

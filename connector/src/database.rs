@@ -21,6 +21,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::file::OpenFile;
 use crate::health::{self, Health};
+use crate::heartbeat_thread::HeartbeatThread;
 use crate::limit::Limit;
 use crate::looking::Looking;
 use crate::process::Registration;
@@ -41,8 +42,9 @@ pub(crate) struct Database {
     pub(crate) library: DatabaseConnection,
     /// Reads outside transactions: the library's connections on PostgreSQL, readers that do not wait for the writer on SQLite.
     pub(crate) reads: DatabaseConnection,
-    /// Heartbeats only, so that no work can starve them.
+    /// Heartbeats only, so that no work can starve them. They are of the thread for heartbeats.
     pub(crate) heartbeats: DatabaseConnection,
+    pub(crate) heartbeat_thread: HeartbeatThread,
     /// What is one statement is sent this way on servers.
     pub(crate) singles: Option<OneByOne>,
     /// For claims and ends that run where they are awaited: half of their connections, for who awaits may not poll. None on SQLite, whose one lock
@@ -71,9 +73,10 @@ impl Database {
         let (config, address) = config.checked()?;
         let name = address.describe();
         let health = Arc::default();
+        let thread = HeartbeatThread::start()?;
         let (dialect, pools, file) = match address {
-            Address::Sqlite(url) => sqlite::open(&config, &name, &url).await?,
-            Address::Postgres(options) => open_postgres(&config, &name, *options, &health).await?,
+            Address::Sqlite(url) => sqlite::open(&config, &name, &url, &thread).await?,
+            Address::Postgres(options) => open_postgres(&config, &name, *options, &health, &thread).await?,
         };
         let database = Self {
             dialect,
@@ -81,6 +84,7 @@ impl Database {
             library: pools.library,
             reads: pools.reads,
             heartbeats: pools.heartbeats,
+            heartbeat_thread: thread,
             in_place: Arc::new(Semaphore::new(match dialect {
                 Dialect::Sqlite => 0,
                 Dialect::Postgres | Dialect::Cockroach => config.max_connections as usize / 2,
@@ -215,25 +219,34 @@ impl Database {
     }
 
     /// Closes the sessions that still live, then every connection.
-    pub(crate) async fn close(&self) {
+    pub(crate) async fn close(self: &Arc<Self>) {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(OneByOne {
-            by_keys,
-            searches,
-            heartbeats,
-        }) = &self.singles
-        {
-            for singles in [by_keys, searches, heartbeats] {
+        if let Some(OneByOne { by_keys, searches, .. }) = &self.singles {
+            for singles in [by_keys, searches] {
                 singles.close(self.limit).await;
             }
         }
-        for pool in [&self.heartbeats, &self.reads, &self.library, &self.bodies] {
-            if let Err(error) = pool.close_by_ref().await {
-                tracing::debug!(%error, "a pool did not close cleanly");
-            }
+        for pool in [&self.reads, &self.library, &self.bodies] {
+            close_pool(pool).await;
         }
+        let own = Arc::clone(self);
+        let closed = self.heartbeat_thread.run(async move {
+            if let Some(OneByOne { heartbeats, .. }) = &own.singles {
+                heartbeats.close(own.limit).await;
+            }
+            close_pool(&own.heartbeats).await;
+        });
+        if closed.await.is_some() {
+            self.heartbeat_thread.join().await;
+        }
+    }
+}
+
+async fn close_pool(pool: &DatabaseConnection) {
+    if let Err(error) = pool.close_by_ref().await {
+        tracing::debug!(%error, "a pool did not close cleanly");
     }
 }
 
@@ -296,6 +309,7 @@ async fn open_postgres(
     name: &str,
     options: PgConnectOptions,
     health: &Arc<Health>,
+    thread: &HeartbeatThread,
 ) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
     // One connection by hand: the pool would try a refused connection again until its time is up, and lose the reason.
     let quiet = options
@@ -395,7 +409,7 @@ async fn open_postgres(
     };
     let of_bodies = with("serializable", config.statement_timeout, config.interval);
     let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library(), LIBRARY_CONNECTIONS));
-    let heartbeats = pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS);
+    let heartbeats = thread.make(|| pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS));
     let singles = |pool: PgPool| Singles::new(pool, config.acquire_timeout, Arc::clone(health));
     let pools = Pools {
         bodies: SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_bodies, config.max_connections)),

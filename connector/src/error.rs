@@ -31,6 +31,14 @@ pub enum Error {
         source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     },
 
+    /// The thread for heartbeats cannot be started; nothing was connected.
+    #[error("cannot start the thread for heartbeats: check this process's limits")]
+    Thread {
+        /// What the system said.
+        #[source]
+        source: std::sync::Arc<std::io::Error>,
+    },
+
     /// SQLite's file, or what SQLite keeps beside it (`-wal`, `-shm`), was removed or replaced while it was open. What is there now, if anything, is
     /// another database: connect to it anew.
     #[error("the database's file {} was removed or replaced while it was open: connect again", Plain(&file.display().to_string()))]

@@ -117,6 +117,24 @@ impl Lease {
     }
 }
 
+/// When something last showed that it runs.
+pub(crate) struct Ticks(AtomicU64);
+
+impl Ticks {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(nanos(Moment::now())))
+    }
+
+    pub(crate) fn tick(&self) {
+        self.0.store(nanos(Moment::now()), Ordering::Release);
+    }
+
+    /// How long ago that was.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_nanos(nanos(Moment::now()).saturating_sub(self.0.load(Ordering::Acquire)))
+    }
+}
+
 fn nanos(moment: Moment) -> u64 {
     u64::try_from(moment.0.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -35,6 +35,7 @@ mod fact;
 mod file;
 mod goes_on;
 mod health;
+mod heartbeat_thread;
 mod history;
 mod hold;
 mod lease;

@@ -44,6 +44,12 @@ pub(crate) async fn beat(core: Arc<Core>) {
             () = asked => {}
             () = tokio::time::sleep(pause(interval, failures).saturating_sub(passed)) => {}
         }
+        let stalled = core.ticks.age();
+        if stalled > core.database.config.stall_limit_or_default() {
+            return core.lose(&format!(
+                "its runtime ran nothing for {stalled:?}: the process was blocked"
+            ));
+        }
         let sent = Moment::now();
         last = sent;
         let limit = (interval / 3).min(core.lease.remaining(sent));
@@ -120,11 +126,8 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
                 )
                 SELECT w.work_id, w.stop_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
-            let singles = database.one_by_one();
-            // A component that does nothing keeps no connections that it does not need.
-            singles.by_keys.give_back_old();
-            singles.searches.give_back_old();
-            let rows = singles
+            let rows = database
+                .one_by_one()
                 .heartbeats
                 .query(&database.dialect.statement(renewal, values))
                 .await?;
@@ -143,6 +146,40 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
     Ok(Some(stops))
 }
 
+/// Shows the heartbeats, which run on a thread of their own, that the runtime in which the session was started still runs tasks; and that it has ended,
+/// which drops this.
+pub(crate) async fn tick(runs: Runs) {
+    let core = &runs.0;
+    let config = &core.database.config;
+    let period = (config.interval / 3).min(config.stall_limit_or_default() / 4);
+    loop {
+        core.ticks.tick();
+        if let Some(singles) = &core.database.singles {
+            // A component that does nothing keeps no connections that it does not need.
+            singles.by_keys.give_back_old();
+            singles.searches.give_back_old();
+        }
+        tokio::select! {
+            () = core.ended.cancelled() => return,
+            () = core.lost.cancelled() => return,
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+}
+
+/// Its drop is the end of the session, or of the runtime, which may come before the first poll of what it is given to.
+pub(crate) struct Runs(pub(crate) Arc<Core>);
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        if !self.0.ended.is_cancelled() {
+            self.0.lose("the runtime that it was started in has ended");
+            // Also in the middle of closing it, with which nobody goes on.
+            self.0.ended.cancel();
+        }
+    }
+}
+
 /// How long the watch sleeps at most. A timer does not count suspend, so trust is looked at anew after waking.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -154,9 +191,15 @@ pub(crate) fn is_short(max_run: Option<Duration>) -> bool {
 /// Fires the session's token when trust has run out or SQLite's file is not what it was, and a work's when it has run for too long.
 pub(crate) async fn watch(core: Arc<Core>) {
     let mut wrong = pin!(core.database.file_is_wrong());
+    let mut late = Duration::ZERO;
     loop {
         let now = Moment::now();
         let left = core.lease.remaining(now);
+        if left.is_zero() && late > LONGEST_SLEEP {
+            return core.lose(&format!(
+                "no heartbeat succeeded in time: the process was stopped for {late:?}"
+            ));
+        }
         if left.is_zero() {
             return core.lose("no heartbeat succeeded in time");
         }
@@ -175,6 +218,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             error = &mut wrong => return core.lose(&error.to_string()),
             () = tokio::time::sleep(next) => {}
         }
+        late = Moment::now().since(now).saturating_sub(next);
     }
 }
 

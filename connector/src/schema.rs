@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait, QueryResult};
 use crate::database::Database;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
+use crate::limit::unanswered;
 
 /// The steps of `bmdb-migration` that this component was built for. A test compares them with the migrations themselves.
 pub const MIGRATIONS: &[&str] = &[
@@ -186,12 +187,15 @@ async fn check_rights(database: &Database, rights: &[&str]) -> Result<(), Error>
 
 /// On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
 async fn ask(database: &Database, text: String) -> Result<Vec<QueryResult>, Error> {
-    let asked = database.heartbeats.query_all_raw(database.dialect.statement(&text, []));
-    let rows = database.limit.plus(database.config.acquire_timeout).within(asked).await;
-    rows.map_err(|error| match Fault::of(&error) {
-        Fault::Disconnected => database.unreachable(error),
-        _ => Error::database("read the schema's steps")(error),
-    })
+    let (heartbeats, statement) = (database.heartbeats.clone(), database.dialect.statement(&text, []));
+    let limit = database.limit.plus(database.config.acquire_timeout);
+    let asked = async move { limit.within(heartbeats.query_all_raw(statement)).await };
+    let rows = database.heartbeat_thread.run(asked).await;
+    rows.unwrap_or_else(|| Err(unanswered()))
+        .map_err(|error| match Fault::of(&error) {
+            Fault::Disconnected => database.unreachable(error),
+            _ => Error::database("read the schema's steps")(error),
+        })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bmdb_entity::work_history::Event;
@@ -20,7 +20,7 @@ use crate::crowd::Crowds;
 use crate::database::Database;
 use crate::error::Error;
 use crate::history::{self, Author};
-use crate::lease::{Lease, Moment};
+use crate::lease::{Lease, Moment, Ticks};
 use crate::process::Process;
 use crate::supervised::supervised;
 use crate::tx::{Scope, Tx, TxClosure, answer_of, check_not_nested};
@@ -34,6 +34,10 @@ use crate::{liveness, release};
 ///
 /// When the last clone is dropped and no work is held, the session closes itself in the background. That is not awaited: prefer
 /// [`close`](Self::close). If the process dies, the collector of another component expires the session once its deadline has passed.
+///
+/// Heartbeats run on a thread of their own, so code that blocks the threads of its runtime costs no session, unless it does so for longer than the
+/// [`stall_limit`](crate::Config::stall_limit). A session ends with the runtime in which it was started: it is lost at once. After a `fork` the child
+/// has no heartbeats: do not use a session there.
 #[derive(Clone)]
 pub struct Session(Arc<Handle>);
 
@@ -53,6 +57,10 @@ pub(crate) struct Core {
     pub(crate) lease: Lease,
     /// Fires when the session is lost, not when it is closed.
     pub(crate) lost: CancellationToken,
+    /// Why it was lost.
+    loss: OnceLock<String>,
+    /// When the runtime of its user last ran a task.
+    pub(crate) ticks: Ticks,
     /// The parent of every work's stop token; fires on loss, on close, and when the runner has waited long enough.
     pub(crate) stopping: CancellationToken,
     /// Every user handle is gone.
@@ -124,6 +132,8 @@ impl Session {
             lease,
             stopping: lost.child_token(),
             lost,
+            loss: OnceLock::new(),
+            ticks: Ticks::new(),
             abandoned: CancellationToken::new(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -141,11 +151,13 @@ impl Session {
         database.own_sessions().push(id);
         let queue = Arc::new(release::Queue::new(queue));
         let own = Arc::clone(&core);
-        core.tasks
-            .spawn(supervised("heartbeats", move || liveness::beat(Arc::clone(&own))));
+        let thread = database.heartbeat_thread.runtime();
+        let beats = supervised("heartbeats", move || liveness::beat(Arc::clone(&own)));
+        core.tasks.spawn_on(beats, thread);
         let own = Arc::clone(&core);
-        core.tasks
-            .spawn(supervised("watch", move || liveness::watch(Arc::clone(&own))));
+        let watches = supervised("watch", move || liveness::watch(Arc::clone(&own)));
+        core.tasks.spawn_on(watches, thread);
+        core.tasks.spawn(liveness::tick(liveness::Runs(Arc::clone(&core))));
         let own = Arc::clone(&core);
         core.tasks.spawn(supervised("release", move || {
             release::run(Arc::clone(&own), Arc::clone(&queue))
@@ -178,6 +190,12 @@ impl Session {
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
         self.core().lost.clone()
+    }
+
+    /// Why the session was lost, for people; `None` as long as it is not.
+    #[must_use]
+    pub fn loss(&self) -> Option<&str> {
+        self.core().loss.get().map(String::as_str)
     }
 
     /// Every work that this session's guards hold.
@@ -450,6 +468,7 @@ impl Core {
         if self.closing.is_cancelled() || self.lost.is_cancelled() {
             return;
         }
+        let why = self.loss.get_or_init(|| why.to_owned());
         // First: a log may panic.
         self.lost.cancel();
         self.database.own_sessions().retain(|id| *id != self.id);

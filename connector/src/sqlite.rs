@@ -14,6 +14,7 @@ use crate::database::Pools;
 use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::file::{self, OpenFile};
+use crate::heartbeat_thread::HeartbeatThread;
 use crate::sqlite_url::SqliteUrl;
 
 const READERS: u32 = 4;
@@ -22,6 +23,7 @@ pub(crate) async fn open(
     config: &Config,
     name: &str,
     url: &SqliteUrl,
+    thread: &HeartbeatThread,
 ) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
     let unreachable = |error: Arc<dyn std::error::Error + Send + Sync>| Error::Unreachable {
         database: name.to_owned(),
@@ -83,7 +85,7 @@ pub(crate) async fn open(
         bodies: writer.clone(),
         library: writer,
         reads: pool(options.clone().pragma("query_only", "ON"), READERS),
-        heartbeats: pool(options.busy_timeout(config.interval / 3), 1),
+        heartbeats: thread.make(|| pool(options.busy_timeout(config.interval / 3), 1)),
         singles: None,
     };
     Ok((Dialect::Sqlite, pools, Some(OpenFile::at(&path)?)))

@@ -31,6 +31,7 @@ mod schedules;
 mod server_faults;
 mod session;
 mod sql;
+mod stalls;
 mod stress;
 mod tidy;
 mod times;
