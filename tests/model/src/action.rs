@@ -105,6 +105,10 @@ pub enum SlotAction {
     BodyLands,
     /// It does not.
     BodyVanishes,
+    /// The holder begins an effect that takes more than one step.
+    EffectBegins,
+    /// The process comes to the effect's next step, perhaps long after that: it was stopped, or its threads were blocked.
+    EffectSteps,
     /// The holder's effect reaches the resource at once.
     Effect,
     /// The holder's effect is sent, and is late.

@@ -117,7 +117,7 @@ const fn leads_to(property: &'static str, ablation: Ablation) -> Ablation {
 }
 
 /// One for each mechanism.
-pub const ABLATIONS: [Ablation; 23] = [
+pub const ABLATIONS: [Ablation; 24] = [
     without(&[KeyShare], BODIES, I2),
     // Of a pair, the first alone breaks nothing: see the README.
     without(&[WorkLock, BreakSession], BODIES, I2),
@@ -126,6 +126,7 @@ pub const ABLATIONS: [Ablation; 23] = [
     without(&[ResourceFence], Config { effects: true, ..CORE }, R),
     without(&[Settle], CORE, I7),
     without(&[TrustWindow], CORE, I3),
+    without(&[StepLooks], Config { effects: true, ..CORE }, I3),
     leads_to(I3, without(&[Grace], CORE, L2)),
     without(&[JumpBrake, EveryBeatShows], CORE.clock(Clock::Sparse), L2),
     without(&[Latch], CORE, I7),

@@ -15,6 +15,8 @@ pub enum Mechanism {
     ResourceFence,
     /// A claim of unknown outcome is settled, or let go of. Off: an error means that nothing was claimed.
     Settle,
+    /// An effect looks at the clock before each of its steps. Off: only when it begins; then whoever watches the clock must tell it in time.
+    StepLooks,
     /// A process stops believing by its own clock. Off: it believes until the database tells it otherwise.
     TrustWindow,
     /// The collector must have seen a lease unchanged for one interval on its own clock. Off: a deadline that has passed is enough.

@@ -22,6 +22,8 @@ pub enum Violation {
     OldEffectApplied,
     /// A session expired while its process still believed in it.
     ExpiredBeliever,
+    /// An effect did a step while another process held the slot.
+    StepBesideHolder,
 }
 
 /// At most one live work per slot.
@@ -54,8 +56,9 @@ pub(crate) fn all(with_witnesses: bool) -> Vec<Property<Protocol>> {
             (0..model.config.slots).all(|k| rows_of(state, k) <= 1)
         }),
         Property::always(I2, |_, state: &State| state.violation != Some(Violation::StaleCommit)),
-        Property::always(I3, |model, state| {
-            (0..model.config.slots).all(|k| beliefs_agree(model, state, k))
+        Property::always(I3, |model, state: &State| {
+            state.violation != Some(Violation::StepBesideHolder)
+                && (0..model.config.slots).all(|k| beliefs_agree(model, state, k))
         }),
         Property::always(I5, |_, state: &State| state.violation != Some(Violation::History)),
         Property::always(I6, |_, state: &State| state.violation != Some(Violation::FenceFell)),
@@ -130,5 +133,5 @@ macro_rules! sometimes {
 /// One for each witness, in their order.
 const SOMETIMES: [Property<Protocol>; Witness::ALL.len()] = sometimes!(
     TakeOver ClaimSettledLanded ClaimSettledVanished ClaimLandedLate LostRace EndVanished EndTooLate Released LateEffectRefused
-    StrayLanded Reprieved JumpSeen ExpiredUnaware LateBodyLanded Broken AskedAndLetGo ClosedWithWork
+    StrayLanded Reprieved JumpSeen ExpiredUnaware LateBodyLanded Broken AskedAndLetGo ClosedWithWork EffectCutShort
 );

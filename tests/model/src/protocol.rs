@@ -80,7 +80,7 @@ const SESSION_ACTIONS: [SessionAction; 11] = [
     SessionAction::BodyVanishes,
 ];
 
-const SLOT_ACTIONS: [SlotAction; 23] = [
+const SLOT_ACTIONS: [SlotAction; 25] = [
     SlotAction::Look,
     SlotAction::Claim,
     SlotAction::LookGivenUp,
@@ -99,6 +99,8 @@ const SLOT_ACTIONS: [SlotAction; 23] = [
     SlotAction::Body,
     SlotAction::BodyLands,
     SlotAction::BodyVanishes,
+    SlotAction::EffectBegins,
+    SlotAction::EffectSteps,
     SlotAction::Effect,
     SlotAction::LateEffect,
     SlotAction::Ask,

@@ -136,6 +136,8 @@ pub struct Share {
     pub guard: Guard,
     /// A transaction of the work is open.
     pub body: bool,
+    /// The holder is in the middle of an effect outside the database.
+    pub effect: bool,
 }
 
 /// One session: its rows, its process, and the collector's view of it.
@@ -197,6 +199,7 @@ impl Share {
         asked: false,
         guard: Guard::None,
         body: false,
+        effect: false,
     };
 }
 

@@ -41,6 +41,8 @@ fn forget(session: &mut Session) {
     }
     for share in &mut session.shares {
         share.asked &= session.phase == Phase::Live && share.row.is_some();
+        // An effect borrows its guard.
+        share.effect &= matches!(share.guard, Guard::Held { .. });
     }
     let is_over = session.phase == Phase::Dead
         && session.lease.is_none()

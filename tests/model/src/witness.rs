@@ -41,11 +41,13 @@ pub enum Witness {
     AskedAndLetGo,
     /// A session is closed with work in hand.
     ClosedWithWork,
+    /// An effect is over at a step that its process comes to after trust has ended.
+    EffectCutShort,
 }
 
 impl Witness {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TakeOver,
         Self::ClaimSettledLanded,
         Self::ClaimSettledVanished,
@@ -63,6 +65,7 @@ impl Witness {
         Self::Broken,
         Self::AskedAndLetGo,
         Self::ClosedWithWork,
+        Self::EffectCutShort,
     ];
 
     /// A sentence of it.
@@ -86,6 +89,7 @@ impl Witness {
             Self::Broken => "an operator breaks a session that is believed in",
             Self::AskedAndLetGo => "a holder lets go because it was asked to",
             Self::ClosedWithWork => "a session is closed with work in hand",
+            Self::EffectCutShort => "an effect is over at a step that comes after trust",
         }
     }
 }

@@ -33,6 +33,8 @@ impl Protocol {
             SlotAction::Body => self.work_body(state, s, k),
             SlotAction::BodyLands => self.work_body_lands(state, s, k),
             SlotAction::BodyVanishes => self.work_body_vanishes(state, s, k),
+            SlotAction::EffectBegins => self.effect_begins(state, s, k),
+            SlotAction::EffectSteps => self.effect_steps(state, s, k),
             SlotAction::Effect => self.effect(state, s, k),
             SlotAction::LateEffect => self.late_effect(state, s, k),
             SlotAction::Ask => self.ask(state, s, k),

@@ -57,6 +57,26 @@ impl Protocol {
         Some(())
     }
 
+    /// The holder begins an effect of more than one step, with trust.
+    pub(super) fn effect_begins(&self, state: &mut State, s: usize, k: usize) -> Option<()> {
+        self.may_act(state, s, k)?;
+        state.sessions[s].shares[k].effect = true;
+        Some(())
+    }
+
+    /// The effect's last step. Nothing says that its process has noticed yet that its trust is over.
+    pub(super) fn effect_steps(&self, state: &mut State, s: usize, k: usize) -> Option<()> {
+        let session = &mut state.sessions[s];
+        demand(session.phase == Phase::Live && std::mem::take(&mut session.shares[k].effect))?;
+        let believes = self.believes(&state.sessions[s]);
+        if !believes && self.has(Mechanism::StepLooks) {
+            self.note(Witness::EffectCutShort, true);
+        } else if state.holder(k).is_some_and(|(holder, _)| holder != s) {
+            state.violation = Some(Violation::StepBesideHolder);
+        }
+        Some(())
+    }
+
     /// The holder's effect reaches the resource at once.
     pub(super) fn effect(&self, state: &mut State, s: usize, k: usize) -> Option<()> {
         let fence = self.may_act(state, s, k)?;
