@@ -1,17 +1,15 @@
 //! Where the database is: the one place that reads a URL.
 
-use std::str::FromStr;
-
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
+use bmdb_address::{Postgres, UrlError};
+use sea_orm::sqlx::postgres::PgSslMode;
 
 use crate::config::{Config, ConfigError};
-use crate::plain::is_misleading;
 use crate::sqlite_url::{Refused, SqliteUrl};
 
 /// Where the database is.
 pub(crate) enum Address {
     Sqlite(SqliteUrl),
-    Postgres(Box<PgConnectOptions>),
+    Postgres(Box<Postgres>),
 }
 
 impl Address {
@@ -47,88 +45,30 @@ impl Address {
     }
 
     fn postgres(config: &Config) -> Result<Self, ConfigError> {
-        let url = config.url.as_str();
-        let parsed = url::Url::parse(url).map_err(|error| ConfigError::Url {
-            reason: match error {
-                url::ParseError::InvalidPort => "its port is not a number below 65536",
-                url::ParseError::EmptyHost => "it names no host",
-                _ => "it cannot be read as a URL",
-            },
-        })?;
-        if parsed.path().trim_start_matches('/').is_empty() {
-            return Err(ConfigError::Url {
-                reason: "it names no database",
-            });
-        }
-        // A password that is not encoded ends at its first `/` or `#`, and its rest would be shown as a host's or database's name.
-        if parsed.path().contains('@') || parsed.fragment().is_some() {
-            return Err(ConfigError::Url {
-                reason: "there is an @ after its first /, or a #; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
-            });
-        }
-        if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {
-            return Err(ConfigError::Url {
-                reason: "a parameter is not one that the driver knows",
-            });
-        }
-        let mut options = PgConnectOptions::from_str(url).map_err(|_hides_the_url| ConfigError::Url {
-            reason: "a parameter has a value that PostgreSQL does not know, such as sslmode",
+        let mut server = Postgres::parse(&config.url).map_err(|error| match error {
+            UrlError::Malformed(reason) => ConfigError::Url { reason },
+            UrlError::Parameter(name) => ConfigError::Parameter { name },
         })?;
         if let Some(authority) = &config.tls_root_certificate {
-            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(authority);
+            server.options = server.options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(authority);
         }
         if let (Some(certificate), Some(key)) = (&config.tls_client_certificate, &config.tls_client_key) {
-            options = options.ssl_client_cert(certificate).ssl_client_key(key);
+            server.options = server.options.ssl_client_cert(certificate).ssl_client_key(key);
         }
-        let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
-        let host = options.get_host();
-        check_readable(host)?;
-        check_readable(options.get_database().unwrap_or_default())?;
-        if !verified && !config.allow_plaintext && options.get_socket().is_none() && !is_this_machine(host) {
-            return Err(ConfigError::Plaintext { host: host.to_owned() });
+        if !server.is_private() && !config.allow_plaintext {
+            let host = server.options.get_host().to_owned();
+            return Err(ConfigError::Plaintext { host });
         }
-        Ok(Self::Postgres(Box::new(options)))
+        Ok(Self::Postgres(Box::new(server)))
     }
 
     /// The database's name for people: no user, no password, no parameters.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Sqlite(url) => format!("sqlite://{}", url.file.display()),
-            Self::Postgres(options) => {
-                let database = options.get_database().unwrap_or_default();
-                match options.get_socket() {
-                    Some(socket) => format!("postgres://{}:{}/{database}", socket.display(), options.get_port()),
-                    None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
-                }
-            }
+            Self::Postgres(server) => server.to_string(),
         }
     }
-}
-
-/// Whether the driver knows a parameter. It would log any other with its value, which may be a password.
-fn is_known(parameter: &str) -> bool {
-    const KNOWN: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity \
-                         host hostaddr port dbname user password application_name options";
-    parameter.starts_with("options[") || KNOWN.split(' ').any(|known| known == parameter)
-}
-
-/// Names are shown in errors and logs: they must not be able to forge a line.
-fn check_readable(name: &str) -> Result<(), ConfigError> {
-    if name.chars().any(is_misleading) {
-        return Err(ConfigError::Url {
-            reason: "a name in it holds a control character or a mark of direction",
-        });
-    }
-    Ok(())
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.starts_with('/')
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -147,6 +87,8 @@ mod tests {
             "sqlite:///var/lib/bmdb.sqlite?mode=rw&bmdb.interval=2s",
             "postgres://bmdb@127.0.0.1:5432/bmdb",
             "postgresql://bmdb:secret@[::1]/bmdb",
+            "postgresql://bmdb:secret@/bmdb?host=/run/postgresql",
+            "postgres://bmdb@localhost/bmdb?connect_timeout=10&channel_binding=prefer&target_session_attrs=read-write",
             "postgres://bmdb@localhost/bmdb?bmdb.margin=250ms",
             "postgres://bmdb@db.example:26257/bmdb?sslmode=verify-full",
             "postgres://bmdb@db.example:26257/bmdb?bmdb.allow_plaintext=true",

@@ -29,7 +29,8 @@ impl Bmdb {
     /// Opens the database and checks that its schema is one this component works on. Never alters a schema.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::NotMigrated`], [`Error::SchemaNewer`];
+    /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::ReadOnlyServer`], [`Error::NotMigrated`],
+    /// [`Error::SchemaNewer`];
     /// [`Error::NotAllowed`] for a role that may not even look.
     ///
     /// # Cancel safety

@@ -20,6 +20,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The URL has a parameter that we do not take.
+    #[error(
+        "the database URL has the parameter {name:?}; expected those of BMDB (bmdb.interval) or of PostgreSQL's that the driver takes (sslmode, host)"
+    )]
+    Parameter {
+        /// Its name.
+        name: String,
+    },
     /// The URL names a database that we do not speak to.
     #[error(
         "the database URL has the scheme {scheme:?}; expected sqlite, postgres or postgresql (also for CockroachDB)"
@@ -99,7 +107,7 @@ impl FromStr for Synchronous {
 /// | `interval` | 10 s | how long one heartbeat keeps a session alive: 100 ms to 1 h |
 /// | `margin` | interval / 5 | how much earlier than the database the process stops believing: below half the interval |
 /// | `stall_limit` | 10 intervals, at least 60 s | for how long this process's runtime may run nothing, blocked or stopped, before its sessions are given up: interval to 24 h |
-/// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, 4 for claims that search, and 2 for heartbeats |
+/// | `max_connections` | 10 | connections for transaction bodies, and as many for claims and ends; the library has 4 more, 4 for claims that search, and 2 for heartbeats: 30 in all, and never more than half of what the server has |
 /// | `acquire_timeout` | 5 s | how long a call waits for a free connection |
 /// | `statement_timeout` | 10 s | how long one statement may run |
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
@@ -110,7 +118,8 @@ impl FromStr for Synchronous {
 /// | `tls_client_certificate`, `tls_client_key` | none | files with what the server knows this component by |
 /// | `dialect` | as the server says | `cockroach` sends CockroachDB's text to PostgreSQL, so that tests run it too |
 ///
-/// PostgreSQL's own URL parameters say the same: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
+/// PostgreSQL's own URL parameters say the same: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`. A URL is read as libpq reads it; `connect_timeout` bounds
+/// the first connection, within `acquire_timeout`.
 ///
 /// ```
 /// use bmdb::{Config, runtime_info};

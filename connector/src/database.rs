@@ -2,15 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bmdb_entity::SessionId;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sea_orm::sqlx::{ConnectOptions, Connection, PgPool};
-use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, SqlxPostgresConnector,
-    Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, ExecResult, QueryResult, Statement, Value};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,12 +15,13 @@ use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::file::OpenFile;
-use crate::health::{self, Health};
+use crate::health::Health;
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::limit::Limit;
 use crate::looking::Looking;
 use crate::process::Registration;
 use crate::seen::Views;
+use crate::server;
 use crate::singles::Singles;
 use crate::sqlite;
 use crate::tx::Scope;
@@ -62,7 +58,7 @@ pub(crate) struct Database {
     pub(crate) looking: Looking,
     /// The sessions that this process believes in, which its own collector leaves alone.
     own_sessions: Mutex<Vec<SessionId>>,
-    health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// How long one statement may take.
     pub(crate) limit: Limit,
     file: Option<OpenFile>,
@@ -70,13 +66,18 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Error> {
-        let (config, address) = config.checked()?;
+        let (mut config, address) = config.checked()?;
         let name = address.describe();
-        let health = Arc::default();
         let thread = HeartbeatThread::start()?;
-        let (dialect, pools, file) = match address {
-            Address::Sqlite(url) => sqlite::open(&config, &name, &url, &thread).await?,
-            Address::Postgres(options) => open_postgres(&config, &name, *options, &health, &thread).await?,
+        let (dialect, pools, health, file) = match address {
+            Address::Sqlite(url) => {
+                let (pools, file) = sqlite::open(&config, &name, &url, &thread).await?;
+                (Dialect::Sqlite, pools, Arc::default(), file)
+            }
+            Address::Postgres(server) => {
+                let (dialect, pools, health) = server::open(&mut config, &name, *server, &thread).await?;
+                (dialect, pools, health, None)
+            }
         };
         let database = Self {
             dialect,
@@ -173,8 +174,10 @@ impl Database {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match limit.within(statement()).await {
-                Err(error) if self.health.is_transient(&error) && started.elapsed() < self.config.retry_budget => {
+            match self.health.told(limit.within(statement()).await).await {
+                Err(error)
+                    if self.health.learn(&error).is_transient() && started.elapsed() < self.config.retry_budget =>
+                {
                     tokio::time::sleep(crate::pause::pause_after(attempts)).await;
                 }
                 Err(error) => {
@@ -296,156 +299,4 @@ pub(crate) struct OneByOne {
     pub(crate) searches: Singles,
     /// On the connections for heartbeats.
     pub(crate) heartbeats: Singles,
-}
-
-const LIBRARY_CONNECTIONS: u32 = 4;
-/// One would do, were it not for a heartbeat whose connection hangs: the next must not wait for it.
-const HEARTBEAT_CONNECTIONS: u32 = 2;
-/// A connection that was idle for longer is asked whether it lives before it is used. (Asking every time is a round trip per transaction.)
-const TRUSTED_IDLE: Duration = Duration::from_secs(30);
-
-async fn open_postgres(
-    config: &Config,
-    name: &str,
-    options: PgConnectOptions,
-    health: &Arc<Health>,
-    thread: &HeartbeatThread,
-) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
-    // One connection by hand: the pool would try a refused connection again until its time is up, and lose the reason.
-    let quiet = options
-        .application_name(&format!("bmdb {}", config.component))
-        .log_statements(log::LevelFilter::Debug)
-        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
-    let unreachable = |source: sea_orm::sqlx::Error| Error::Unreachable {
-        database: name.to_owned(),
-        source: Arc::new(source),
-    };
-    let opened = tokio::time::timeout(config.acquire_timeout, quiet.clone().connect()).await;
-    let mut first = opened
-        .map_err(|_elapsed| unreachable(sea_orm::sqlx::Error::PoolTimedOut))?
-        .map_err(unreachable)?;
-    let asked = sea_orm::sqlx::query_scalar("SELECT version()").fetch_one(&mut first);
-    let version: String = tokio::time::timeout(config.acquire_timeout, asked)
-        .await
-        .map_err(|_elapsed| unreachable(sea_orm::sqlx::Error::PoolTimedOut))?
-        .map_err(unreachable)?;
-    if let Err(error) = first.close().await {
-        tracing::debug!(%error, "the first connection did not close cleanly");
-    }
-    let found = crate::schema::dialect_of(name, &version)?;
-    let dialect = config.dialect.unwrap_or(found);
-
-    // Isolation is the library's own: what the URL says comes first in the start-up options and what we say comes last, and the last counts.
-    let with = |isolation: &str, limit: Duration, idle: Duration| {
-        quiet.clone().options([
-            ("default_transaction_isolation", isolation.to_owned()),
-            ("statement_timeout", limit.as_millis().to_string()),
-            // Below the statement's own limit, which would be reported as something that cannot be tried again.
-            ("lock_timeout", (limit / 2).as_millis().to_string()),
-            ("idle_in_transaction_session_timeout", idle.as_millis().to_string()),
-        ])
-    };
-    let own = if dialect == Dialect::Cockroach {
-        "serializable"
-    } else {
-        "read committed"
-    };
-    let pool = |options: PgConnectOptions, connections: u32| {
-        let (health, releasing) = (Arc::clone(health), Arc::clone(health));
-        PgPoolOptions::new()
-            .max_connections(connections)
-            .min_connections(0)
-            .acquire_timeout(config.acquire_timeout)
-            .max_lifetime(jittered(Duration::from_secs(300)))
-            .test_before_acquire(false)
-            .before_acquire(move |connection, metadata| {
-                let is_stale = health.is_stale(metadata.age);
-                Box::pin(async move {
-                    if is_stale {
-                        return Ok(false);
-                    }
-                    if metadata.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_release(move |connection, _metadata| {
-                let may_be_inside = releasing.begin_was_given_up();
-                Box::pin(async move {
-                    // Either carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
-                    let look = async {
-                        if may_be_inside {
-                            sea_orm::sqlx::Executor::execute(&mut *connection, "ROLLBACK")
-                                .await
-                                .map(drop)
-                        } else {
-                            connection.ping().await
-                        }
-                    };
-                    Ok(tokio::time::timeout(health::LOOK, look)
-                        .await
-                        .is_ok_and(|look| look.is_ok()))
-                })
-            })
-            .connect_lazy_with(options)
-    };
-    // A transaction whose client is gone keeps its rows until then. Ours pause for no longer than a round trip, and may have locked what a
-    // heartbeat needs; a body may think for longer, and locks nothing of that.
-    let beat = config.interval / 3;
-    let of_library = || with(own, config.statement_timeout, beat);
-    // Claims by hints and ends look rows up by their keys, whatever the parameters are: there is one good plan, and to make one for each execution
-    // costs more than to carry it out. It is made once, when PostgreSQL may take a table for small that will not be (work, hints and backoffs come
-    // and go), so what else it might choose then is forbidden.
-    let by_keys = || match dialect {
-        Dialect::Postgres => of_library().options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_bitmapscan", "off"),
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-        ]),
-        Dialect::Cockroach | Dialect::Sqlite => of_library(),
-    };
-    let of_bodies = with("serializable", config.statement_timeout, config.interval);
-    let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library(), LIBRARY_CONNECTIONS));
-    let heartbeats = thread.make(|| pool(with(own, beat, beat), HEARTBEAT_CONNECTIONS));
-    let singles = |pool: PgPool| Singles::new(pool, config.acquire_timeout, Arc::clone(health));
-    let pools = Pools {
-        bodies: SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_bodies, config.max_connections)),
-        reads: library.clone(),
-        library,
-        singles: Some(OneByOne {
-            by_keys: singles(pool(by_keys(), config.max_connections)),
-            searches: singles(pool(of_library(), LIBRARY_CONNECTIONS)),
-            heartbeats: singles(heartbeats.clone()),
-        }),
-        heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),
-    };
-    let limit = Limit::beyond(config.statement_timeout, dialect).plus(config.acquire_timeout);
-    let isolation = limit
-        .within(
-            pools
-                .bodies
-                .query_one_raw(dialect.statement("SHOW transaction_isolation", [])),
-        )
-        .await
-        .and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
-        .map_err(|source| Error::Unreachable {
-            database: name.to_owned(),
-            source: Arc::new(source),
-        })?;
-    if isolation.as_deref() != Some("serializable") {
-        return Err(Error::UnsupportedServer {
-            database: name.to_owned(),
-            found: format!("at isolation {}", isolation.unwrap_or_default()),
-            expected: "a server or pooler that passes on default_transaction_isolation",
-        });
-    }
-    Ok((dialect, pools, None))
-}
-
-/// A component's connections must not all be renewed at once.
-fn jittered(time: Duration) -> Duration {
-    time.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

@@ -82,6 +82,15 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// The server takes no writes: it is a standby, or was made read-only. Connect to the primary.
+    #[error("the database {database} takes no writes: {}; connect to the primary", if *is_standby { "it is a standby" } else { "its transactions are read-only" })]
+    ReadOnlyServer {
+        /// Which database, without credentials.
+        database: String,
+        /// Whether it follows another server.
+        is_standby: bool,
+    },
+
     /// The schema lacks steps that this component needs.
     #[error("the database {database} is not migrated: {} of our steps are missing, first {}; run `bmdb-migration up`", missing.len(), missing[0])]
     NotMigrated {
@@ -329,6 +338,10 @@ pub(crate) enum Fault {
     Disconnected,
     /// The connection's prepared statements are older than the schema. sqlx would go on failing on it for as long as it is open.
     StalePlan,
+    /// The server is going down, and others will meet that too.
+    GoesDown,
+    /// The transaction was read-only: the server has become so, or a body asked for that.
+    ReadOnly,
     /// A rule of the schema refused it.
     Constraint,
     /// SQLite's file is no whole database any more.
@@ -342,7 +355,12 @@ pub(crate) enum Fault {
 impl Fault {
     /// Whether the whole transaction may be run again, given that COMMIT was not sent.
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Conflict | Self::Disconnected | Self::StalePlan)
+        !matches!(self, Self::Constraint | Self::NotAllowed | Self::Other)
+    }
+
+    /// Whether connections that are older would meet it too.
+    pub(crate) fn is_of_older_connections(self) -> bool {
+        matches!(self, Self::StalePlan | Self::GoesDown | Self::ReadOnly)
     }
 
     /// Reads the fault off an error's code, never off its text.
@@ -381,11 +399,16 @@ impl Fault {
         match code.as_ref() {
             // serialization_failure, deadlock_detected, lock_not_available (postgresql.org/docs/current/errcodes-appendix.html)
             "40001" | "40P01" | "55P03" => Self::Conflict,
-            // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout, too_many_connections
-            "57P01" | "57P02" | "57P03" | "25P03" | "53300" => Self::Disconnected,
-            // feature_not_supported is also what "cached plan must not change result type" says; invalid_sql_statement_name: the plan is gone.
-            "0A000" if error.message().contains("cached plan") => Self::StalePlan,
+            // admin_shutdown
+            "57P01" => Self::GoesDown,
+            // read_only_sql_transaction
+            "25006" => Self::ReadOnly,
+            // crash_shutdown, cannot_connect_now, database_dropped, idle_session_timeout; idle_in_transaction_session_timeout, transaction_timeout;
+            // too_many_connections
+            "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "53300" => Self::Disconnected,
+            // invalid_sql_statement_name: the plan is gone.
             "26000" => Self::StalePlan,
+            "0A000" if is_stale_plan(error) => Self::StalePlan,
             // insufficient_privilege
             "42501" => Self::NotAllowed,
             code if code.starts_with("08") => Self::Disconnected,
@@ -406,6 +429,14 @@ impl Fault {
             _ => Self::Other,
         }
     }
+}
+
+/// feature_not_supported says many things. PostgreSQL names the function that says it, in every language; CockroachDB speaks English only.
+fn is_stale_plan(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let routine = error
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+        .and_then(sqlx::postgres::PgDatabaseError::routine);
+    routine == Some("RevalidateCachedQuery") || error.message() == "cached plan must not change result type"
 }
 
 #[cfg(test)]

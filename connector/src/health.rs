@@ -1,31 +1,68 @@
 //! What a component has learned about its connections, so that no bad one is used again.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use sea_orm::DbErr;
 
+use crate::connect::{CheckError, Door, is_time_out};
 use crate::error::Fault;
+use crate::limit::unanswered_because;
 
 #[derive(Default)]
 pub(crate) struct Health {
-    /// A schema change makes the prepared statements of connections that are older fail for ever.
+    /// Connections that are older fail for ever: their prepared statements are older than the schema, or their server goes down or takes no writes.
     stale_before: Mutex<Option<Instant>>,
     /// When a BEGIN was last given up. Its connection goes back to the pool and may be inside the transaction (launchbadge/sqlx#4393).
     begin_given_up: Mutex<Option<Instant>>,
+    /// What was wrong with the last new connection, until one is good.
+    refusal: Mutex<Option<String>>,
+    /// Where to ask why no connection was to be had; none for SQLite.
+    door: Option<Door>,
 }
 
 /// A connection that goes back to the pool is looked at for no longer than this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
 impl Health {
-    /// Whether the transaction or read that met this fault may be run again. Notes a stale plan, so that it then gets a new connection.
-    pub(crate) fn is_transient(&self, error: &DbErr) -> bool {
+    pub(crate) fn with(door: Door) -> Self {
+        Self {
+            door: Some(door),
+            ..Self::default()
+        }
+    }
+
+    /// What an error means. Notes what older connections would meet too, so that what runs again gets a new one.
+    pub(crate) fn learn(&self, error: &DbErr) -> Fault {
         let fault = Fault::of(error);
-        if fault == Fault::StalePlan {
+        if fault.is_of_older_connections() {
             note(&self.stale_before);
         }
-        fault.is_transient()
+        fault
+    }
+
+    /// A new connection was good.
+    pub(crate) fn let_in(&self) {
+        *lock(&self.refusal) = None;
+    }
+
+    /// A new connection was not.
+    pub(crate) fn refused(&self, error: &CheckError) {
+        *lock(&self.refusal) = Some(error.to_string());
+    }
+
+    /// The answer; if no connection was to be had in time, with the reason.
+    pub(crate) async fn told<T>(&self, answer: Result<T, DbErr>) -> Result<T, DbErr> {
+        match (answer, &self.door) {
+            (Err(error), Some(door)) if is_time_out(&error) => {
+                let refusal = lock(&self.refusal).clone();
+                Err(match refusal {
+                    Some(refusal) => unanswered_because(refusal),
+                    None => door.why().await,
+                })
+            }
+            (answer, _) => answer,
+        }
     }
 
     /// Whether a connection of this age is too old.
@@ -44,12 +81,16 @@ impl Health {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("BUG: nothing panics while it holds this lock")
+}
+
 fn note(moment: &Mutex<Option<Instant>>) {
-    *moment.lock().expect("BUG: nothing panics while it holds this lock") = Some(Instant::now());
+    *lock(moment) = Some(Instant::now());
 }
 
 fn since(moment: &Mutex<Option<Instant>>) -> Option<Duration> {
-    let moment = *moment.lock().expect("BUG: nothing panics while it holds this lock");
+    let moment = *lock(moment);
     moment.map(|moment| moment.elapsed())
 }
 
@@ -68,8 +109,9 @@ mod tests {
     #[test]
     fn a_broken_connection_is_transient_and_makes_no_other_one_stale() {
         let health = Health::default();
-        assert!(health.is_transient(&crate::limit::unanswered()) && !health.is_stale(Duration::MAX));
-        assert!(!health.is_transient(&DbErr::Custom("a test".into())));
+        assert_eq!(health.learn(&crate::limit::unanswered()), Fault::Disconnected);
+        assert_eq!(health.learn(&DbErr::Custom("a test".into())), Fault::Other);
+        assert!(!health.is_stale(Duration::MAX));
     }
 
     #[test]

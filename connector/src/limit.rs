@@ -46,7 +46,12 @@ impl Limit {
 
 /// An error of the connection, as if the system had noticed.
 pub(crate) fn unanswered() -> DbErr {
-    let error = io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time");
+    unanswered_because("the database did not answer in time".to_owned())
+}
+
+/// The same, with the reason.
+pub(crate) fn unanswered_because(reason: String) -> DbErr {
+    let error = io::Error::new(io::ErrorKind::TimedOut, reason);
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(error))))
 }
 

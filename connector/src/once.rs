@@ -6,7 +6,7 @@ use sea_orm::sqlx::{self, postgres::PgDatabaseError, postgres::PgSeverity};
 use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::call::Place;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::file::OpenFile;
 use crate::pause::pause_within;
 use crate::process::is_constraint;
@@ -59,6 +59,7 @@ impl Scope<'_> {
                 Ok(rows) => return Ok(rows),
                 Err(error) => error,
             };
+            let fault = Fault::of(&error);
             match effect_of(&error) {
                 Effect::Unknown => {
                     return Err(Failure::Unknown {
@@ -66,7 +67,7 @@ impl Scope<'_> {
                         source: Some(error),
                     });
                 }
-                Effect::None if !self.health.is_transient(&error) => {
+                Effect::None if !fault.is_transient() => {
                     return Err(Failure::NotCommitted(Error::database(self.doing)(error)));
                 }
                 Effect::None => {}

@@ -191,7 +191,11 @@ async fn ask(database: &Database, text: String) -> Result<Vec<QueryResult>, Erro
     let limit = database.limit.plus(database.config.acquire_timeout);
     let asked = async move { limit.within(heartbeats.query_all_raw(statement)).await };
     let rows = database.heartbeat_thread.run(asked).await;
-    rows.unwrap_or_else(|| Err(unanswered()))
+    let rows = rows.unwrap_or_else(|| Err(unanswered()));
+    database
+        .health
+        .told(rows)
+        .await
         .map_err(|error| match Fault::of(&error) {
             Fault::Disconnected => database.unreachable(error),
             _ => Error::database("read the schema's steps")(error),

@@ -79,7 +79,10 @@ impl Singles {
         let rows = sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
             .fetch_all(&mut *spare.connection)
             .await
-            .map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))?;
+            .map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
+            .inspect_err(|error| {
+                self.health.learn(error);
+            })?;
         spare.used = Instant::now();
         self.keep(spare);
         Ok(rows.into_iter().map(QueryResult::from).collect())
@@ -87,16 +90,20 @@ impl Singles {
 
     async fn acquire(&self) -> Result<(SemaphorePermit<'_>, Spare), DbErr> {
         let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire()).await;
-        let permit = permit
-            .map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?
+        let permit = permit.map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        let permit = Box::pin(self.health.told(permit))
+            .await?
             .map_err(|_closed| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
         if let Some(spare) = self.fresh_spare() {
             return Ok((permit, spare));
         }
         // In a box: it is fourteen of the fifteen kilobytes that every call would be that comes here, to be moved about.
-        let connection = Box::pin(self.pool.acquire())
-            .await
-            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        let connection = Box::pin(async {
+            let acquired = self.pool.acquire().await;
+            let acquired = acquired.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())));
+            self.health.told(acquired).await
+        })
+        .await?;
         let (taken, used) = (Instant::now(), Instant::now());
         let spare = Spare {
             connection,

@@ -24,7 +24,7 @@ pub(crate) async fn open(
     name: &str,
     url: &SqliteUrl,
     thread: &HeartbeatThread,
-) -> Result<(Dialect, Pools, Option<OpenFile>), Error> {
+) -> Result<(Pools, Option<OpenFile>), Error> {
     let unreachable = |error: Arc<dyn std::error::Error + Send + Sync>| Error::Unreachable {
         database: name.to_owned(),
         source: error,
@@ -88,7 +88,7 @@ pub(crate) async fn open(
         heartbeats: thread.make(|| pool(options.busy_timeout(config.interval / 3), 1)),
         singles: None,
     };
-    Ok((Dialect::Sqlite, pools, Some(OpenFile::at(&path)?)))
+    Ok((pools, Some(OpenFile::at(&path)?)))
 }
 
 /// From here on the connection has all three files open.

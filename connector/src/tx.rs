@@ -373,9 +373,10 @@ impl Scope<'_> {
         {
             return Attempt::Failed(Failure::NotCommitted(error.into()));
         }
+        let began = Instant::now();
         let tx = match self.begin().await {
             Ok(tx) => tx,
-            Err(error) if self.health.is_transient(&error) => return Attempt::Again(Some(error)),
+            Err(error) if self.health.learn(&error).is_transient() => return Attempt::Again(Some(error)),
             Err(source) => {
                 let error = self.damage(&source).err();
                 let error = error.unwrap_or_else(|| Error::database(self.doing)(source));
@@ -387,15 +388,17 @@ impl Scope<'_> {
             result = IN_BODY.scope((), body(&tx)) => Some(result),
             () = self.trust_over() => None,
         };
-        let fault = tx.first_fault();
-        let transient = fault.as_ref().is_some_and(|fault| self.health.is_transient(fault));
-        match (result, fault) {
+        match (result, tx.first_fault()) {
             (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {
                 self.rollback(tx).await;
                 if let Some(Err(damaged)) = fault.as_ref().map(|fault| self.damage(fault)) {
                     return Attempt::Failed(Failure::NotCommitted(damaged.into()));
                 }
+                let transient = match &fault {
+                    Some(fault) => self.is_transient(fault, began).await,
+                    None => false,
+                };
                 match (result, fault) {
                     (_, fault) if transient => Attempt::Again(fault),
                     (Some(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
@@ -407,6 +410,25 @@ impl Scope<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a transaction that began then and met this may run again. One that was read-only may have asked for that itself: so another connection is
+    /// asked.
+    async fn is_transient(&self, fault: &DbErr, began: Instant) -> bool {
+        if Fault::of(fault) != Fault::ReadOnly {
+            return self.health.learn(fault).is_transient();
+        }
+        if !self.health.is_stale(began.elapsed()) {
+            let ask = self
+                .dialect
+                .statement("SELECT current_setting('transaction_read_only')", []);
+            let limit = self.limit.plus(self.acquire_timeout);
+            let answer = limit.within(self.pool.query_one_raw(ask)).await;
+            if answer.is_ok_and(|row| row.is_some_and(|row| row.try_get_by_index(0) == Ok("off".to_owned()))) {
+                return false;
+            }
+        }
+        self.health.learn(fault).is_transient()
     }
 
     async fn begin(&self) -> Result<Tx, DbErr> {
@@ -424,7 +446,7 @@ impl Scope<'_> {
             let mut beginning = pin!(pool.begin_with_options(options));
             tokio::select! {
                 biased;
-                begun = &mut beginning => begun,
+                begun = &mut beginning => health.told(begun).await,
                 () = limit.passed() => {
                     health.give_up_begin();
                     Err(unanswered())
@@ -455,7 +477,7 @@ impl Scope<'_> {
         let Err(error) = committed else {
             return Attempt::Committed(value);
         };
-        match Fault::of(&error) {
+        match self.health.learn(&error) {
             Fault::Conflict => Attempt::Again(Some(error)),
             Fault::Constraint => Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(error).into())),
             _ => {

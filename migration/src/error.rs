@@ -15,6 +15,12 @@ pub enum Error {
         /// What is wrong with it. The URL itself stays out, for it may hold a password.
         reason: &'static str,
     },
+    /// The URL has a parameter that we do not take.
+    #[error("the database URL has the parameter {name:?}, which is none of those that the driver takes")]
+    Parameter {
+        /// Its name.
+        name: String,
+    },
     /// The SQLite file, or the folder that it shall stand in, does not exist.
     #[error("there is no {what} {}; check the path{hint}", path.display())]
     Missing {

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use bmdb_address::{Postgres, UrlError};
 use sea_orm_migration::sea_orm::DatabaseConnection;
-use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sea_orm_migration::sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection};
 
@@ -31,7 +32,7 @@ pub(crate) enum Target {
         options: SqliteConnectOptions,
         may_create: bool,
     },
-    Postgres(PgConnectOptions),
+    Postgres(Postgres),
 }
 
 impl Target {
@@ -61,39 +62,17 @@ impl Target {
                 Ok(Self::Sqlite { options, may_create })
             }
             "postgres" | "postgresql" => {
-                let parsed = url::Url::parse(url).map_err(|error| match error {
-                    url::ParseError::InvalidPort => wrong("its port is not a number below 65536"),
-                    url::ParseError::EmptyHost => wrong("it names no host"),
-                    _ => wrong("it cannot be read as a URL"),
+                let mut server = Postgres::parse(url).map_err(|error| match error {
+                    UrlError::Malformed(reason) => wrong(reason),
+                    UrlError::Parameter(name) => Error::Parameter { name },
                 })?;
-                if parsed.path().trim_start_matches('/').is_empty() {
-                    return Err(wrong("it names no database"));
-                }
-                // A password that is not encoded ends at its first `/` or `#`, and its rest would be shown as a host's or database's name.
-                if parsed.path().contains('@') || parsed.fragment().is_some() {
-                    return Err(wrong(
-                        "there is an @ after its first /, or a #; in a password or a name, write / as %2F, ? as %3F, # as %23 and @ as %40",
-                    ));
-                }
-                if !parsed.query_pairs().all(|(name, _)| is_known(&name)) {
-                    return Err(wrong("a parameter is not one that the driver knows"));
-                }
-                let options = PgConnectOptions::from_str(url)
-                    .map_err(|_quotes_the_url| wrong("a parameter has a value that PostgreSQL does not know"))?;
-                check_readable(options.get_host())?;
-                check_readable(options.get_database().unwrap_or_default())?;
-                // The driver's own reading: of several sslmodes the last counts.
-                let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
-                if !verified
-                    && !allow_plaintext
-                    && options.get_socket().is_none()
-                    && !is_this_machine(options.get_host())
-                {
+                if !server.is_private() && !allow_plaintext {
                     return Err(wrong(
                         "its host is another machine and sslmode is not verify-full (bmdb.allow_plaintext=true allows it)",
                     ));
                 }
-                Ok(Self::Postgres(options.application_name("bmdb-migration")))
+                server.options = server.options.application_name("bmdb-migration");
+                Ok(Self::Postgres(server))
             }
             "cockroachdb" | "cockroach" => Err(wrong("CockroachDB is reached by the scheme postgres")),
             // The scheme stays out of the text: what stands before the first colon may be half a password.
@@ -105,13 +84,7 @@ impl Target {
     fn describe(&self) -> String {
         match self {
             Self::Sqlite { options, .. } => format!("sqlite://{}", options.get_filename().display()),
-            Self::Postgres(options) => {
-                let database = options.get_database().unwrap_or_default();
-                match options.get_socket() {
-                    Some(socket) => format!("postgres://{}:{}/{database}", socket.display(), options.get_port()),
-                    None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
-                }
-            }
+            Self::Postgres(server) => server.to_string(),
         }
     }
 
@@ -123,7 +96,7 @@ impl Target {
                 must_exist(options.get_filename(), create, *may_create)?;
                 connect_sqlite(options.clone().create_if_missing(create), access).await
             }
-            Self::Postgres(options) => connect_postgres(options.clone(), access).await,
+            Self::Postgres(server) => connect_postgres(server.clone(), access).await,
         };
         opened.map_err(|source| Error::Open {
             database: self.describe(),
@@ -146,13 +119,6 @@ fn without_component_settings(url: &str) -> (String, bool) {
     (url, ours.contains(&"bmdb.allow_plaintext=true"))
 }
 
-/// Whether the driver knows a parameter. It would log any other with its value, which may be a password.
-fn is_known(parameter: &str) -> bool {
-    const KNOWN: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity \
-                         host hostaddr port dbname user password application_name options";
-    parameter.starts_with("options[") || KNOWN.split(' ').any(|known| known == parameter)
-}
-
 /// Names are shown in errors and logs: they must not be able to forge a line or turn one round.
 fn check_readable(name: &str) -> Result<(), Error> {
     let is_mark = |character| matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -165,13 +131,6 @@ fn check_readable(name: &str) -> Result<(), Error> {
         });
     }
     Ok(())
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.starts_with('/')
-        || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
 }
 
 fn must_exist(file: &Path, create: bool, may_create: bool) -> Result<(), Error> {
@@ -227,9 +186,10 @@ async fn connect_sqlite(options: SqliteConnectOptions, access: Access) -> Result
     }
 }
 
-async fn connect_postgres(options: PgConnectOptions, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
+async fn connect_postgres(server: Postgres, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
     // A role's time-outs are made for components. They would end the guard while it waits, or cut a long step in half.
-    let mut options = options
+    let mut options = server
+        .options
         .options([
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
@@ -242,7 +202,8 @@ async fn connect_postgres(options: PgConnectOptions, access: Access) -> Result<D
     }
     // The pool would keep trying a refused connection and then name only its own time-out; one plain attempt tells the cause.
     let attempt = async { options.connect().await?.close().await };
-    match tokio::time::timeout(PATIENCE, attempt).await {
+    let patience = server.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+    match tokio::time::timeout(patience, attempt).await {
         Ok(done) => done?,
         Err(_elapsed) => return Err(sqlx::Error::PoolTimedOut),
     }

@@ -6,7 +6,7 @@
 mod connection;
 mod wire;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +86,10 @@ pub(crate) struct Shared {
     server: Mutex<String>,
     decide: Mutex<Decide>,
     rewrite: Mutex<Option<Rewrite>>,
+    /// Whether it is a pooler that drops the options of a connection's start.
+    drops_options: AtomicBool,
+    /// Whether the server's messages are in a language that we do not know.
+    translates: AtomicBool,
     connections: AtomicU64,
     round_trips: AtomicU64,
     /// Changes when all connections are to be cut; they also end with the proxy.
@@ -114,6 +118,8 @@ impl Proxy {
             server: Mutex::new(server.to_owned()),
             decide: Mutex::new(Box::new(|_| Fate::Pass)),
             rewrite: Mutex::new(None),
+            drops_options: AtomicBool::new(false),
+            translates: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
             cut: watch::Sender::new(0),
@@ -163,6 +169,16 @@ impl Proxy {
     /// Changes the text of the statements that are prepared from now on; `None` leaves one as it is.
     pub fn rewrite(&self, rewrite: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
         *lock(&self.shared.rewrite) = Some(Box::new(rewrite));
+    }
+
+    /// From now on drops the options of new connections, as pgbouncer does with `ignore_startup_parameters=options`.
+    pub fn drop_options(&self) {
+        self.shared.drops_options.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on the texts of errors are in another language, as with `lc_messages`.
+    pub fn translate(&self) {
+        self.shared.translates.store(true, Ordering::Relaxed);
     }
 
     /// Passes new connections on to the server of `url`, as when a name leads to another server after a fail-over.

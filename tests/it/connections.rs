@@ -17,7 +17,7 @@ use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, provi
 const CLAIMS: &str = "WITH q AS (";
 
 /// How many of the server's processes serve the component.
-async fn serving(raw: &DatabaseConnection) -> i64 {
+pub(crate) async fn serving(raw: &DatabaseConnection) -> i64 {
     let ask =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'bmdb %'";
     let row = raw

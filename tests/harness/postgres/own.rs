@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl OwnServer {
     }
 
     /// Starts one that is set up as an operator would for a machine of this size, with `durable` commits or with commits that do not wait for the
-    /// disk (`synchronous_commit`).
+    /// disk (`fsync`).
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -51,15 +52,16 @@ impl OwnServer {
         let server = start(Setup {
             cluster: Box::new(move |binaries, folder| {
                 make_cluster(binaries, folder);
-                let commit = format!("synchronous_commit={}", if durable { "on" } else { "off" });
+                // Components raise `synchronous_commit`, so it would be theirs alone to wait.
+                let fsync = format!("fsync={}", if durable { "on" } else { "off" });
                 let settings = [
-                    "fsync=on",
+                    "synchronous_commit=on",
                     "full_page_writes=on",
                     "autovacuum=on",
                     "shared_buffers=2GB",
                     "max_wal_size=8GB",
                     "checkpoint_timeout=1h",
-                    &commit,
+                    &fsync,
                 ];
                 settings.map(str::to_owned).into()
             }),
@@ -101,7 +103,11 @@ impl OwnServer {
         Self::with_settings(&["autovacuum=on", "autovacuum_naptime=1s"]).await
     }
 
-    async fn with_settings(settings: &[&str]) -> Self {
+    /// Starts one with settings of its own.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn with_settings(settings: &[&str]) -> Self {
         let server = start(Setup {
             cluster: Box::new(|binaries, folder| {
                 make_cluster(binaries, folder);
@@ -110,6 +116,12 @@ impl OwnServer {
             ..Setup::default()
         });
         Self::migrated(server.await).await
+    }
+
+    /// The folder of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.server.keeper.folder()
     }
 
     /// How long its log is.
@@ -247,6 +259,19 @@ impl OwnServer {
         answers.unwrap_or_else(|log| panic!("PostgreSQL does not start again; its log:\n{log}"));
     }
 
+    /// Has it answer no commit that its standby has not got.
+    ///
+    /// # Panics
+    /// Panics if no standby follows it.
+    pub async fn wait_for_standby(&self) {
+        self.server
+            .statement("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            .await;
+        self.server.statement("SELECT pg_reload_conf()").await;
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')";
+        until("its standby follows", LONG, async || self.says(waits).await).await;
+    }
+
     /// Has a standby receive nothing more of what its server writes.
     ///
     /// # Panics
@@ -256,6 +281,19 @@ impl OwnServer {
         self.server.statement("SELECT pg_reload_conf()").await;
         let receives = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)";
         until("it receives nothing", LONG, async || !self.says(receives).await).await;
+    }
+
+    /// Has it take no more writes, and stay up: as a primary that was told to step back.
+    ///
+    /// # Panics
+    /// Panics if it goes on all the same.
+    pub async fn make_read_only(&self) {
+        self.server
+            .statement("ALTER SYSTEM SET default_transaction_read_only = on")
+            .await;
+        self.server.statement("SELECT pg_reload_conf()").await;
+        let is_read_only = "SELECT current_setting('transaction_read_only') = 'on'";
+        until("it takes no writes", LONG, async || self.says(is_read_only).await).await;
     }
 
     /// Makes a standby a server of its own.

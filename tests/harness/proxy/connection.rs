@@ -12,7 +12,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::wire::{Message, message, untagged};
+use super::wire::{Message, message, untagged, without_options};
 use super::{Bound, Fate, Fault, Passing, Shared};
 
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
@@ -33,6 +33,9 @@ async fn talk(shared: &Shared, number: u64, mut client: TcpStream) -> io::Result
     while hello.starts_with(&SSL_REQUEST) {
         client.write_all(b"N").await?;
         hello = untagged(&mut client).await?;
+    }
+    if shared.drops_options.load(Ordering::Relaxed) {
+        hello = without_options(&hello);
     }
     let server = TcpStream::connect(shared.server()).await?;
     server.set_nodelay(true)?;
@@ -106,6 +109,8 @@ impl Connection<'_> {
                 message = self.from_server.recv() => {
                     let Some(message) = message else { return Ok(()) };
                     self.hear(&message);
+                    let translates = message.tag == b'E' && self.shared.translates.load(Ordering::Relaxed);
+                    let message = if translates { message.translated() } else { message };
                     write(&mut self.client, &[message]).await?;
                 }
                 message = self.from_client.recv() => {

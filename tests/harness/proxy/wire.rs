@@ -77,6 +77,22 @@ impl Message {
         (0..count).map_while(value).collect()
     }
 
+    /// An error with another text and all else the same.
+    pub(super) fn translated(&self) -> Self {
+        let fields = self.body.split(|byte| *byte == 0).filter(|field| !field.is_empty());
+        let mut body = Vec::new();
+        for field in fields {
+            body.extend::<&[u8]>(match field[0] {
+                b'S' => b"SFEHLER",
+                b'M' => b"Mandere Worte",
+                _ => field,
+            });
+            body.push(0);
+        }
+        body.push(0);
+        Self::new(self.tag, body)
+    }
+
     /// A Parse of the same name and parameters with another query.
     pub(super) fn with_query(&self, sql: &str) -> Self {
         let (name, rest) = text(&self.body);
@@ -120,4 +136,23 @@ pub(super) async fn untagged(from: &mut (impl AsyncRead + Unpin)) -> io::Result<
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
     Ok(body)
+}
+
+/// The start of a connection without its options.
+pub(super) fn without_options(hello: &[u8]) -> Vec<u8> {
+    let (version, mut rest) = hello.split_at(hello.len().min(4));
+    let mut others = version.to_vec();
+    while !rest.is_empty() {
+        let (name, value) = text(rest);
+        let (value, more) = text(value);
+        if name.is_empty() {
+            break;
+        }
+        if name != "options" {
+            others.extend(format!("{name}\0{value}\0").as_bytes());
+        }
+        rest = more;
+    }
+    others.push(0);
+    others
 }

@@ -1,14 +1,17 @@
-//! A fail-over to a replica that has not got the last claim.
+//! Fail-overs: to a replica that has not got the last claim, to one that has, and from a server that stays up.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, Config, Error, Fence, MachineId, Unfinished, Work, WorkId, agent_started};
+use bmdb::{Bmdb, CancellationToken, Config, Error, Fence, MachineId, Unfinished, Work, WorkId, agent_started};
+use bmdb_entity::work_history;
+use futures_util::future::join_all;
 use harness::{OwnServer, Proxy, Stop, bounded, check_history, until};
-use sea_orm::EntityTrait;
+use sea_orm::{EntityTrait, PaginatorTrait};
 
-use super::{Scene, claim, sees_a_heartbeat};
-use crate::world::{AgentStart, LONG, events};
+use super::{NOISE, Scene, claim, sees_a_heartbeat, takes_over};
+use crate::world::{AgentStart, LONG, Survey, events, works};
 
 /// The session outlives the fail-over.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -103,6 +106,193 @@ async fn a_claim_that_a_fail_over_forgot_is_refused_and_its_equal_fence_too() {
         assert_eq!(check_history(&copy).await, Vec::<String>::new());
         other.close().await.unwrap();
         holder.close().await.unwrap();
+    })
+    .await;
+}
+
+/// Two servers and the name that leads to whoever takes writes; the first answers no commit that the second has not got.
+struct Pair {
+    primary: OwnServer,
+    standby: OwnServer,
+    name: Proxy,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let primary = OwnServer::start().await;
+        let standby = primary.standby().await;
+        primary.wait_for_standby().await;
+        let name = Proxy::to(primary.database().url()).await;
+        Self { primary, standby, name }
+    }
+
+    async fn connect(&self, interval: Duration) -> Bmdb {
+        let config = Config::new(self.name.url(), "test", bmdb::runtime_info!()).interval(interval);
+        Bmdb::connect(config).await.unwrap()
+    }
+
+    /// The standby takes over, and the name leads to it. Connections to the first that are open stay open.
+    async fn switch(&self) {
+        self.standby.promote().await;
+        self.name.redirect(self.standby.database().url());
+    }
+}
+
+/// Claims go on all the time while the servers change as `fails` says; afterwards the new one has every claim that was answered.
+async fn is_promoted_under_load(fails: impl AsyncFnOnce(&Pair)) {
+    const INTERVAL: Duration = Duration::from_secs(6);
+    let pair = Pair::start().await;
+    let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 20).await;
+    // Each claim that was answered, and when.
+    let answered = Mutex::new(Vec::new());
+    let over = CancellationToken::new();
+    let load = join_all((0..4).map(|_| async {
+        while !over.is_cancelled() {
+            match scene.session.claim::<Survey>().await {
+                Ok(Some(work)) => {
+                    answered
+                        .lock()
+                        .unwrap()
+                        .push(((work.machine(), work.fence()), Instant::now()));
+                    // What cannot be said now, the guard's drop goes on saying.
+                    drop(work.cancel().await);
+                }
+                Ok(None) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }));
+    let count_since = |moment: Instant| answered.lock().unwrap().iter().filter(|(_, at)| *at >= moment).count();
+    let servers = async {
+        let began = Instant::now();
+        until("there is load", LONG, async || count_since(began) > 20).await;
+        fails(&pair).await;
+        let switched = Instant::now();
+        until("claims are answered again", LONG, async || count_since(switched) > 20).await;
+        let first = answered
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, at)| *at)
+            .filter(|at| *at >= switched)
+            .min();
+        over.cancel();
+        first.expect("there is one").duration_since(switched)
+    };
+    let ((), out) = tokio::join!(async { drop(load.await) }, servers);
+    eprintln!("claims were answered again {out:?} after the name had moved");
+    assert!(out <= INTERVAL + NOISE, "{out:?}");
+    assert!(!scene.session.lost().is_cancelled(), "the session goes on");
+    let raw = pair.standby.database().raw().await;
+    let history = work_history::Entity::find().all(&raw).await.unwrap();
+    for ((machine, fence), _) in answered.into_inner().unwrap() {
+        let is_there = history
+            .iter()
+            .any(|row| row.machine_id == machine && row.fence == fence);
+        assert!(
+            is_there,
+            "the claim of {machine} with fence {fence} was answered and is not there"
+        );
+    }
+    scene.session.close().await.unwrap();
+    assert_eq!(works(&raw).await, 0);
+    assert_eq!(check_history(&raw).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answered_claim_is_lost_when_the_server_crashes_under_load() {
+    bounded(is_promoted_under_load(async |pair: &Pair| {
+        pair.primary.stop(Stop::Immediate).await;
+        pair.switch().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_becomes_read_only_and_stays_up_is_left_under_load() {
+    bounded(is_promoted_under_load(async |pair: &Pair| {
+        pair.primary.make_read_only().await;
+        pair.switch().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
+    bounded(async {
+        let pair = Pair::start().await;
+        let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 1).await;
+        let work = claim(&scene.session).await;
+        // A connection of each kind is open and idle.
+        let bodies = (0..4).map(|_| scene.session.transact(async |_tx| Ok::<_, Error>(())));
+        for body in join_all(bodies).await {
+            body.unwrap();
+        }
+        scene.bmdb.start_session().await.unwrap().close().await.unwrap();
+        pair.primary.make_read_only().await;
+        pair.switch().await;
+        let began = Instant::now();
+        let second = scene.bmdb.start_session().await.unwrap();
+        scene.session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+        let machine = work.machine();
+        work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
+            .await
+            .unwrap();
+        let took = began.elapsed();
+        eprintln!("a session and two bodies took {took:?}");
+        assert!(took < Duration::from_secs(5) + NOISE, "{took:?}");
+        let raw = pair.standby.database().raw().await;
+        assert_eq!(agent_started::Entity::find().count(&raw).await.unwrap(), 1);
+        second.close().await.unwrap();
+        scene.session.close().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_only_beats_leaves_a_server_that_became_read_only() {
+    bounded(async {
+        let pair = Pair::start().await;
+        let scene = Scene::of(pair.connect(Duration::from_secs(9)).await, &pair.primary.database(), 1).await;
+        scene.sees_a_heartbeat().await;
+        pair.primary.make_read_only().await;
+        pair.switch().await;
+        sees_a_heartbeat(&pair.standby.database().raw().await, &scene.session).await;
+        assert!(!scene.session.lost().is_cancelled());
+        scene.session.close().await.unwrap();
+    })
+    .await;
+}
+
+/// Heartbeats must wait for the standby as claims do: a holder whose heartbeats the old server alone took would believe for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_left_on_the_old_server_stops_before_the_new_one_lets_another_start() {
+    const INTERVAL: Duration = Duration::from_secs(3);
+    bounded(async {
+        let pair = Pair::start().await;
+        let scene = Scene::on(&pair.primary.database(), INTERVAL, 1).await;
+        let work = claim(&scene.session).await;
+        // Nobody fences the old one: the network between the two is gone, and it takes writes.
+        pair.standby.cut_replication().await;
+        pair.switch().await;
+        let bmdb = pair.connect(INTERVAL).await;
+        let shutdown = CancellationToken::new();
+        let mut collector = tokio::task::JoinSet::new();
+        collector.spawn(bmdb.collector().run(shutdown.clone()));
+        let other = bmdb.start_session().await.unwrap();
+        let taken = takes_over(&other, INTERVAL * 6).await;
+        assert!(
+            scene.session.lost().is_cancelled(),
+            "two believe that they hold the machine"
+        );
+        assert!(work.stop().is_cancelled());
+        assert!(taken.fence() > work.fence());
+        taken.cancel().await.unwrap();
+        shutdown.cancel();
+        collector.join_all().await;
+        other.close().await.unwrap();
+        // What it still has to say there nobody hears.
+        pair.primary.stop(Stop::Immediate).await;
+        drop(work);
     })
     .await;
 }
