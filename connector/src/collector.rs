@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Database;
 use crate::error::Error;
 use crate::expiry;
-use crate::runner::panic_text;
 use crate::sightings::{Seen, Sightings};
+use crate::supervised::panic_text;
 use crate::tx::Scope;
 
 /// Expires sessions whose deadline has passed: frees their work, writes their history, leaves a cool-down.

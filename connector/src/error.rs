@@ -323,6 +323,36 @@ impl Error {
         move |source| Self::Database { doing, source }
     }
 
+    /// Whether it tells of the database, of the session or of the trust in it, and nothing of what was to be written.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => Fault::of(source).is_outage(),
+            Self::Unreachable { .. }
+            | Self::FileReplaced { .. }
+            | Self::FileDamaged { .. }
+            | Self::SessionExpired { .. }
+            | Self::Draining { .. }
+            | Self::WorkLost { .. }
+            | Self::CommitUnknown { .. }
+            | Self::Contended { .. }
+            | Self::TrustTooShort { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether waiting cannot mend it.
+    pub(crate) fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Invalid { .. }
+                | Self::InvalidBackoff { .. }
+                | Self::SlotClash { .. }
+                | Self::FileReplaced { .. }
+                | Self::FileDamaged { .. }
+        )
+    }
+
     pub(crate) fn invalid(what: &'static str, value: &str, expected: &'static str) -> Self {
         let value = value.chars().take(100).collect();
         Self::Invalid { what, value, expected }
@@ -342,25 +372,32 @@ pub(crate) enum Fault {
     GoesDown,
     /// The transaction was read-only: the server has become so, or a body asked for that.
     ReadOnly,
+    /// The database can do nothing like it now, whatever is asked: it is full, its disk fails, a statement takes too long.
+    Unable,
     /// A rule of the schema refused it.
     Constraint,
     /// SQLite's file is no whole database any more.
     Damaged,
     /// We lack a right.
     NotAllowed,
-    /// Anything else.
+    /// Anything else: what was asked is at fault.
     Other,
 }
 
 impl Fault {
     /// Whether the whole transaction may be run again, given that COMMIT was not sent.
     pub(crate) fn is_transient(self) -> bool {
-        !matches!(self, Self::Constraint | Self::NotAllowed | Self::Other)
+        !matches!(self, Self::Unable | Self::Constraint | Self::NotAllowed | Self::Other)
     }
 
     /// Whether connections that are older would meet it too.
     pub(crate) fn is_of_older_connections(self) -> bool {
         matches!(self, Self::StalePlan | Self::GoesDown | Self::ReadOnly)
+    }
+
+    /// Whether it tells of the database, and nothing of what it was asked.
+    pub(crate) fn is_outage(self) -> bool {
+        !matches!(self, Self::Constraint | Self::NotAllowed | Self::Other)
     }
 
     /// Reads the fault off an error's code, never off its text.
@@ -380,6 +417,7 @@ impl Fault {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::WorkerCrashed => Self::Disconnected,
+            sqlx::Error::PoolClosed => Self::Unable,
             _ => Self::Other,
         }
     }
@@ -411,8 +449,15 @@ impl Fault {
             "0A000" if is_stale_plan(error) => Self::StalePlan,
             // insufficient_privilege
             "42501" => Self::NotAllowed,
-            code if code.starts_with("08") => Self::Disconnected,
-            _ => Self::Other,
+            code => match code.get(..2).unwrap_or_default() {
+                // connection_exception
+                "08" => Self::Disconnected,
+                // invalid_transaction_state, invalid_authorization_specification, invalid_catalog_name,
+                // insufficient_resources, operator_intervention (a statement that took too long among them), system_error, config_file_error,
+                // internal_error
+                "25" | "28" | "3D" | "53" | "57" | "58" | "F0" | "XX" => Self::Unable,
+                _ => Self::Other,
+            },
         }
     }
 
@@ -426,6 +471,8 @@ impl Fault {
             (11, code) if code != OF_A_VIRTUAL_TABLE => Self::Damaged,
             // NOTADB; of IOERR: SHORT_READ, DATA, CORRUPTFS
             (26, _) | (_, 522 | 8202 | 8458) => Self::Damaged,
+            // PERM, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+            (3 | 7..=10 | 13..=15, _) => Self::Unable,
             _ => Self::Other,
         }
     }
@@ -456,9 +503,9 @@ mod tests {
             (26, Fault::Damaged),
             (522, Fault::Damaged),
             (8202, Fault::Damaged),
-            (10, Fault::Other),
-            (778, Fault::Other),
-            (13, Fault::Other),
+            (10, Fault::Unable),
+            (778, Fault::Unable),
+            (13, Fault::Unable),
             (0, Fault::Other),
         ] {
             assert_eq!(Fault::of_sqlite(code), fault, "{code}");

@@ -13,6 +13,7 @@
 
 mod address;
 mod attempt;
+mod awake;
 mod backoff;
 mod backoffs;
 mod bmdb;
@@ -39,6 +40,7 @@ mod health;
 mod heartbeat_thread;
 mod history;
 mod hold;
+mod lane;
 mod lease;
 mod leave;
 mod limit;
@@ -72,7 +74,9 @@ mod tally;
 mod text;
 mod tx;
 mod unfinished;
+mod verdict;
 mod work;
+mod worker;
 
 pub use backoff::{Backoff, BackoffError};
 pub use bmdb::Bmdb;
@@ -93,7 +97,7 @@ pub use observation::Observation;
 pub use operator::HeldBySession;
 pub use page::{List, Listed, Page, Unreadable};
 pub use process::Process;
-pub use runner::{Runner, Worker};
+pub use runner::Runner;
 pub use schema::MIGRATIONS;
 pub use select::MachineSelect;
 pub use session::{Drained, Session};
@@ -105,6 +109,7 @@ pub use tokio_util::sync::CancellationToken;
 pub use tx::{Tx, TxClosure, TxFnOnce};
 pub use unfinished::Unfinished;
 pub use work::{HeldWork, StopReason, Work};
+pub use worker::Worker;
 
 /// Compiles the README's example.
 #[cfg(doctest)]

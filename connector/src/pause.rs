@@ -20,6 +20,28 @@ pub(crate) fn pause_for_a_search(elapsed: Duration) -> Duration {
     elapsed.mul_f64(0.25 * fastrand::f64()) + Duration::from_millis(1)
 }
 
+/// Pauses before what failed as a whole is begun anew: from a tenth of a second up to 12.8, each twice as long as the one before, half of it jitter.
+#[derive(Default)]
+pub(crate) struct Pauses {
+    failures: u32,
+}
+
+impl Pauses {
+    const SHORTEST: Duration = Duration::from_millis(200);
+    /// What went well for so long was not at fault when it failed.
+    const LONG_LIVED: Duration = Duration::from_secs(60);
+
+    /// The next one, after something that lived for so long.
+    pub(crate) fn after(&mut self, lived: Duration) -> Duration {
+        if lived > Self::LONG_LIVED {
+            self.failures = 0;
+        }
+        let longest = Self::SHORTEST * 2_u32.pow(self.failures);
+        self.failures = (self.failures + 1).min(6);
+        longest.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +81,19 @@ mod tests {
             *most <= Duration::from_millis(2001) && *most > Duration::from_secs(1),
             "{most:?}"
         );
+    }
+
+    #[test]
+    fn what_keeps_failing_is_begun_less_and_less_often() {
+        let mut pauses = Pauses::default();
+        let mut within = |lived, longest| {
+            let pause = pauses.after(lived);
+            assert!(pause <= longest && pause >= longest / 2, "{pause:?} of {longest:?}");
+        };
+        for longest in [200, 400, 800, 1600, 3200, 6400, 12_800, 12_800] {
+            within(Duration::from_secs(60), Duration::from_millis(longest));
+        }
+        within(Duration::from_millis(60_001), Duration::from_millis(200));
+        within(Duration::ZERO, Duration::from_millis(400));
     }
 }

@@ -1,94 +1,34 @@
-//! Runs a component's processes: claims, works, ends, until it is told to stop.
+//! Runs a component's processes in one session after the other, until it is told to stop.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::awake::Awake;
 use crate::bmdb::Bmdb;
-use crate::ending::{End, fit_cause};
 use crate::error::Error;
-use crate::fact::Facts;
+use crate::lane::{Lane, Pace};
+use crate::pause::Pauses;
 use crate::process::Process;
 use crate::session::Session;
-use crate::tally::{Counts, Tally, add};
-use crate::tx::Tx;
-use crate::unfinished::Unfinished;
-use crate::work::Work;
-
-/// What a component author writes: how one machine is worked on.
-///
-/// ```
-/// use bmdb::{Facts, Work, Worker, agent_started};
-/// # use bmdb::{Eligible, Process, provided};
-/// # struct AgentStart;
-/// # impl Process for AgentStart {
-/// #     const NAME: &'static str = "agent-start";
-/// #     type Item = provided::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines.lacks::<agent_started::Entity>() }
-/// # }
-/// struct Starter;
-///
-/// impl Worker for Starter {
-///     type Process = AgentStart;
-///     type Outcome = Vec<u8>;
-///
-///     async fn run(&self, work: &Work<AgentStart>) -> Result<Vec<u8>, String> {
-///         let address = work.address.as_deref().ok_or("the machine has no address")?;
-///         Ok(format!("key of the agent at {address}, fence {}", work.fence()).into_bytes())
-///     }
-///
-///     fn facts(&self, key: &Vec<u8>) -> Option<Facts> {
-///         Some(agent_started::row(key.clone()).into())
-///     }
-/// }
-/// ```
-pub trait Worker: Send + Sync + 'static {
-    /// The process whose machines it works on.
-    type Process: Process;
-
-    /// What the work establishes, for the commit phase.
-    type Outcome: Send + Sync;
-
-    /// The work phase, outside of any transaction, for as long as it takes. It should end soon when [`work.stop()`](Work::stop) fires.
-    ///
-    /// # Errors
-    /// A cause, and the work fails: the process backs off from the machine. After the stop token has fired, the work is canceled instead. A panic
-    /// is a failure too.
-    fn run(&self, work: &Work<Self::Process>) -> impl Future<Output = Result<Self::Outcome, String>> + Send;
-
-    /// What the work has established, when facts about its machine are all of it, or nothing is. The work's end is then one statement, and so is the
-    /// next claim with it. `None`: it is for [`commit`](Self::commit). That is the default.
-    fn facts(&self, outcome: &Self::Outcome) -> Option<Facts> {
-        let _not_all = outcome;
-        None
-    }
-
-    /// The commit phase: writes what the work has established, in the transaction that finishes the work. It may run many times. Default: nothing.
-    ///
-    /// # Errors
-    /// Nothing is written, and the work fails with the error as its cause.
-    fn commit(
-        &self,
-        tx: &Tx,
-        machine: bmdb_entity::MachineId,
-        outcome: &Self::Outcome,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        let _nothing = (tx, machine, outcome);
-        std::future::ready(Ok(()))
-    }
-}
+use crate::tally::Counts;
+use crate::worker::Worker;
 
 /// Runs any number of workers in one session, with a collector, until it is told to stop.
 ///
-/// A lost session stops its works; a new one is started, with growing pauses. On shutdown no new work is claimed, running work has the drain time to
-/// end, then its stop token fires, and what has not ended after a further grace is canceled.
+/// A lost session stops its works; a new one is started, with growing pauses. While a session lives, an end that the database does not take is tried
+/// again, with growing pauses: what a work has established is not thrown away, and its machine is not blamed for the database.
+///
+/// On shutdown no new work is claimed, and running work has the [drain](Self::drain) time to end. Then its stop token fires, and it has the
+/// [grace](Self::grace). What has not ended by then is aborted, and the session is closed, which together has the grace once more. So a shutdown takes
+/// at most the drain time and twice the grace: by default 9 s, which fits the 10 s that `docker stop` waits before it kills. Kubernetes waits for 30 s
+/// (`terminationGracePeriodSeconds`): `.drain(Duration::from_secs(20)).grace(Duration::from_secs(4))` fits that.
+///
+/// What cannot be aborted because it blocks its thread keeps its machine, and the session goes on for it until it ends or the process does. If works
+/// block every thread of the runtime, nothing goes on, and no time is kept: let none block, or give the runtime more threads than there are such works.
 ///
 /// ```no_run
 /// # use bmdb::{Bmdb, Config, Runner, Worker, runtime_info};
@@ -102,194 +42,48 @@ pub trait Worker: Send + Sync + 'static {
 pub struct Runner {
     bmdb: Bmdb,
     lanes: Vec<Lane>,
-    settings: Settings,
+    poll: Duration,
+    rate: Option<f64>,
     collector: bool,
     drain: Duration,
     grace: Duration,
 }
 
-#[derive(Clone, Copy)]
-struct Settings {
-    poll: Duration,
-    rate: Option<f64>,
-}
-
-/// One worker with its parallelism; which worker it is, is not known any more.
-struct Lane {
-    process: &'static str,
-    tally: Arc<Tally>,
-    worker: Arc<dyn AnyWorker>,
-    parallel: usize,
-}
-
-/// A worker whatever its process: claims one machine and works on it, and on those that follow.
-#[async_trait::async_trait]
-trait AnyWorker: Send + Sync {
-    /// `None`: nothing is eligible. Else the work, under way.
-    async fn claim(&self, session: &Session, more: More) -> Result<Option<BoxFuture<'static, ()>>, Error>;
-}
-
-/// Whether a work's end may claim the next.
-#[derive(Clone)]
-struct More {
-    no_more: CancellationToken,
-    /// A rate counts claims, so each is made by the lane.
-    is_rated: bool,
-}
-
-impl More {
-    fn is_wanted(&self) -> bool {
-        !self.is_rated && !self.no_more.is_cancelled()
-    }
-}
-
-struct Typed<W> {
-    worker: Arc<W>,
-    tally: Arc<Tally>,
-}
-
-#[async_trait::async_trait]
-impl<W: Worker> AnyWorker for Typed<W> {
-    async fn claim(&self, session: &Session, more: More) -> Result<Option<BoxFuture<'static, ()>>, Error> {
-        let Some(first) = session.claim::<W::Process>().await? else {
-            return Ok(None);
-        };
-        let (worker, tally) = (Arc::clone(&self.worker), Arc::clone(&self.tally));
-        Ok(Some(Box::pin(async move {
-            let mut next = Some(first);
-            while let Some(work) = next {
-                add(&tally.claimed);
-                // What was claimed while the runner was told to stop is let go of.
-                next = handle(&*worker, work, &tally, &more).await.filter(|_| more.is_wanted());
-            }
-        })))
-    }
-}
-
-/// The work phase and the end that follows from it, with the next claim where that costs nothing more.
-async fn handle<W: Worker>(worker: &W, work: Work<W::Process>, tally: &Tally, more: &More) -> Option<Work<W::Process>> {
-    let stop = work.stop();
-    let ended = match AssertUnwindSafe(worker.run(&work)).catch_unwind().await {
-        Ok(Ok(outcome)) => {
-            let committed = match worker.facts(&outcome) {
-                Some(facts) => end(work.done().stating(facts), &tally.finished, more).await,
-                None => {
-                    let machine = work.machine();
-                    let committed = work.finish(async |tx| worker.commit(tx, machine, &outcome).await);
-                    committed.await.map(|()| {
-                        add(&tally.finished);
-                        None
-                    })
-                }
-            };
-            match committed {
-                Err(Unfinished::NotCommitted { work, error }) => {
-                    end(work.fail(fit_cause(&error_text(&error))), &tally.failed, more).await
-                }
-                committed => committed,
-            }
-        }
-        // Being interrupted is not a failure of the machine.
-        Ok(Err(_cause)) if stop.is_cancelled() => end(work.cancel(), &tally.canceled, more).await,
-        Ok(Err(cause)) => end(work.fail(fit_cause(&cause)), &tally.failed, more).await,
-        Err(panic) => {
-            add(&tally.panicked);
-            let cause = format!("the worker panicked: {}", panic_text(panic.as_ref()));
-            end(work.fail(fit_cause(&cause)), &tally.failed, more).await
-        }
-    };
-    ended.unwrap_or_else(|gone| {
-        add(&tally.lost);
-        let error = gone.into_error();
-        tracing::warn!(
-            process = W::Process::NAME,
-            error = &error as &dyn std::error::Error,
-            "a work was lost"
-        );
-        None
-    })
-}
-
-/// Ends a work, and claims the next if it may.
-async fn end<P: Process>(end: End<P>, count: &AtomicU64, more: &More) -> Result<Option<Work<P>>, Unfinished<P>> {
-    let next = if more.is_wanted() {
-        let next = end.session().claim::<P>();
-        end.then(next).await?
-    } else {
-        end.await.map(|()| Ok(None))?
-    };
-    add(count);
-    // The lane claims next, and meets the error again.
-    Ok(next.unwrap_or_else(|error| {
-        tracing::debug!(process = P::NAME, %error, "the claim after an end failed");
-        None
-    }))
-}
-
-/// An error with everything that led to it, for people.
-fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
-}
-
 impl Runner {
-    /// A runner without workers, which only collects.
+    /// A runner without workers, which only collects, without a session.
     #[must_use]
     pub fn new(bmdb: Bmdb) -> Self {
         Self {
             bmdb,
             lanes: Vec::new(),
-            settings: Settings {
-                poll: Duration::from_secs(1),
-                rate: None,
-            },
+            poll: Duration::from_secs(1),
+            rate: None,
             collector: true,
-            drain: Duration::from_secs(30),
-            grace: Duration::from_secs(5),
+            drain: Duration::from_secs(5),
+            grace: Duration::from_secs(2),
         }
     }
 
     /// Adds a worker that works on up to `parallel` machines at once (at least one).
     #[must_use]
     pub fn worker<W: Worker>(mut self, worker: W, parallel: usize) -> Self {
-        let tally = Arc::new(Tally::default());
-        self.lanes.push(Lane {
-            process: W::Process::NAME,
-            worker: Arc::new(Typed {
-                worker: Arc::new(worker),
-                tally: Arc::clone(&tally),
-            }),
-            tally,
-            parallel: parallel.max(1),
-        });
+        let of_process = self.lanes.iter().find(|lane| lane.process == W::Process::NAME);
+        let tally = of_process.map_or_else(Arc::default, |lane| Arc::clone(&lane.tally));
+        self.lanes.push(Lane::new(worker, parallel, tally));
         self
     }
 
     /// How long a worker waits when nothing is eligible, with half of it as jitter. Default: 1 s.
     #[must_use]
     pub fn poll(mut self, poll: Duration) -> Self {
-        self.settings.poll = poll;
+        self.poll = poll;
         self
     }
 
-    /// How many machines each worker claims per second at most. Default: no limit.
+    /// How many machines each worker claims per second at most, above 0; for one an hour, `1.0 / 3600.0`. Default: no limit.
     #[must_use]
     pub fn rate(mut self, per_second: f64) -> Self {
-        self.settings.rate = (per_second > 0.0).then_some(per_second);
+        self.rate = Some(per_second);
         self
     }
 
@@ -300,73 +94,74 @@ impl Runner {
         self
     }
 
-    /// How long running work has to end by itself on shutdown. Default: 30 s.
+    /// How long running work has to end by itself on shutdown. Default: 5 s.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.drain = drain;
         self
     }
 
-    /// How long work has to end after its stop token fired on shutdown, before it is aborted. Default: 5 s.
+    /// How long work has to end after its stop token fired, before it is aborted; and then, how long that and closing the session may take.
+    /// Default: 2 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Runs until `shutdown` fires, and then until everything has ended: at most the drain time and the grace. Answers what was done, by process.
+    /// Runs until `shutdown` fires, and then until everything has ended: at most the drain time and twice the grace. Answers what was done, by process.
     ///
     /// # Errors
-    /// What will not go away by itself: a process that is not valid, or a slot clash. Everything else is tried again, with growing pauses.
+    /// What will not go away by itself: a rate or a process that is not valid, a slot clash, or SQLite's file replaced or damaged. Everything else is tried again,
+    /// with growing pauses.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the works; their guards let go of their machines.
     pub async fn run(self, shutdown: CancellationToken) -> Result<HashMap<&'static str, Counts>, Error> {
+        let pace = Pace {
+            poll: self.poll,
+            between: self.rate.map(between_claims).transpose()?,
+        };
+        let _awake = Awake::begin();
         let collecting = CancellationToken::new();
         let _collecting = collecting.clone().drop_guard();
         let mut collector = JoinSet::new();
         if self.collector {
             collector.spawn(self.bmdb.collector().run(collecting.clone()));
         }
-        let mut failures = 0;
+        if self.lanes.is_empty() {
+            shutdown.cancelled().await;
+        }
+        let mut pauses = Pauses::default();
         while !shutdown.is_cancelled() {
             let began = Instant::now();
-            match self.run_session(&shutdown).await {
+            match self.run_session(pace, &shutdown).await {
                 Ok(()) => {}
-                Err(error) if is_permanent(&error) => return Err(error),
+                Err(error) if error.is_permanent() => return Err(error),
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a session ended early"),
             }
-            // A session that lived for a while was not at fault.
-            failures = if began.elapsed() > Duration::from_secs(60) {
-                0
-            } else {
-                failures + 1
-            };
-            let pause = Duration::from_millis(100) * 2_u32.pow(u32::min(failures, 7));
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
+                () = tokio::time::sleep(pauses.after(began.elapsed())) => {}
             }
         }
         collecting.cancel();
-        collector.join_all().await;
-        Ok(self
-            .lanes
-            .iter()
-            .map(|lane| (lane.process, lane.tally.counts()))
-            .collect())
+        while collector.join_next().await.is_some() {}
+        let counts = self.lanes.iter().map(|lane| (lane.process, lane.tally.counts()));
+        Ok(counts.collect())
     }
 
     /// One session, until shutdown or its loss.
-    async fn run_session(&self, shutdown: &CancellationToken) -> Result<(), Error> {
-        let session = self.bmdb.start_session().await?;
+    async fn run_session(&self, pace: Pace, shutdown: &CancellationToken) -> Result<(), Error> {
+        let session = tokio::select! {
+            // What was begun, a collector expires.
+            () = shutdown.cancelled() => return Ok(()),
+            started = self.bmdb.start_session() => started?,
+        };
         let lost = session.lost();
         let no_more = shutdown.child_token();
         let works = Arc::new(Mutex::new(JoinSet::new()));
-        let lanes = self
-            .lanes
-            .iter()
-            .map(|lane| lane.run(&session, &no_more, self.settings, &works));
+        let lanes = self.lanes.iter().map(|lane| lane.run(&session, pace, &no_more, &works));
         let lanes = futures_util::future::try_join_all(lanes);
         let claimed = tokio::select! {
             () = lost.cancelled() => Ok(()),
@@ -374,89 +169,86 @@ impl Runner {
             ended = lanes => ended.map(drop),
         };
         no_more.cancel();
-        let mut works = std::mem::take(&mut *works.lock().expect("BUG: nothing panics while it holds this lock"));
+        let works = std::mem::take(&mut *works.lock().expect("BUG: nothing panics while it holds this lock"));
+        self.wind_down(session, works).await;
+        claimed
+    }
+
+    /// Has the works end, and the session after them, in bounded time.
+    async fn wind_down(&self, session: Session, mut works: JoinSet<()>) {
+        let lost = session.lost();
         if !lost.is_cancelled() {
-            let drained = async { while works.join_next().await.is_some() {} };
             tokio::select! {
                 () = lost.cancelled() => {}
-                _ = tokio::time::timeout(self.drain, drained) => {}
+                _ = tokio::time::timeout(self.drain, all(&mut works)) => {}
             }
             session.stop_all();
         }
-        let ended = async { while works.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.grace, ended).await.is_err() {
-            works.shutdown().await;
-        }
-        let closed = session.close().await;
-        claimed.and(closed)
-    }
-}
-
-impl Lane {
-    /// Claims and spawns, until told to stop.
-    async fn run(
-        &self,
-        session: &Session,
-        no_more: &CancellationToken,
-        settings: Settings,
-        works: &Mutex<JoinSet<()>>,
-    ) -> Result<(), Error> {
-        let permits = Arc::new(tokio::sync::Semaphore::new(self.parallel));
-        let mut next_claim = tokio::time::Instant::now();
-        let more = More {
-            no_more: no_more.clone(),
-            is_rated: settings.rate.is_some(),
+        let _some_are_late = tokio::time::timeout(self.grace, all(&mut works)).await;
+        works.abort_all();
+        let closing = session.clone();
+        let ending = async {
+            // What cannot be aborted goes on in its thread, and must not lose its machine to somebody else meanwhile.
+            all(&mut works).await;
+            closing.close().await
         };
-        loop {
-            let permit = tokio::select! {
-                () = no_more.cancelled() => return Ok(()),
-                permit = Arc::clone(&permits).acquire_owned() => permit.expect("BUG: the semaphore is never closed"),
-            };
-            tokio::select! {
-                () = no_more.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(next_claim) => {}
+        match tokio::time::timeout(self.grace, ending).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(session = %session.id(), error, "a session was not closed; a collector will expire it");
             }
-            if let Some(rate) = settings.rate {
-                next_claim = tokio::time::Instant::now() + Duration::from_secs_f64(1.0 / rate);
+            Err(_elapsed) => {
+                tracing::warn!(session = %session.id(), "a session is not closed yet: it goes on by itself")
             }
-            let claimed = tokio::select! {
-                () = no_more.cancelled() => return Ok(()),
-                claimed = self.worker.claim(session, more.clone()) => claimed,
-            };
-            let idle = match claimed {
-                Ok(Some(work)) => {
-                    let mut works = works.lock().expect("BUG: nothing panics while it holds this lock");
-                    while works.try_join_next().is_some() {}
-                    works.spawn(async move {
-                        work.await;
-                        drop(permit);
-                    });
-                    continue;
-                }
-                Ok(None) => settings.poll,
-                Err(error) if is_permanent(&error) => return Err(error),
-                Err(Error::SessionExpired { .. } | Error::Draining { .. }) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(
-                        process = self.process,
-                        error = &error as &dyn std::error::Error,
-                        "a claim failed"
-                    );
-                    settings.poll
-                }
-            };
-            tokio::select! {
-                () = no_more.cancelled() => return Ok(()),
-                () = tokio::time::sleep(idle.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
-            }
+        }
+        for held in session.held() {
+            tracing::error!(
+                process = held.process,
+                machine = %held.machine,
+                held_for = ?held.held_for,
+                "a work cannot be aborted: it blocks its thread"
+            );
         }
     }
 }
 
-/// Whether waiting cannot mend it.
-fn is_permanent(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Config(_) | Error::Invalid { .. } | Error::InvalidBackoff { .. } | Error::SlotClash { .. }
-    )
+async fn all(works: &mut JoinSet<()>) {
+    while works.join_next().await.is_some() {}
+}
+
+fn between_claims(rate: f64) -> Result<Duration, Error> {
+    if rate > 0.0 {
+        // So seldom is never.
+        Ok(Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX))
+    } else {
+        Err(Error::invalid(
+            "a rate",
+            &rate.to_string(),
+            "a number of claims per second above 0",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rate_has_a_time_between_claims_or_is_refused() {
+        for (rate, between) in [
+            (0.5, Duration::from_secs(2)),
+            (1e-30, Duration::MAX),
+            (f64::MIN_POSITIVE, Duration::MAX),
+            (5e-324, Duration::MAX),
+            (f64::INFINITY, Duration::ZERO),
+            (f64::MAX, Duration::ZERO),
+        ] {
+            assert_eq!(between_claims(rate).unwrap(), between, "{rate}");
+        }
+        for rate in [0.0, -0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
+            let refused = between_claims(rate);
+            assert!(matches!(refused, Err(Error::Invalid { what: "a rate", .. })), "{rate}");
+        }
+    }
 }

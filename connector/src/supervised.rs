@@ -1,46 +1,68 @@
-//! Background tasks that a panic does not end.
+//! What goes on though it panics.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 
-use crate::runner::panic_text;
+use crate::pause::Pauses;
 
-/// How long a task that panicked waits before it begins anew: one that panics at once must not use the processor up.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Runs what `begin` makes until it comes to its end. A panic is logged with the task's name, and the task begins anew.
-pub(crate) async fn supervised<F: Future<Output = ()>>(task: &'static str, mut begin: impl FnMut() -> F) {
-    while let Err(panic) = AssertUnwindSafe(async { begin().await }).catch_unwind().await {
-        // It may be the log's own.
-        let _unlogged = catch_unwind(AssertUnwindSafe(|| {
-            tracing::error!(
-                task,
-                panic = panic_text(panic.as_ref()),
-                "a task panicked; it begins anew"
-            );
-        }));
-        tokio::time::sleep(PAUSE).await;
+/// Runs what `begin` makes, to its end. If it panics, that is logged with its name, and it begins anew after a pause that grows.
+pub(crate) async fn supervised<F: Future>(task: &'static str, mut begin: impl FnMut() -> F) -> F::Output {
+    let mut pauses = Pauses::default();
+    loop {
+        let began = Instant::now();
+        match AssertUnwindSafe(async { begin().await }).catch_unwind().await {
+            Ok(output) => return output,
+            Err(panic) => {
+                let pause = pauses.after(began.elapsed());
+                tracing::error!(
+                    task,
+                    panic = panic_text(&*panic),
+                    ?pause,
+                    "a task panicked and begins anew"
+                );
+                tokio::time::sleep(pause).await;
+            }
+        }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_begins_anew_until_it_comes_to_its_end() {
-        let mut times = 0;
-        let task = supervised("a test's", || {
-            times += 1;
-            assert!(times != 1, "a test's panic as it begins");
-            async move {
-                tokio::task::yield_now().await;
-                assert!(times > 2, "a test's panic later");
+    async fn what_panics_begins_anew_until_it_ends() {
+        let times = Cell::new(0);
+        let answer = supervised("a test's", || {
+            times.set(times.get() + 1);
+            assert!(times.get() > 1, "in making it");
+            async {
+                assert!(times.get() > 2, "in running it");
+                "done"
             }
         });
-        task.await;
-        assert_eq!(times, 3);
+        assert_eq!((answer.await, times.get()), ("done", 3));
+    }
+
+    #[test]
+    fn a_panic_is_told_in_its_words() {
+        let said = |panic: Box<dyn Any + Send>| panic_text(&*panic).to_owned();
+        assert_eq!(said(Box::new("a text")), "a text");
+        assert_eq!(said(Box::new("a string".to_owned())), "a string");
+        assert_eq!(said(Box::new(7)), "without a message");
     }
 }

@@ -14,9 +14,9 @@ pub struct Counts {
     pub failed: u64,
     /// Works that were canceled.
     pub canceled: u64,
-    /// Works that were lost, or whose end is not known.
+    /// Works that were lost, whose end is not known, or that were aborted.
     pub lost: u64,
-    /// Panics in workers.
+    /// Panics in functions of workers; a commit phase may panic each time that it runs.
     pub panicked: u64,
 }
 
@@ -31,6 +31,15 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Opens the account of a claimed work.
+    pub(crate) fn claimed(&self) -> Account<'_> {
+        add(&self.claimed);
+        Account {
+            tally: self,
+            is_open: true,
+        }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
@@ -46,4 +55,26 @@ impl Tally {
 
 pub(crate) fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A claimed work that has not ended. Dropped as that, it is lost.
+pub(crate) struct Account<'a> {
+    tally: &'a Tally,
+    is_open: bool,
+}
+
+impl Account<'_> {
+    /// It has ended in this way.
+    pub(crate) fn close(mut self, ended: &AtomicU64) {
+        self.is_open = false;
+        add(ended);
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            add(&self.tally.lost);
+        }
+    }
 }

@@ -212,7 +212,7 @@ impl Show<'_> {
         for actor in &mut self.cast {
             drop(actor.child.stdin.take());
         }
-        let patience = DRAIN + GRACE + Duration::from_secs(5);
+        let patience = DRAIN + 2 * GRACE + Duration::from_secs(5);
         for actor in &mut self.cast {
             if !matches!(tokio::time::timeout(patience, actor.child.wait()).await, Ok(Ok(_))) {
                 self.talk.say(&format!("{} does not end; killing it", actor.name));

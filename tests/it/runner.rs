@@ -1,5 +1,9 @@
 //! The runner: what a component author gets without writing a loop.
 
+mod outage;
+mod panics;
+mod shutdown;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
