@@ -24,4 +24,4 @@ pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, ki
 pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 pub use proxy::{Bound, Fate, Fault, Passing, Proxy};
 pub use small_disk::SmallDisk;
-pub use until::until;
+pub use until::{ACQUIRE, NOISE, PATIENCE, until};

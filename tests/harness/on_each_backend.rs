@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::until::PATIENCE;
+
+/// For a test that waits for some things in vain.
+const LIMIT: Duration = PATIENCE.saturating_mul(3);
 
 /// Makes each function a module of three tests, which hand it a new database with the schema: `sqlite`, `postgres`, and `cockroach_text`, where
 /// PostgreSQL is sent CockroachDB's text at its isolation.
@@ -15,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// }
 /// ```
 ///
-/// Each test fails after two minutes, so that a deadlock has a name.
+/// Each test fails after some minutes, so that a deadlock has a name.
 #[macro_export]
 macro_rules! on_each_backend {
     ($($(#[$attribute:meta])* async fn $name:ident($db:ident: $database:ty) $body:block)*) => {$(

@@ -199,7 +199,7 @@ on_each_backend! {
         let early = tokio::time::timeout(Duration::from_secs(1), session.claim::<AgentStart>()).await;
         assert!(early.is_err(), "somebody else is searching: {early:?}");
         tamper(&raw, &format!("UPDATE work_retrieval SET until = {}", end_in(1))).await;
-        let claim = tokio::time::timeout(Duration::from_secs(10), session.claim::<AgentStart>());
+        let claim = tokio::time::timeout(LONG, session.claim::<AgentStart>());
         assert!(claim.await.expect("nobody waits for the dead").unwrap().is_some());
     }
 }

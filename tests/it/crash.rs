@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Error, MachineId, Process, Session, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{session_lease, work, work_hold};
-use harness::{Clock, SmallDisk, TestDatabase, check_history, on_each_backend, on_postgres, until};
+use harness::{Clock, NOISE, SmallDisk, TestDatabase, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,8 +22,6 @@ const TAKEOVER: Duration = INTERVAL
     .saturating_add(INTERVAL)
     .saturating_add(PERIOD)
     .saturating_add(AgentStart::COOL_DOWN);
-/// What a busy machine may add: late timers, slow starts of statements.
-const NOISE: Duration = Duration::from_secs(2);
 
 const BINARY: &str = env!("CARGO_BIN_EXE_component");
 

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config, MachineId, Session, Work};
 use bmdb_entity::{machine, session_lease};
+pub(crate) use harness::NOISE;
 use harness::{TestDatabase, check_history, until};
 use sea_orm::prelude::DateTimeUtc;
 use sea_orm::{DatabaseConnection, EntityTrait, PaginatorTrait};
 
 use crate::stress::idle_in_transaction;
 use crate::world::{AgentStart, LONG, provide, sessions, works};
-
-/// What a busy machine may add to a limit.
-pub(crate) const NOISE: Duration = Duration::from_secs(3);
 
 /// A component with a session, on a database of a server of its own.
 pub(crate) struct Scene {

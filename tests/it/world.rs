@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, MachineId, Session, machine};
 use bmdb_entity::{session, session_lease, work, work_history};
-pub(crate) use harness::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
-use harness::{Fate, Proxy, TestDatabase};
+use harness::{ACQUIRE, Fate, Proxy, TestDatabase};
+pub(crate) use harness::{AgentRecovery, AgentStart, PATIENCE as LONG, Rivet, Survey, Weld};
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
 
 /// The interval of sessions in tests: not so short that a busy machine loses them.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(6);
-/// How long tests wait for what must happen.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) fn config(db: &TestDatabase) -> Config {
-    Config::new(db.url(), "test", bmdb::runtime_info!()).interval(INTERVAL)
+    Config::new(db.url(), "test", bmdb::runtime_info!())
+        .interval(INTERVAL)
+        .acquire_timeout(ACQUIRE)
 }
 
 pub(crate) async fn connect(db: &TestDatabase) -> Bmdb {
@@ -31,7 +31,7 @@ pub(crate) async fn connect(db: &TestDatabase) -> Bmdb {
 
 /// A component at `url`, which may be a proxy's.
 pub(crate) async fn connect_to(url: &str) -> Bmdb {
-    let config = Config::new(url, "test", "").interval(INTERVAL);
+    let config = Config::new(url, "test", "").interval(INTERVAL).acquire_timeout(ACQUIRE);
     Bmdb::connect(config).await.expect("the test's database is good")
 }
 

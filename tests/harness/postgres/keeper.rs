@@ -125,7 +125,7 @@ impl Keeper {
                 return Ok(());
             }
             let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            if log.contains("database system is shut down") || asked.elapsed() > Duration::from_secs(60) {
+            if log.contains("database system is shut down") || asked.elapsed() > crate::PATIENCE {
                 return Err(log);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -9,10 +9,8 @@ use std::time::Duration;
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 
 use super::{Clock, Server, Setup, TEMPLATE, done, make_cluster, start};
-use crate::{TestDatabase, until};
+use crate::{PATIENCE, TestDatabase, until};
 
-/// How long a server may take to stop, start or take over.
-const LONG: Duration = Duration::from_secs(60);
 /// A new database takes 9 MB of it.
 const SMALL_DISK: u32 = 24;
 
@@ -246,7 +244,7 @@ impl OwnServer {
             all.iter()
                 .all(|process| state_of(*process).is_none_or(|(state, _)| state == 'Z'))
         };
-        until("the server has ended", LONG, ended).await;
+        until("the server has ended", PATIENCE, ended).await;
     }
 
     /// Starts it again on the same port and waits until it answers.
@@ -269,7 +267,7 @@ impl OwnServer {
             .await;
         self.server.statement("SELECT pg_reload_conf()").await;
         let waits = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')";
-        until("its standby follows", LONG, async || self.says(waits).await).await;
+        until("its standby follows", PATIENCE, async || self.says(waits).await).await;
     }
 
     /// Has a standby receive nothing more of what its server writes.
@@ -280,7 +278,7 @@ impl OwnServer {
         self.server.statement("ALTER SYSTEM SET primary_conninfo = ''").await;
         self.server.statement("SELECT pg_reload_conf()").await;
         let receives = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)";
-        until("it receives nothing", LONG, async || !self.says(receives).await).await;
+        until("it receives nothing", PATIENCE, async || !self.says(receives).await).await;
     }
 
     /// Has it take no more writes, and stay up: as a primary that was told to step back.
@@ -293,7 +291,7 @@ impl OwnServer {
             .await;
         self.server.statement("SELECT pg_reload_conf()").await;
         let is_read_only = "SELECT current_setting('transaction_read_only') = 'on'";
-        until("it takes no writes", LONG, async || self.says(is_read_only).await).await;
+        until("it takes no writes", PATIENCE, async || self.says(is_read_only).await).await;
     }
 
     /// Makes a standby a server of its own.
@@ -302,7 +300,7 @@ impl OwnServer {
     /// Panics if it stays what it is.
     pub async fn promote(&self) {
         self.server.statement("SELECT pg_promote(false)").await;
-        until("it takes writes", LONG, async || {
+        until("it takes writes", PATIENCE, async || {
             !self.says("SELECT pg_is_in_recovery()").await
         })
         .await;

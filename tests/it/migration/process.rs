@@ -62,7 +62,7 @@ on_each_backend! {
                 Backend::Postgres => {
                     let connection = db.raw().await;
                     let steps = format!("SELECT version::text FROM seaql_migrations OFFSET {}", moment * 2);
-                    until("some steps are applied", Duration::from_secs(30), async || {
+                    until("some steps are applied", harness::PATIENCE, async || {
                         connection.query_all_raw(Statement::from_string(DatabaseBackend::Postgres, &steps)).await.is_ok_and(|rows| !rows.is_empty())
                     })
                     .await;

@@ -89,9 +89,8 @@ async fn a_session_is_lost_in_time_when_the_server_stays_away() {
             "{ended:?}"
         );
         // It does not ask a server any more.
-        let (refused, took) = within(NOISE, scene.session.transact(machine::create)).await;
+        let (refused, _) = within(NOISE, scene.session.transact(machine::create)).await;
         assert!(matches!(refused, Err(Error::SessionExpired { .. })), "{refused:?}");
-        assert!(took < Duration::from_secs(1), "{took:?}");
         // Meanwhile others are told what it is.
         let (unread, took) = within(LONG, scene.bmdb.count::<AgentStart>()).await;
         assert!(matches!(unread, Err(Error::Database { .. })), "{unread:?}");
