@@ -34,7 +34,7 @@ impl Dialect {
     }
 
     /// Makes a statement from text in which `$1`, `$2`… are values and a few words in braces stand for what differs:
-    /// `{now}`; `{after $n}`, now plus `$n` milliseconds; `{time $n}`, a moment given by a person;
+    /// `{now}`; `{after $n}`, now plus `$n` milliseconds; `{time $n}`, a moment given by a person; `{fence}`, a machine's [next fence](Self::next_fence);
     /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers; `{free t}`, the same on those rows of a table
     /// only that nobody has locked, where the database can leave the others out;
     /// `{moment c}` and `{until c}`, a time in a column as the driver can read it; `{exact c}`, a column as text that differs if the column does;
@@ -62,6 +62,7 @@ impl Dialect {
         let (word, after) = word.expect("BUG: a brace in a statement is not closed");
         let filled = match word.split_once(' ') {
             None if word == "now" => self.now().into(),
+            None if word == "fence" => self.next_fence_text().into(),
             None if word == "share" => if self == Self::Postgres { "FOR KEY SHARE" } else { "" }.into(),
             None if word == "lock" => if self == Self::Sqlite { "" } else { "FOR UPDATE" }.into(),
             Some(("after", milliseconds)) => self.now_plus(milliseconds).into(),
@@ -155,6 +156,21 @@ impl Dialect {
             values.for_each(fit_for_sqlite);
         }
         statement
+    }
+
+    /// What `machine.fence` is raised to: the milliseconds of the database's clock, and above what it was in any case. Fences that were given out in a
+    /// history that is lost, by a restored backup or a fail-over, lie below the clock, so that none is given out twice.
+    pub(crate) fn next_fence(self) -> Expr {
+        Expr::cust(self.next_fence_text())
+    }
+
+    fn next_fence_text(self) -> &'static str {
+        match self {
+            Self::Sqlite => "max(machine.fence + 1, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
+            Self::Postgres | Self::Cockroach => {
+                "greatest(machine.fence + 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT))"
+            }
+        }
     }
 
     /// The database's clock as an expression.

@@ -79,10 +79,9 @@ impl<P: Process> Drop for Doubts<P> {
 /// The machines that an attempt of unknown outcome has taken, as far as it has arrived.
 async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<P>>, Error> {
     let scope = core.library("settle a claim");
-    let mut look = Seen::<P>::look();
+    // The machine's fence may have risen since.
+    let mut look = Seen::<P>::look(Expr::col((work::Entity, work::Column::Fence)));
     look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
-        // The machine's may have risen since.
-        .expr_as(Expr::col((work::Entity, work::Column::Fence)), "bmdb_work_fence")
         .join(
             JoinType::InnerJoin,
             work::Entity,
@@ -92,11 +91,9 @@ async fn claimed<P: Process>(core: &Core, works: &[WorkId]) -> Result<Vec<Taken<
     let ask = async |tx: &Tx| {
         let rows = tx.query_all(&look).await?;
         let taken = rows.iter().map(|row| {
-            let mut seen = Seen::read(row)?;
-            seen.fence = row.try_get("", "bmdb_work_fence")?;
             Ok(Taken {
                 work: row.try_get("", "bmdb_work")?,
-                seen,
+                seen: Seen::read(row)?,
             })
         });
         taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)

@@ -199,7 +199,7 @@ impl<P: Process> Eligible<P> {
             .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect, among)))
     }
 
-    /// All clauses and what BMDB itself asks of a machine: nobody is in its slot, no backoff, no hold. For [`from_machines`].
+    /// All clauses and what BMDB itself asks of a machine: a fence that can rise, nobody in its slot, no backoff, no hold. For [`from_machines`].
     pub(crate) fn claimable(&self, dialect: Dialect, among: Among) -> Condition {
         let machine = Expr::col((machine::Entity, machine::Column::MachineId));
         self.claimable_but_for_backoff(dialect, among)
@@ -212,6 +212,7 @@ impl<P: Process> Eligible<P> {
         Condition::all()
             .add(among.of(Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID))))
             .add(self.condition(dialect, among))
+            .add(fence_can_rise())
             .add(without_work(machine(), P::SLOT, among))
             .add(without_hold(machine(), P::SLOT, dialect.now_expr(), among))
     }
@@ -265,6 +266,11 @@ fn exists(rows: SelectStatement) -> Condition {
 
 fn lacks(rows: SelectStatement) -> Condition {
     Condition::all().add(Expr::exists(rows).not())
+}
+
+/// A machine at the end of the numbers, where only a statement by hand can have put it, is nobody's: it would fail every claim that meets it.
+pub(crate) fn fence_can_rise() -> Expr {
+    Expr::col((machine::Entity, machine::Column::Fence)).lt(Expr::Constant(i64::MAX.into()))
 }
 
 /// Nobody works on `slot` of `machine`.

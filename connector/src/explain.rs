@@ -155,6 +155,7 @@ async fn clauses<P: Process>(
     let machine_is = Expr::col((machine::Entity, machine::Column::MachineId)).eq(machine);
     let exists = Query::select()
         .expr(database.dialect.now_expr())
+        .expr(verdict(Condition::all().add(crate::eligible::fence_can_rise())))
         .from(machine::Entity)
         .and_where(machine_is.clone())
         .take();
@@ -163,6 +164,7 @@ async fn clauses<P: Process>(
         .await?;
     let row = rows.first().ok_or(Error::UnknownMachine { machine })?;
     let at: DateTime<Utc> = row.try_get_by_index(0).map_err(Error::database(DOING))?;
+    let can_rise: i64 = row.try_get_by_index(1).map_err(Error::database(DOING))?;
 
     let mut select = from_machines::<P>();
     select.expr(Expr::cust("1")).and_where(machine_is);
@@ -183,6 +185,12 @@ async fn clauses<P: Process>(
                 met: row.is_some(),
             });
         }
+    }
+    if can_rise == 0 {
+        states.push(ClauseState {
+            clause: "its fence can rise".to_owned(),
+            met: false,
+        });
     }
     for (nth, clause) in eligible.clauses.iter().enumerate() {
         let met = match row {

@@ -97,11 +97,20 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
 /// # Errors
 /// [`Error::UnknownMachine`].
 pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
-    const RAISE: &str = "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1";
-    match tx.execute_text(RAISE, [machine.into()]).await {
-        Ok(0) => Err(Error::UnknownMachine { machine }),
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::database("order against claims")(error)),
+    const RAISE: &str = "UPDATE machine SET fence = {fence} WHERE machine_id = $1 AND fence < $2";
+    let raised = tx.execute_text(RAISE, [machine.into(), i64::MAX.into()]).await;
+    let is_raised = raised.map_err(Error::database("order against claims"))? == 1;
+    // One whose fence cannot rise is one that nobody can claim.
+    let is_known = async || {
+        Entity::find_by_id(machine)
+            .one(tx)
+            .await
+            .map_err(Error::database("look for a machine"))
+    };
+    if is_raised || is_known().await?.is_some() {
+        Ok(())
+    } else {
+        Err(Error::UnknownMachine { machine })
     }
 }
 

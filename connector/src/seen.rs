@@ -103,7 +103,12 @@ impl<P: Process> Seen<P> {
         let may_try = Condition::any()
             .add(backoff(Column::MachineId).is_null())
             .add(backoff(Column::Until).lte(dialect.now_expr()));
-        let mut select = Self::look();
+        // Where nobody else can write meanwhile, what a claim will raise it to; elsewhere what it must still be then.
+        let fence = match dialect {
+            Dialect::Sqlite => dialect.next_fence(),
+            Dialect::Postgres | Dialect::Cockroach => Expr::col((machine::Entity, machine::Column::Fence)),
+        };
+        let mut select = Self::look(fence);
         select
             .cond_where(eligible.claimable_but_for_backoff(dialect, Among::All))
             .cond_where(may_try);
@@ -111,14 +116,14 @@ impl<P: Process> Seen<P> {
     }
 
     /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
-    pub(crate) fn look() -> SelectStatement {
+    pub(crate) fn look(fence: Expr) -> SelectStatement {
         use work_backoff::Column;
         let machine_id = (machine::Entity, machine::Column::MachineId);
         let backoff = |column: Column| Expr::col((BACKOFF, column));
         let mut select = from_machines::<P>();
         select
             .expr_as(Expr::col(machine_id), "bmdb_machine")
-            .expr_as(Expr::col((machine::Entity, machine::Column::Fence)), "bmdb_fence")
+            .expr_as(fence, "bmdb_fence")
             .expr_as(backoff(Column::Attempts), "bmdb_attempts")
             .expr_as(backoff(Column::LastIntervalSeconds), "bmdb_interval")
             .join_as(

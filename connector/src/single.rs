@@ -135,7 +135,7 @@ fn statement<P: Process>(
         text.query(&look(claim, source, dialect, count));
     }
     text.put(
-        "), l AS (UPDATE machine SET fence = machine.fence + 1 FROM c \
+        "), l AS (UPDATE machine SET fence = {fence} FROM c \
          WHERE machine.machine_id = c.bmdb_machine AND machine.fence = c.bmdb_fence \
          RETURNING machine.machine_id, machine.fence), n AS (",
         [],

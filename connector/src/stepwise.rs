@@ -1,7 +1,7 @@
 //! An attempt to claim as a transaction of several statements: SQLite's way, where one writer at a time excludes all others.
 
 use bmdb_entity::work_history::Event;
-use bmdb_entity::{Fence, MachineId, WorkId, machine};
+use bmdb_entity::{MachineId, WorkId, machine};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
@@ -145,9 +145,10 @@ async fn look<P: Process>(
     text.put(&format!(" LIMIT {count}"), []);
     let rows = tx.query_all_raw(text.finish()).await?;
     let taken = rows.iter().zip(works).map(|(row, work)| {
-        let mut seen = Seen::<P>::read(row)?;
-        seen.fence = Fence(seen.fence.0 + 1);
-        Ok(Taken { work: *work, seen })
+        Ok(Taken {
+            work: *work,
+            seen: Seen::read(row)?,
+        })
     });
     taken.collect()
 }
@@ -168,9 +169,11 @@ fn put_taken<P: Process>(text: &mut Text, core: &Core, taken: &[Taken<P>]) {
         ]
     };
     text.another()
-        .put("UPDATE machine SET fence = fence + 1 WHERE machine_id IN (", [])
-        .each(taken, "$1", |taken| [taken.seen.machine.into()])
-        .put(")", [])
+        .put("UPDATE machine SET fence = raised.column2 FROM (VALUES ", [])
+        .each(taken, "($1, $2)", |taken| {
+            [taken.seen.machine.into(), taken.seen.fence.into()]
+        })
+        .put(") AS raised WHERE machine.machine_id = raised.column1", [])
         .another()
         .put(
             "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ",

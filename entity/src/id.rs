@@ -53,7 +53,9 @@ uuid_id! {
     WorkId
 }
 
-/// The number of a claim on a machine: it rises strictly, whatever the slot, and never falls.
+/// The number of a claim on a machine: it rises strictly, whatever the slot, and never falls. It is the time of the claim in milliseconds by the
+/// database's clock, or more if that would not be above the fence before it; so it also rises above those of a history that a restored backup or a
+/// fail-over has lost, as long as the clock did not go back meanwhile.
 ///
 /// Send it along with every effect outside the database: a resource that remembers the highest fence it has seen can refuse a holder whose
 /// lock has passed to another.

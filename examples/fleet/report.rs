@@ -17,11 +17,12 @@ const EVENTS: &str = "
     FROM work_history
     GROUP BY process, event";
 
-/// How many expired claims were followed by another session's claim of the machine. A machine's claims are numbered by its fence.
+/// How many expired claims were followed by another session's claim of the machine. A machine's claims are in the order of its fences.
 const TAKEN_OVER: &str = "
     SELECT lost.process, 'taken over' AS event, CAST(count(*) AS BIGINT) AS times
     FROM work_history lost
-    JOIN work_history next ON next.machine_id = lost.machine_id AND next.fence = lost.fence + 1
+    JOIN work_history next ON next.machine_id = lost.machine_id AND next.fence =
+        (SELECT min(later.fence) FROM work_history later WHERE later.machine_id = lost.machine_id AND later.fence > lost.fence)
     WHERE lost.event = 'expired' AND next.event = 'started' AND next.session_id <> lost.session_id
     GROUP BY lost.process";
 
@@ -29,7 +30,8 @@ const TAKEN_OVER: &str = "
 const ONE_TAKEN_OVER: &str = "
     SELECT lost.machine_id
     FROM work_history lost
-    JOIN work_history next ON next.machine_id = lost.machine_id AND next.fence = lost.fence + 1
+    JOIN work_history next ON next.machine_id = lost.machine_id AND next.fence =
+        (SELECT min(later.fence) FROM work_history later WHERE later.machine_id = lost.machine_id AND later.fence > lost.fence)
     JOIN machine ON machine.machine_id = lost.machine_id
     WHERE lost.event = 'expired' AND next.event = 'started' AND next.session_id <> lost.session_id
     ORDER BY machine.fence DESC, machine.machine_id
@@ -118,7 +120,7 @@ async fn write_machine(bmdb: &Bmdb, machine: MachineId, out: &mut String) -> Res
         let process = event.runtime_info.rsplit_once(", ").map_or("", |(_, process)| process);
         writeln!(
             out,
-            "  fence {:>2}  {}  {:<14}  {:<8}  {}, {process}{}",
+            "  fence {}  {}  {:<14}  {:<8}  {}, {process}{}",
             event.fence,
             event.at.format("%H:%M:%S%.3f"),
             event.process,

@@ -187,11 +187,14 @@ impl Survivor {
     /// By the database's own clock: expired not before the deadline, claimed not before the cool-down was over.
     async fn took_over_in_order(&self, deadline: sea_orm::prelude::DateTimeUtc) {
         let history = work_history::Entity::find().all(&self.raw).await.unwrap();
-        let at = |event: Event, fence: i64| {
-            let found = history.iter().find(|row| row.event == event && row.fence.0 == fence);
-            found.expect("it is in history").at
+        let at = |event: Event| {
+            let last = history
+                .iter()
+                .filter(|row| row.event == event)
+                .max_by_key(|row| row.fence);
+            last.expect("it is in history").at
         };
-        let (expired, again) = (at(Event::Expired, 1), at(Event::Started, 2));
+        let (expired, again) = (at(Event::Expired), at(Event::Started));
         assert!(expired >= deadline, "expired at {expired}, deadline {deadline}");
         let cool = (again - expired).to_std().expect("the claim is later");
         assert!(cool >= AgentStart::COOL_DOWN, "claimed {cool:?} after the expiry");
@@ -202,13 +205,12 @@ on_each_backend! {
     async fn a_killed_components_machine_is_taken_over_in_time(db: TestDatabase) {
         let survivor = Survivor::of(&db).await;
         let mut doomed = Component::start(&db, INTERVAL, &["hold"]);
-        assert!(doomed.says("claimed").await.starts_with(&format!("claimed {} 1 ", survivor.machine)));
+        assert!(doomed.says("claimed").await.starts_with(&format!("claimed {} ", survivor.machine)));
         // Past its first heartbeat, and not in the middle of one: SQLite's lock dies with the process, but the deadline must be known.
         survivor.sees_a_heartbeat().await;
         doomed.signal("KILL");
         let deadline = survivor.deadline_of_the_other().await;
         let work = survivor.takes_over(TAKEOVER).await;
-        assert!(work.fence().0 > 1);
         survivor.finds_no_trace(&work).await;
         survivor.took_over_in_order(deadline).await;
         assert_eq!(sessions(&survivor.raw).await, 1);
@@ -254,7 +256,6 @@ on_each_backend! {
         leaving.says("closed").await;
         // Neither expiry nor a cool-down comes between.
         let work = survivor.session.claim::<AgentStart>().await.unwrap().expect("it is free at once");
-        assert_eq!(work.fence().0, 2);
         assert_eq!(events(&survivor.raw, survivor.machine).await, ["started", "canceled", "started"]);
         assert_eq!(work_hold::Entity::find().count(&survivor.raw).await.unwrap(), 0);
         assert_eq!(sessions(&survivor.raw).await, 1);

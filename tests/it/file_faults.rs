@@ -248,7 +248,6 @@ async fn a_full_disk_costs_the_session_in_time_and_leaves_the_file_whole() {
         })
         .await;
         let again = takes_over(&session, INTERVAL).await;
-        assert_eq!(again.fence().0, 2);
         again.cancel().await.unwrap();
         session.close().await.unwrap();
         assert_eq!(check_history(&raw).await, Vec::<String>::new());

@@ -24,6 +24,7 @@ mod odd_rows;
 mod one_file;
 mod overload;
 mod plans;
+mod restore;
 mod roles;
 mod round_trips;
 mod runner;

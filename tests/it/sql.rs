@@ -182,7 +182,7 @@ fn each_rule_goes_red() {
     }
     for good in [
         "SELECT w.work_id FROM work w WHERE w.session_id = $1",
-        "UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 AND fence = $2",
+        "UPDATE machine SET fence = greatest(machine.fence + 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT)) WHERE machine_id = $1",
         "INSERT INTO a (b) SELECT b FROM c WHERE true ON CONFLICT (b) DO UPDATE SET b = excluded.b",
         "SELECT CAST(COUNT(a) AS BIGINT) FROM t",
         "BEGIN",
@@ -360,7 +360,7 @@ async fn all_sql_is_what_cockroachdb_takes() {
             "FOR KEY SHARE",
             "INSERT INTO work ",
             "INSERT INTO work_history",
-            "UPDATE machine SET fence = fence + 1",
+            "UPDATE machine SET fence = greatest(machine.fence + 1, ",
             "DELETE FROM work ",
             "INSERT INTO work_backoff",
             "DELETE FROM work_backoff",

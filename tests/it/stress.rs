@@ -240,15 +240,20 @@ on_each_backend! {
         let session = session(&db).await;
         let machines = provide(&session, 2).await;
         let raw = db.raw().await;
+        let mut fences = Vec::new();
         for _ in 0..3 {
-            session.claim::<Weld>().on(machines[0]).await.unwrap().expect("it is free").cancel().await.unwrap();
+            let work = session.claim::<Weld>().on(machines[0]).await.unwrap().expect("it is free");
+            fences.push(work.fence());
+            work.cancel().await.unwrap();
         }
         let held = session.claim::<Weld>().on(machines[0]).await.unwrap().expect("it is free");
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
+        fences.push(held.fence());
         let good = async || Snapshot::of(&raw).await;
-        let place = |snapshot: &Snapshot, fence: i64, event: Event| {
-            snapshot.history.iter().position(|row| row.fence.0 == fence && row.event == event).expect("it is there")
+        let place = |snapshot: &Snapshot, claim: usize, event: Event| {
+            snapshot.history.iter().position(|row| row.fence == fences[claim - 1] && row.event == event).expect("it is there")
         };
+        let meanwhile = format!("it was claimed while fence {} held the slot", fences[1]);
         type Deed<'a> = Box<dyn Fn(&mut Snapshot) + 'a>;
         let deeds: Vec<(&str, Deed<'_>)> = vec![
             ("it ended and was never started", Box::new(|s| { s.history.remove(place(s, 2, Event::Started)); })),
@@ -263,10 +268,10 @@ on_each_backend! {
             })),
             ("its work id is that of another claim", Box::new(|s| {
                 let id = s.history[place(s, 1, Event::Started)].work_id;
-                s.history.iter_mut().filter(|row| row.fence.0 == 2).for_each(|row| row.work_id = id);
+                s.history.iter_mut().filter(|row| row.fence == fences[1]).for_each(|row| row.work_id = id);
             })),
-            ("the machine's fence is below it", Box::new(|s| { s.fences.insert(machines[0], Fence(3)); })),
-            ("it was claimed while fence 2 held the slot", Box::new(|s| { s.history.remove(place(s, 2, Event::Canceled)); })),
+            ("the machine's fence is below it", Box::new(|s| { s.fences.insert(machines[0], fences[2]); })),
+            (&meanwhile, Box::new(|s| { s.history.remove(place(s, 2, Event::Canceled)); })),
             ("it ended and is still held", Box::new(|s| {
                 let start = s.history[place(s, 4, Event::Started)].clone();
                 s.history.push(work_history::Model { event: Event::Expired, ..start });
@@ -282,7 +287,7 @@ on_each_backend! {
             assert!(found.iter().any(|violation| violation.ends_with(expected)), "{expected:?} is not among {found:?}");
         }
         // The same through the database, where its keys allow it.
-        tamper(&raw, "DELETE FROM work_history WHERE fence = 2 AND event = 'canceled'").await;
+        tamper(&raw, &format!("DELETE FROM work_history WHERE fence = {} AND event = 'canceled'", fences[1])).await;
         assert_eq!(check_history(&raw).await.len(), 2, "never ended, and claimed meanwhile");
 
         let snapshot = good().await;
@@ -323,13 +328,12 @@ on_postgres! {
 
         let (claim, fence) = claim_behind(&session, &raw, machine, false).await;
         let work = claim.expect("it is eligible still");
-        assert_eq!((fence, work.fence()), (Fence(2), Fence(3)), "strictly higher, and by one");
+        assert!(work.fence() > fence);
         assert_eq!(events(&raw, machine).await, ["started", "canceled", "started", "finished", "started"]);
         work.cancel().await.unwrap();
 
         // Now T1 also states the fact after which nobody is to claim it: whoever goes by what it saw first, claims.
-        let (claim, fence) = claim_behind(&session, &raw, machine, true).await;
-        assert_eq!(fence, Fence(4));
+        let (claim, _fence) = claim_behind(&session, &raw, machine, true).await;
         assert!(claim.is_none(), "it was verified again: {claim:?}");
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
         assert_eq!(works(&raw).await, 0);

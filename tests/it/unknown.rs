@@ -140,6 +140,9 @@ on_postgres! {
     }
 }
 
+/// In the statement that looks for what a claim of unknown outcome has taken.
+const LOOKS_FOR_WORKS: &str = r#""work"."fence" AS "bmdb_fence""#;
+
 /// The answer to a claim is lost, and before the component looks what it has taken, the machine's fence rises for another reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
@@ -162,7 +165,7 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
         proxy.decide(move |passing| {
             if passing.sql.contains("INSERT INTO work (") && !std::mem::replace(&mut is_lost, true) {
                 harness::Fate::Fail(harness::Fault::DropAfter)
-            } else if passing.sql.contains("bmdb_work_fence") && may_go_on.is_some() {
+            } else if passing.sql.contains(LOOKS_FOR_WORKS) && may_go_on.is_some() {
                 looks.send(()).unwrap();
                 harness::Fate::Wait(may_go_on.take().expect("it is there"))
             } else {
@@ -177,7 +180,18 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
             go_on.send(()).unwrap();
         };
         let (work, ()) = tokio::join!(claim, meanwhile);
-        assert_eq!((work.machine(), work.fence().0), (machine, 2));
+        let row = bmdb_entity::work::Entity::find()
+            .one(&raw)
+            .await
+            .unwrap()
+            .expect("it is held");
+        assert_eq!((work.machine(), work.fence()), (machine, row.fence));
+        let raised = bmdb::machine::Entity::find()
+            .one(&raw)
+            .await
+            .unwrap()
+            .expect("it is there");
+        assert!(raised.fence > work.fence());
         work.done().await.unwrap();
     })
     .await;
@@ -257,7 +271,7 @@ const SETTLES: &str = "SET stop_requested = stop_requested";
 async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
     harness::bounded(async {
         let it = Behind::new().await;
-        it.lose_and_refuse("INSERT INTO work (", "bmdb_work_fence");
+        it.lose_and_refuse("INSERT INTO work (", LOOKS_FOR_WORKS);
         let claimed = it.session.claim_many::<Survey>(3).await;
         assert!(matches!(claimed, Err(Error::CommitUnknown { .. })), "{claimed:?}");
         it.nothing_is_held().await;

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use bmdb::{Bmdb, Config, Error, MachineId};
 use harness::{AgentStart, Bound, Fate, OwnServer, Proxy};
-use sea_orm::ConnectionTrait;
 use sea_orm::sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, Postgres, Row};
@@ -119,10 +118,7 @@ async fn watch() -> Result<Statements, Failure> {
         machines: 4 * u32::try_from(WATCHED)?,
         share: 1.0,
     };
-    let fleet = Fleet::fill(&database, size).await?;
-    // So that a fence is not taken for some other number.
-    let fences = "UPDATE machine SET fence = CAST(1000000 * random() AS BIGINT)";
-    fleet.raw().execute_unprepared(fences).await?;
+    let _fleet = Fleet::fill(&database, size).await?;
     let network = Proxy::to(database.url()).await;
     let wire = Arc::<Mutex<Vec<Sent>>>::default();
     network.decide({

@@ -16,7 +16,8 @@ use crate::contender::Cycle;
 use crate::fleet::Fleet;
 
 const CLAIM: &str = "
-    WITH m AS (UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING machine_id, fence),
+    WITH m AS (UPDATE machine SET fence = greatest(fence + 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT))
+               WHERE machine_id = $1 RETURNING machine_id, fence),
     w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at)
           SELECT machine_id, 'agent', 'agent-start', $2, $3, fence, now() FROM m)
     INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at, cause)
@@ -124,10 +125,12 @@ async fn claim_on_sqlite(
     session: Uuid,
 ) -> Result<(), Failure> {
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let fence: i64 = sqlx::query_scalar("UPDATE machine SET fence = fence + 1 WHERE machine_id = $1 RETURNING fence")
-        .bind(machine.0)
-        .fetch_one(&mut *tx)
-        .await?;
+    let fence: i64 = sqlx::query_scalar(
+        "UPDATE machine SET fence = max(fence + 1, CAST(unixepoch('subsec') * 1000 AS INTEGER)) WHERE machine_id = $1 RETURNING fence",
+    )
+    .bind(machine.0)
+    .fetch_one(&mut *tx)
+    .await?;
     sqlx::query(
         "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at)
          VALUES ($1, 'agent', 'agent-start', $2, $3, $4, strftime('%Y-%m-%d %H:%M:%f', 'now'))",

@@ -107,7 +107,6 @@ async fn a_dead_holders_machine_is_taken_over_though_the_clock_went_back_an_hour
             "taken over {:?} after the death and the jump, of at most {limit:?}",
             began.elapsed()
         );
-        assert!(again.fence().0 > 1);
         // The living have beaten on through it.
         for session in [&scene.session, &bystander] {
             sees_a_heartbeat(&scene.raw, session).await;

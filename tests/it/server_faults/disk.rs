@@ -132,7 +132,6 @@ async fn a_claim_on_a_full_disk_leaves_nothing() {
         scene.sees_a_heartbeat().await;
         tamper(&scene.raw, "DROP TABLE filler").await;
         let work = claim(&scene.session).await;
-        assert_eq!(work.fence().0, 1);
         work.cancel().await.unwrap();
         scene.ends_well().await;
     })

@@ -2,7 +2,7 @@
 
 use crate::config::{Clock, Config};
 use crate::mechanism::Mechanism::{self, *};
-use crate::property::{I2, I3, I5, I7, I8, L1, L2, R};
+use crate::property::{I2, I3, I5, I6, I7, I8, L1, L2, R};
 
 /// A configuration with a name.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +99,12 @@ pub struct Ablation {
     pub leads_to: Option<&'static str>,
 }
 
+/// The database fails over to a replica that has not heard of a claim.
+pub const FAIL_OVER: Config = Config {
+    failover: true,
+    clock: Clock::Steady,
+    ..CORE
+};
 const BODIES: Config = Config { bodies: true, ..CORE };
 
 const fn without(without: &'static [Mechanism], config: Config, caught_by: &'static str) -> Ablation {
@@ -141,6 +147,7 @@ pub const ABLATIONS: [Ablation; 24] = [
     without(&[FarAhead], CORE.clock(Clock::Back), L1),
     without(&[ExplicitEnd], CORE, I5),
     without(&[HoldRaisesFence], Config { operator: true, ..CORE }, I8),
+    without(&[ClockedFence], FAIL_OVER, I6),
     without(&[Collector], CORE, L1),
     without(&[ReleaseQueue], CORE, I7),
 ];

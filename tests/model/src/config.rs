@@ -40,7 +40,7 @@ pub struct Config {
     pub operator: bool,
     /// Components close their sessions.
     pub close: bool,
-    /// The database fails over to a replica that has not heard of a claim. The protocol does not survive that; see the README.
+    /// The database fails over to a replica that has not heard of a claim: two believe then, and only their fences tell the later one.
     pub failover: bool,
     /// The mechanisms that are switched off.
     pub without: &'static [Mechanism],

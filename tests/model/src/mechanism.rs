@@ -47,6 +47,8 @@ pub enum Mechanism {
     ExplicitEnd,
     /// Placing a hold raises the machine's fence, so that claims that looked before it lose. Off: it only inserts the hold.
     HoldRaisesFence,
+    /// Fences are raised to the database's clock, which is above those of a history that was lost. Off: by one.
+    ClockedFence,
     /// There is a collector.
     Collector,
     /// A dropped guard is let go of by the session's task. Off: it is forgotten.

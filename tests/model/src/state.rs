@@ -280,9 +280,9 @@ impl State {
         of.needed && of.held_back == 0 && self.holder(slot).is_none()
     }
 
-    /// Raises the machine's fence: whoever looked before will lose.
-    pub fn raise_fence(&mut self) -> u8 {
-        self.fence += 1;
+    /// Raises the machine's fence above what it was, and to `to` at least: whoever looked before will lose.
+    pub fn raise_fence(&mut self, to: u8) -> u8 {
+        self.fence = to.max(self.fence + 1);
         for session in &mut self.sessions {
             for share in &mut session.shares {
                 if let Guard::Looking { fresh } = &mut share.guard {

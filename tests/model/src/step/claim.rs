@@ -56,7 +56,7 @@ impl Protocol {
         let Guard::Claiming { given_up } = state.sessions[s].shares[k].guard else {
             return None;
         };
-        let fence = state.raise_fence();
+        let fence = self.raise_fence(state);
         if fence <= state.granted {
             state.violation = Some(Violation::FenceFell);
         }
@@ -75,6 +75,16 @@ impl Protocol {
             (true, _) => Guard::None,
         };
         Some(())
+    }
+
+    /// To the database's clock, which is above every fence that was ever granted: all were its time once.
+    pub(super) fn raise_fence(&self, state: &mut State) -> u8 {
+        let clock = if self.has(Mechanism::ClockedFence) {
+            state.granted + 1
+        } else {
+            0
+        };
+        state.raise_fence(clock)
     }
 
     pub(super) fn claim_vanishes(&self, state: &mut State, s: usize, k: usize) -> Option<()> {

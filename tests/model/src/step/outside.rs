@@ -20,7 +20,7 @@ impl Protocol {
         demand(self.config.operator)?;
         if self.has(Mechanism::HoldRaisesFence) {
             demand(!claim_is_open(state))?;
-            state.granted = state.granted.max(state.raise_fence());
+            state.granted = state.granted.max(self.raise_fence(state));
         }
         state.slots[k].held_back = COOL_DOWN;
         Some(())
