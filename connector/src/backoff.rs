@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::dialect::LONGEST;
+
 /// What is wrong with a [`Backoff`].
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -31,7 +33,7 @@ pub enum BackoffError {
 /// How a process backs off from a machine on which it failed.
 ///
 /// The rule: the first interval is `initial`; each further one is the last one × `exponent`, but not below `initial` and not above `maximum`;
-/// both are rounded up to whole seconds. Jitter shortens the wait by up to its share, never the interval that the next one grows from. After
+/// both are rounded up to whole seconds, and none is longer than a century. Jitter shortens the wait by up to its share, never the interval that the next one grows from. After
 /// `max_attempts` failures in a row the machine is *parked*: only a person brings it back.
 ///
 /// ```
@@ -131,8 +133,8 @@ impl Backoff {
         };
         let maximum = self.maximum.map_or(u128::MAX, |maximum| maximum.as_nanos());
         let seconds = grown.max(initial).min(maximum).div_ceil(1_000_000_000);
-        // A century is for ever here, and keeps `now + interval` within what every database can hold.
-        i64::try_from(seconds).unwrap_or(i64::MAX).clamp(1, 100 * 366 * 86_400)
+        let longest = LONGEST.as_secs().cast_signed();
+        i64::try_from(seconds).unwrap_or(i64::MAX).clamp(1, longest)
     }
 
     /// Whether the machine is parked after this many failures in a row.
@@ -174,6 +176,9 @@ mod tests {
         for invalid in [0, -1] {
             assert_eq!(sequence(Backoff::NONE, Some(invalid), 3), [1, 1, 1]);
         }
+        let endless = Backoff::exponential(seconds(60), 2.0, Duration::MAX);
+        assert_eq!(sequence(endless, Some(i64::MAX), 2), [3_162_240_000, 3_162_240_000]);
+        assert_eq!(endless.wait_ms(3_162_240_000, 0.0), 3_162_240_000_000);
         let doubling = Backoff::exponential(seconds(1), 2.0, seconds(120));
         assert_eq!(sequence(doubling, Some(2), 7), [4, 8, 16, 32, 64, 120, 120]);
     }

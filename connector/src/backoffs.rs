@@ -15,13 +15,16 @@ pub(crate) const COLUMNS: &str = "
 
 /// The backoff of a process from a machine, unless its time is over.
 pub(crate) async fn of_process(
-    database: &Database,
+    tx: &Tx,
     machine: MachineId,
     process: &str,
 ) -> Result<Option<work_backoff::Model>, Error> {
     const DOING: &str = "read a machine's backoff";
     let backoff = format!("{COLUMNS} WHERE machine_id = $1 AND process = $2 AND (until IS NULL OR until > {{now}})");
-    let rows = database.read(DOING, &backoff, [machine.into(), process.into()]).await?;
+    let rows = tx
+        .query_text(&backoff, [machine.into(), process.into()])
+        .await
+        .map_err(Error::database(DOING))?;
     let backoff = rows.first().map(|row| work_backoff::Model::from_query_result(row, ""));
     backoff.transpose().map_err(Error::database(DOING))
 }

@@ -84,7 +84,7 @@ impl Bmdb {
     /// How many machines are eligible for `P` now.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// [`Error::Invalid`], [`Error::InvalidTime`] and [`Error::InvalidBackoff`] for a process that could not claim; or when the database cannot be read.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
@@ -95,7 +95,7 @@ impl Bmdb {
     /// Whether `P` could claim `machine` now, and if not, why: each clause, the holder, the backoff, the holds, and the earliest time.
     ///
     /// # Errors
-    /// [`Error::UnknownMachine`], or when the database cannot be read.
+    /// [`Error::UnknownMachine`]; for a process that could not claim, as [`count`](Self::count); or when the database cannot be read.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
@@ -115,7 +115,7 @@ impl Bmdb {
     /// on; see [`ask_to_stop`](Self::ask_to_stop).
     ///
     /// # Errors
-    /// [`Error::Invalid`] without a reason or an author, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
+    /// [`Error::Invalid`] without a reason or an author and for an end that lies too far away, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
     ///
     /// # Cancel safety
     /// Dropping the future places the hold or does not.

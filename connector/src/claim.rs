@@ -41,7 +41,7 @@ pub(crate) const MOST: u32 = 1000;
 /// knows, is no error either: it has failed with that cause, the process backs off from it, and the next candidate is tried.
 ///
 /// # Errors
-/// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`] and [`Error::Invalid`] for the process,
+/// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`], [`Error::InvalidTime`] and [`Error::Invalid`] for the process,
 /// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is let go of in the background.
 ///
 /// # Cancel safety

@@ -135,6 +135,16 @@ impl Database {
             health: &self.health,
             file: self.file.as_ref(),
             trust: None,
+            is_snapshot: false,
+        }
+    }
+
+    /// For what only reads, all of it at one moment.
+    pub(crate) fn snapshot(&self, doing: &'static str) -> Scope<'_> {
+        Scope {
+            pool: &self.reads,
+            is_snapshot: true,
+            ..self.scope(doing)
         }
     }
 

@@ -25,6 +25,14 @@ const SQLITE_NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 const FIRST: &str = "TIMESTAMPTZ '0001-01-01 00:00:00+00'";
 const LAST: &str = "TIMESTAMPTZ '9999-12-31 23:59:59.999+00'";
 
+/// A century is for ever here, and keeps `now + time` within what every database can hold. Times that are longer count as that.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// A time as SQL takes it.
+pub(crate) fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.min(LONGEST).as_millis()).expect("BUG: a century has few milliseconds")
+}
+
 impl Dialect {
     pub(crate) fn backend(self) -> DatabaseBackend {
         match self {
@@ -34,7 +42,8 @@ impl Dialect {
     }
 
     /// Makes a statement from text in which `$1`, `$2`… are values and a few words in braces stand for what differs:
-    /// `{now}`; `{after $n}`, now plus `$n` milliseconds; `{time $n}`, a moment given by a person; `{fence}`, a machine's [next fence](Self::next_fence);
+    /// `{now}`; `{after $n}`, now plus `$n` [milliseconds]; `{after c}`, the same of a column, which counts as [`LONGEST`] where it is more;
+    /// `{time $n}`, a moment given by a person; `{fence}`, a machine's [next fence](Self::next_fence);
     /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers; `{free t}`, the same on those rows of a table
     /// only that nobody has locked, where the database can leave the others out;
     /// `{moment c}` and `{until c}`, a time in a column as the driver can read it; `{exact c}`, a column as text that differs if the column does;
@@ -90,6 +99,14 @@ impl Dialect {
     }
 
     fn now_plus(self, milliseconds: &str) -> String {
+        let is_column = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+        let milliseconds = if milliseconds.chars().all(is_column) {
+            // Anybody may have written it.
+            let longest = LONGEST.as_millis();
+            format!("(CASE WHEN {milliseconds} > {longest} THEN {longest} ELSE {milliseconds} END)").into()
+        } else {
+            Cow::Borrowed(milliseconds)
+        };
         match self {
             Self::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', ({milliseconds} / 1000.0) || ' seconds')"),
             Self::Postgres | Self::Cockroach => {
@@ -181,7 +198,7 @@ impl Dialect {
     /// Whether `column` lies more than `age` in the past, by the database's clock. The column may hold what a person or a driver wrote, so on
     /// SQLite it is brought into our form first.
     pub(crate) fn older_than(self, column: impl IntoColumnRef, age: Duration) -> Expr {
-        let milliseconds = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let milliseconds = milliseconds(age);
         let column = Expr::col(column);
         match self {
             Self::Sqlite => Expr::cust_with_exprs(
@@ -215,6 +232,22 @@ fn fit_for_sqlite(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_time_is_longer_than_a_century() {
+        let most = milliseconds(Duration::MAX);
+        assert_eq!(
+            (milliseconds(LONGEST), milliseconds(Duration::from_millis(7))),
+            (most, 7)
+        );
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let text = dialect.fill("{after p.cool_down_ms}");
+            assert!(
+                text.contains(&format!("CASE WHEN p.cool_down_ms > {most} THEN {most} ELSE")),
+                "{text}"
+            );
+        }
+    }
 
     const TEXT: &str = "UPDATE t SET a = {now}, b = {after $2}, c = {time $3} WHERE k = $1 {share}{lock}";
 

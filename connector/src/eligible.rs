@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bmdb_entity::{Generation, MachineId, MachineRow, Tag, machine, work, work_backoff, work_hold};
-use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, JoinType, Query, SelectStatement};
 use sea_orm::{ColumnTrait, Condition, EntityName, EntityTrait, IdenStatic, ModelTrait, Order};
 
 use crate::dialect::Dialect;
@@ -145,7 +145,8 @@ impl<P: Process> Eligible<P> {
         })
     }
 
-    /// The machine has the tag `T`, and the time in `column` lies more than `age` in the past, by the database's clock.
+    /// The machine has the tag `T`, and the time in `column` lies more than `age` in the past, by the database's clock. An age above a century counts
+    /// as one.
     #[must_use]
     pub fn stale<T: Tag>(self, column: T::Column, age: Duration) -> Self {
         let why = format!("{}.{} is older than {age:?}", T::name(), column.as_str());
@@ -222,14 +223,24 @@ type ItemOf<P> = <<P as Process>::Item as ModelTrait>::Entity;
 
 /// Selects from `machine`, joined with the item of `P` where that is another table.
 pub(crate) fn from_machines<P: Process>() -> SelectStatement {
+    machines_and_items::<P>(JoinType::InnerJoin)
+}
+
+pub(crate) fn machines_and_items<P: Process>(join: JoinType) -> SelectStatement {
     let mut select = Query::select();
     select.from(machine::Entity);
-    let item = ItemOf::<P>::default();
-    if item.table_name() != machine::Entity.table_name() {
+    if item_table::<P>().is_some() {
+        let item = ItemOf::<P>::default();
         let on = Expr::col((item, ItemOf::<P>::MACHINE_ID)).equals((machine::Entity, machine::Column::MachineId));
-        select.inner_join(item, on);
+        select.join(join, item, on);
     }
     select
+}
+
+/// Whether an item was joined.
+pub(crate) fn has_item<P: Process>() -> Condition {
+    let item = Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID));
+    item.is_not_null().into_condition()
 }
 
 /// The row of `T` of the machine at hand.

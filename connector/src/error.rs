@@ -147,6 +147,19 @@ pub enum Error {
         source: BackoffError,
     },
 
+    /// A time of a process is longer than any database can count with; nothing was written.
+    #[error("the {setting} of process {process} is {value:?}; expected at most {longest:?}, which is a century")]
+    InvalidTime {
+        /// The process.
+        process: &'static str,
+        /// Which of its constants.
+        setting: &'static str,
+        /// What it is.
+        value: Duration,
+        /// The most that it may be.
+        longest: Duration,
+    },
+
     /// The process is registered with another slot: two components that disagree on it would not exclude each other.
     #[error(
         "process {process} has slot {slot} here, but {} registered it with slot {registered}; all components must agree, \
@@ -347,6 +360,7 @@ impl Error {
             Self::Config(_)
                 | Self::Invalid { .. }
                 | Self::InvalidBackoff { .. }
+                | Self::InvalidTime { .. }
                 | Self::SlotClash { .. }
                 | Self::FileReplaced { .. }
                 | Self::FileDamaged { .. }

@@ -4,14 +4,15 @@ use std::fmt;
 
 use bmdb_entity::{Fence, MachineId, SessionId, machine, work_backoff, work_hold};
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, Query};
-use sea_orm::{Condition, DbErr, QueryResult};
+use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, IntoCondition, JoinType};
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult};
 
 use crate::database::Database;
-use crate::eligible::{Among, Eligible, from_machines};
+use crate::eligible::{Among, Eligible, fence_can_rise, from_machines, has_item, item_table, machines_and_items};
 use crate::error::Error;
 use crate::plain::Plain;
-use crate::process::Process;
+use crate::process::{Process, check};
+use crate::tx::{Failure, Tx};
 use crate::{backoffs, hold};
 
 /// Whether a process could claim a machine, and if not, why.
@@ -79,6 +80,7 @@ pub struct Holder {
 /// How many machines a claim of `P` could take now.
 pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error> {
     const DOING: &str = "count eligible machines";
+    check::<P>()?;
     let eligible = Eligible::<P>::of_process();
     let mut select = from_machines::<P>();
     select
@@ -100,13 +102,23 @@ pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error>
 }
 
 pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId) -> Result<Explanation, Error> {
+    check::<P>()?;
+    let scope = database.snapshot(DOING);
+    match scope.run(async |tx: &Tx| explain_within::<P>(tx, machine).await).await {
+        // What was read is true whether or not the transaction that read it committed.
+        Ok(explained) | Err(Failure::Unknown { value: explained, .. }) => Ok(explained),
+        Err(Failure::NotCommitted(error)) => Err(error),
+    }
+}
+
+const DOING: &str = "explain a machine";
+
+async fn explain_within<P: Process>(tx: &Tx, machine: MachineId) -> Result<Explanation, Error> {
     let eligible = Eligible::<P>::of_process();
-    let (clauses, at) = clauses(database, &eligible, machine).await?;
-
-    let holder = holder(database, machine, P::SLOT).await?;
-    let backoff = backoffs::of_process(database, machine, P::NAME).await?;
-    let holds = hold::on_slot(database, machine, P::SLOT).await?;
-
+    let (clauses, at) = clauses(tx, &eligible, machine).await?;
+    let holder = holder(tx, machine, P::SLOT).await?;
+    let backoff = backoffs::of_process(tx, machine, P::NAME).await?;
+    let holds = hold::on_slot(tx, machine, P::SLOT).await?;
     let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
     let waits: Vec<_> = backoff
         .iter()
@@ -139,81 +151,62 @@ pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId)
 
 /// Asks the database for every clause of one machine, and for its time.
 async fn clauses<P: Process>(
-    database: &Database,
+    tx: &Tx,
     eligible: &Eligible<P>,
     machine: MachineId,
 ) -> Result<(Vec<ClauseState>, DateTime<Utc>), Error> {
-    const DOING: &str = "explain a machine";
     let verdict = |condition: Condition| {
         let verdict = CaseStatement::new()
             .case(condition, Expr::cust("1"))
             .finally(Expr::cust("0"));
         Expr::expr(verdict).cast_as(Alias::new("BIGINT"))
     };
-    // A machine without the item's row is not joined, so each clause is asked of the machine alone, and the item is a clause of its own. Clauses on
-    // the item's columns are asked of the join.
-    let machine_is = Expr::col((machine::Entity, machine::Column::MachineId)).eq(machine);
-    let exists = Query::select()
-        .expr(database.dialect.now_expr())
-        .expr(verdict(Condition::all().add(crate::eligible::fence_can_rise())))
-        .from(machine::Entity)
-        .and_where(machine_is.clone())
-        .take();
-    let rows = database
-        .read_statement(DOING, database.dialect.backend().build(&exists))
-        .await?;
-    let row = rows.first().ok_or(Error::UnknownMachine { machine })?;
-    let at: DateTime<Utc> = row.try_get_by_index(0).map_err(Error::database(DOING))?;
-    let can_rise: i64 = row.try_get_by_index(1).map_err(Error::database(DOING))?;
-
-    let mut select = from_machines::<P>();
-    select.expr(Expr::cust("1")).and_where(machine_is);
+    // Each clause is asked of the machine, also of one that lacks the item's row: where it asks for the item's columns, it finds NULL.
+    let machine_id = Expr::col((machine::Entity, machine::Column::MachineId));
+    let mut select = machines_and_items::<P>(JoinType::LeftJoin);
+    select
+        .expr(tx.dialect().now_expr())
+        .expr(verdict(fence_can_rise().into_condition()))
+        .expr(verdict(has_item::<P>()))
+        .and_where(machine_id.eq(machine));
     for clause in &eligible.clauses {
-        select.expr(verdict((clause.test)(database.dialect, Among::All)));
+        select.expr(verdict((clause.test)(tx.dialect(), Among::All)));
     }
-    let rows = database
-        .read_statement(DOING, database.dialect.backend().build(&select))
-        .await?;
-    let row = rows.first();
-    let mut states = Vec::with_capacity(eligible.clauses.len() + 1);
-    if let Some(item) = crate::eligible::item_table::<P>() {
-        let clause = format!("has {item}");
-        // Unless the process asks for it in so many words.
-        if eligible.clauses.iter().all(|asked| asked.why != clause) {
-            states.push(ClauseState {
-                clause,
-                met: row.is_some(),
-            });
+    let rows = tx.query_all(&select).await.map_err(Error::database(DOING))?;
+    let row = rows.first().ok_or(Error::UnknownMachine { machine })?;
+    let read = || {
+        let at: DateTime<Utc> = row.try_get_by_index(0)?;
+        let met = |place: usize| Ok::<_, DbErr>(row.try_get_by_index::<i64>(place)? == 1);
+        let mut states = Vec::with_capacity(eligible.clauses.len() + 1);
+        if let Some(item) = item_table::<P>() {
+            let clause = format!("has {item}");
+            // Unless the process asks for it in so many words.
+            if eligible.clauses.iter().all(|asked| asked.why != clause) {
+                states.push(ClauseState { clause, met: met(2)? });
+            }
         }
-    }
-    if can_rise == 0 {
-        states.push(ClauseState {
-            clause: "its fence can rise".to_owned(),
-            met: false,
-        });
-    }
-    for (nth, clause) in eligible.clauses.iter().enumerate() {
-        let met = match row {
-            // Without the item there is no row to ask; the clause cannot count as met.
-            None => false,
-            Some(row) => row.try_get_by_index::<i64>(nth + 1).map_err(Error::database(DOING))? == 1,
-        };
-        states.push(ClauseState {
-            clause: clause.why.clone(),
-            met,
-        });
-    }
-    Ok((states, at))
+        if !met(1)? {
+            let clause = "its fence can rise".to_owned();
+            states.push(ClauseState { clause, met: false });
+        }
+        for (clause, place) in std::iter::zip(&eligible.clauses, 3..) {
+            let (clause, met) = (clause.why.clone(), met(place)?);
+            states.push(ClauseState { clause, met });
+        }
+        Ok((states, at))
+    };
+    read().map_err(Error::database(DOING))
 }
 
-async fn holder(database: &Database, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
+async fn holder(tx: &Tx, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
     const DOING: &str = "read a work's holder";
     const HOLDER: &str = "
         SELECT w.process, w.session_id, s.component_name, s.runtime_info, w.fence, {moment w.claimed_at}, {until l.deadline}, w.progress,
             w.stop_requested
         FROM work w JOIN session s ON s.session_id = w.session_id LEFT JOIN session_lease l ON l.session_id = w.session_id
         WHERE w.machine_id = $1 AND w.slot = $2";
-    let rows = database.read(DOING, HOLDER, [machine.into(), slot.into()]).await?;
+    let rows = tx.query_text(HOLDER, [machine.into(), slot.into()]).await;
+    let rows = rows.map_err(Error::database(DOING))?;
     let read = |row: &QueryResult| {
         Ok::<_, DbErr>(Holder {
             process: row.try_get_by_index(0)?,

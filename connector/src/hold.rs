@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bmdb_entity::{MachineId, work_hold};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use sea_orm::FromQueryResult;
 use sea_orm::sea_query::Value;
 
 use crate::database::Database;
+use crate::dialect::{LONGEST, milliseconds};
 use crate::error::Error;
 use crate::machine::exclude_claims;
 use crate::process::{check_name, check_text, known_slots};
@@ -38,10 +39,26 @@ pub struct Hold {
 pub enum Until {
     /// Until it is lifted.
     Open,
-    /// For so long from now, by the database's clock.
+    /// For so long from now, by the database's clock; at most a century.
     For(Duration),
-    /// Until this time, by the database's clock.
+    /// Until this time, by the database's clock, in the years 1 to 9999.
     Time(DateTime<Utc>),
+}
+
+impl Until {
+    /// What the one database cannot hold, the other takes for no end.
+    fn check(self) -> Result<(), Error> {
+        let is_good = match self {
+            Self::Open => true,
+            Self::For(time) => time <= LONGEST,
+            Self::Time(time) => (1..=9999).contains(&time.year()),
+        };
+        if is_good {
+            return Ok(());
+        }
+        let expected = "at most a century from now, or a time in the years 1 to 9999; or Until::Open";
+        Err(Error::invalid("the end of a hold", &format!("{self:?}"), expected))
+    }
 }
 
 impl Hold {
@@ -78,6 +95,7 @@ impl Hold {
         }
         check_text("the reason of a hold", &self.reason, 4096)?;
         check_text("the author of a hold", &self.placed_by, 4096)?;
+        self.until.check()?;
         match &self.slot {
             None => Ok(()),
             Some(slot) => check_slot(database, slot).await,
@@ -106,7 +124,7 @@ pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -
     let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
     let (until, value): (&str, Value) = match hold.until {
         Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
-        Until::For(time) => ("{after $3}", i64::try_from(time.as_millis()).unwrap_or(i64::MAX).into()),
+        Until::For(time) => ("{after $3}", milliseconds(time).into()),
         Until::Time(time) => ("{time $3}", time.into()),
     };
     let text = format!(
@@ -148,15 +166,11 @@ pub(crate) const COLUMNS: &str = "
     FROM work_hold";
 
 /// The holds that keep a slot of a machine from being claimed.
-pub(crate) async fn on_slot(
-    database: &Database,
-    machine: MachineId,
-    slot: &str,
-) -> Result<Vec<work_hold::Model>, Error> {
+pub(crate) async fn on_slot(tx: &Tx, machine: MachineId, slot: &str) -> Result<Vec<work_hold::Model>, Error> {
     const DOING: &str = "read a machine's holds";
     let holds = format!("{COLUMNS} WHERE machine_id = $1 AND slot IN ($2, $3) AND (until IS NULL OR until > {{now}})");
     let values = [machine.into(), slot.into(), work_hold::ALL_SLOTS.into()];
-    let rows = database.read(DOING, &holds, values).await?;
+    let rows = tx.query_text(&holds, values).await.map_err(Error::database(DOING))?;
     let holds = rows.iter().map(|row| work_hold::Model::from_query_result(row, ""));
     holds.collect::<Result<_, _>>().map_err(Error::database(DOING))
 }

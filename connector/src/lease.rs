@@ -31,8 +31,9 @@ impl Moment {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The moment so long after this one; the last there is, if that is further away.
     pub(crate) fn plus(self, duration: Duration) -> Self {
-        Self(self.0 + duration)
+        Self(self.0.saturating_add(duration))
     }
 }
 
@@ -199,6 +200,13 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn for_ever_is_a_moment_too() {
+        let end = at(100).plus(Duration::MAX);
+        assert!(end > at(u64::MAX / 2) && end.plus(Duration::MAX) == end);
+        assert_eq!(at(100).since(end), Duration::ZERO);
     }
 
     #[test]

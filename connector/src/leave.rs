@@ -158,7 +158,7 @@ struct Next {
 
 impl Next {
     fn after(failures: Option<Failures>, backoff: &Backoff) -> Self {
-        let attempts = failures.map_or(0, |failures| failures.attempts) + 1;
+        let attempts = failures.map_or(1, |failures| failures.attempts.saturating_add(1));
         let interval_seconds = backoff.interval_after(failures.map(|failures| failures.last_interval_seconds));
         Self {
             wait_ms: (!backoff.parks_after(attempts)).then(|| backoff.wait_ms(interval_seconds, fastrand::f64())),

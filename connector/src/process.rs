@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::database::Database;
+use crate::dialect::{LONGEST, milliseconds};
 use crate::eligible::Eligible;
 use crate::error::{Error, Fault};
 
@@ -45,10 +46,10 @@ pub trait Process: Sized + Send + Sync + 'static {
     /// How it backs off from a machine on which it failed.
     const BACKOFF: Backoff = Backoff::NONE;
 
-    /// How long a machine is left alone after its holder died: time for effects that are still on their way to arrive.
+    /// How long a machine is left alone after its holder died: time for effects that are still on their way to arrive. At most a century.
     const COOL_DOWN: Duration = Duration::from_secs(15);
 
-    /// After how long the stop token of a work fires; `None` lets it run as long as its session lives.
+    /// After how long the stop token of a work fires; `None` lets it run as long as its session lives. At most a century.
     const MAX_RUN: Option<Duration> = None;
 
     /// The row that the guard carries: a machine's, or that of a tag that every machine of this process has.
@@ -121,10 +122,16 @@ pub(crate) async fn register<P: Process>(database: &Arc<Database>) -> Result<(),
     agree::<P>(&slot, &registered_by)
 }
 
-fn check<P: Process>() -> Result<(), Error> {
+/// Checks what `P` says of itself.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn check<P: Process>() -> Result<(), Error> {
     check_name("the name of a process", P::NAME)?;
     check_name("the name of a slot", P::SLOT)?;
     check_text("the description of a process", P::DESCRIPTION, 4096)?;
+    check_time::<P>("COOL_DOWN", P::COOL_DOWN)?;
+    check_time::<P>("MAX_RUN", P::MAX_RUN.unwrap_or_default())?;
     P::BACKOFF.check().map_err(|source| Error::InvalidBackoff {
         process: P::NAME,
         source,
@@ -153,6 +160,18 @@ fn begin<P: Process>(database: &Arc<Database>) -> Registering {
     told
 }
 
+fn check_time<P: Process>(setting: &'static str, value: Duration) -> Result<(), Error> {
+    if value <= LONGEST {
+        return Ok(());
+    }
+    Err(Error::InvalidTime {
+        process: P::NAME,
+        setting,
+        value,
+        longest: LONGEST,
+    })
+}
+
 fn agree<P: Process>(slot: &str, registered_by: &str) -> Result<(), Error> {
     if slot == P::SLOT {
         return Ok(());
@@ -174,7 +193,7 @@ async fn write_row<P: Process>(database: &Database) -> Result<Row, Error> {
         VALUES ($1, $2, $3, $4, {now}, $5)
         ON CONFLICT (name) DO UPDATE SET description = excluded.description, cool_down_ms = excluded.cool_down_ms
         WHERE process.slot = excluded.slot";
-    let cool_down = i64::try_from(P::COOL_DOWN.as_millis()).unwrap_or(i64::MAX);
+    let cool_down = milliseconds(P::COOL_DOWN);
     let component = database.config.component.clone();
     let scope = database.scope(REGISTERING);
     let row = scope.run(async |tx: &crate::Tx| {

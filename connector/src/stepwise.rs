@@ -192,5 +192,7 @@ async fn searches<P: Process>(tx: &Tx) -> Result<Option<Searches>, DbErr> {
 
 async fn take_turn<P: Process>(tx: &Tx, begun: Option<i64>, searches: Option<Searches>) -> Result<Option<i64>, DbErr> {
     let took = tx.execute_text(TAKE_TURN, [P::NAME.into(), begun.into()]).await? == 1;
-    Ok(searches.filter(|_| took).map(|searches| searches.now() + 1))
+    Ok(searches
+        .filter(|_| took)
+        .map(|searches| searches.now().saturating_add(1)))
 }

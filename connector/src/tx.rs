@@ -247,6 +247,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) file: Option<&'a OpenFile>,
     /// The session whose trust bounds it.
     pub(crate) trust: Option<(SessionId, &'a Lease)>,
+    /// It only reads, all of it at one moment.
+    pub(crate) is_snapshot: bool,
 }
 
 /// How a transaction failed.
@@ -433,9 +435,20 @@ impl Scope<'_> {
 
     async fn begin(&self) -> Result<Tx, DbErr> {
         let pool = self.pool.clone();
-        let options = TransactionOptions {
-            sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
+        let options = match (self.dialect, self.is_snapshot) {
+            (Dialect::Sqlite, is_snapshot) => TransactionOptions {
+                sqlite_transaction_mode: Some(match is_snapshot {
+                    true => SqliteTransactionMode::Deferred,
+                    false => SqliteTransactionMode::Immediate,
+                }),
+                ..TransactionOptions::default()
+            },
+            (Dialect::Postgres, true) => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            (Dialect::Postgres | Dialect::Cockroach, _) => TransactionOptions::default(),
         };
         // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
         // (launchbadge/sqlx#4393). So it is not dropped with its caller; and before it is given up, the pool is told to look out.

@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
-use bmdb::{Backoff, Bmdb, Config, ConfigError, Eligible, Error, Hold, MachineId, Process, Unfinished, machine};
-use harness::{Backend, PATIENCE, TestDatabase, on_each_backend};
+use bmdb::{
+    Backoff, Bmdb, Config, ConfigError, Eligible, Error, Hold, MachineId, Process, Unfinished, Until, agent_heartbeat,
+    machine,
+};
+use harness::{Backend, PATIENCE, TestDatabase, on_each_backend, until};
+use sea_orm::prelude::DateTimeUtc;
 
-use crate::world::{AgentStart, Survey, config, connect, provide, row_counts, session, tamper};
+use crate::world::{AgentStart, LONG, Survey, config, connect, kill_session, provide, row_counts, session, tamper};
+
+/// The longest time that BMDB counts with.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+fn years_from_now(time: DateTimeUtc) -> i64 {
+    let now: DateTimeUtc = std::time::SystemTime::now().into();
+    (time - now).num_days() / 365
+}
 
 /// What a person reads: the error and everything that led to it.
 fn chain(error: &dyn std::error::Error) -> String {
@@ -210,6 +222,123 @@ on_each_backend! {
         assert!(matches!(error, Error::InvalidBackoff { process: "shrinking", .. }), "{error:?}");
         assert!(chain(&error).contains("its exponent is 0.5; expected a finite number of at least 1"), "{}", chain(&error));
         assert_eq!(row_counts(&raw).await, before);
+    }
+
+    async fn a_time_of_a_process_that_is_for_ever_is_refused(db: TestDatabase) {
+        struct Frozen;
+        impl Process for Frozen {
+            const NAME: &'static str = "frozen";
+            const COOL_DOWN: Duration = Duration::MAX;
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        struct Endless;
+        impl Process for Endless {
+            const NAME: &'static str = "endless";
+            const MAX_RUN: Option<Duration> = Some(Duration::MAX);
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        struct Patient;
+        impl Process for Patient {
+            const NAME: &'static str = "patient";
+            const COOL_DOWN: Duration = CENTURY;
+            const MAX_RUN: Option<Duration> = Some(CENTURY);
+            const BACKOFF: Backoff = Backoff::constant(Duration::MAX);
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        let (bmdb, session) = (connect(&db).await, session(&db).await);
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        for error in [
+            session.claim::<Frozen>().await.map(drop),
+            bmdb.count::<Frozen>().await.map(drop),
+            bmdb.explain::<Frozen>(machine).await.map(drop),
+        ] {
+            let error = error.expect_err("nobody waits for so long");
+            assert!(matches!(error, Error::InvalidTime { process: "frozen", setting: "COOL_DOWN", value: Duration::MAX, .. }), "{error:?}");
+            assert!(error.to_string().ends_with("expected at most 3162240000s, which is a century"), "{error}");
+        }
+        let error = session.claim::<Endless>().await.map(drop).expect_err("nothing runs for so long");
+        assert!(matches!(error, Error::InvalidTime { process: "endless", setting: "MAX_RUN", .. }), "{error:?}");
+        assert_eq!(row_counts(&raw).await, before);
+        // What is just not too long is as good as any.
+        let work = session.claim::<Patient>().await.unwrap().expect("it is fit");
+        work.fail("a test").await.unwrap();
+        let backoff = bmdb.backoffs(Some(machine)).await.unwrap().remove(0);
+        assert_eq!(backoff.last_interval_seconds.unsigned_abs(), CENTURY.as_secs());
+        assert!(years_from_now(backoff.until.expect("it ends")) > 99);
+    }
+
+    async fn a_cool_down_that_somebody_wrote_keeps_nobody_from_being_expired(db: TestDatabase) {
+        let (bmdb, dead) = (connect(&db).await, session(&db).await);
+        let machine = provide(&dead, 1).await[0];
+        let raw = db.raw().await;
+        let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        tamper(&raw, &format!("UPDATE process SET cool_down_ms = {}", i64::MAX)).await;
+        kill_session(&raw, &dead).await;
+        let mut collector = bmdb.collector();
+        until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
+        let hold = bmdb.holds(Some(machine)).await.unwrap().remove(0);
+        assert!(years_from_now(hold.until.expect("it ends")) > 99);
+    }
+
+    async fn a_hold_until_no_database_can_say_when_is_refused(db: TestDatabase) {
+        let (bmdb, session) = (connect(&db).await, session(&db).await);
+        let machine = provide(&session, 1).await[0];
+        let raw = db.raw().await;
+        let before = row_counts(&raw).await;
+        let held = |until| bmdb.place_hold(machine, Hold::new("moving", "ada").until(until));
+        let time = |text: &str| Until::Time(text.parse::<DateTimeUtc>().expect("a time"));
+        for until in [
+            Until::For(Duration::MAX),
+            Until::For(CENTURY + Duration::from_secs(1)),
+            time("+10000-01-01T00:00:00Z"),
+            time("-0001-01-01T00:00:00Z"),
+            Until::Time(DateTimeUtc::MAX_UTC),
+            Until::Time(DateTimeUtc::MIN_UTC),
+        ] {
+            let error = held(until).await.expect_err("it is too far away");
+            assert!(matches!(error, Error::Invalid { what: "the end of a hold", .. }), "{error:?}");
+        }
+        assert_eq!(row_counts(&raw).await, before);
+        for (until, years) in [(Until::For(CENTURY), 99..=101), (time("9999-12-31T23:59:59Z"), 7000..=8100)] {
+            held(until).await.unwrap();
+            let hold = bmdb.holds(Some(machine)).await.unwrap().remove(0);
+            assert!(years.contains(&years_from_now(hold.until.expect("it ends"))), "{hold:?}");
+            assert!(session.claim::<Survey>().await.unwrap().is_none());
+        }
+    }
+
+    async fn an_age_that_nothing_has_is_one_answer(db: TestDatabase) {
+        struct Ancient;
+        impl Process for Ancient {
+            const NAME: &'static str = "ancient";
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+                machines.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, Duration::MAX)
+            }
+        }
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await.unwrap();
+        assert!(session.claim::<Ancient>().await.unwrap().is_none());
+    }
+
+    async fn a_process_with_a_bad_name_is_not_counted(db: TestDatabase) {
+        struct Nameless;
+        impl Process for Nameless {
+            const NAME: &'static str = "";
+            type Item = machine::Model;
+            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+        }
+        let (bmdb, session) = (connect(&db).await, session(&db).await);
+        let machine = provide(&session, 1).await[0];
+        for answer in [bmdb.count::<Nameless>().await.map(drop), bmdb.explain::<Nameless>(machine).await.map(drop)] {
+            assert!(matches!(answer, Err(Error::Invalid { what: "the name of a process", .. })), "{answer:?}");
+        }
     }
 
     async fn a_cause_that_does_not_fit_is_refused_and_the_guard_comes_back(db: TestDatabase) {

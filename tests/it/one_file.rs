@@ -127,7 +127,6 @@ async fn a_symbolic_link_is_the_file_it_leads_to_for_as_long_as_it_does() {
         assert!(session.claim::<AgentStart>().await.unwrap().is_none(), "it is held");
         work.cancel().await.unwrap();
         let held = session.claim::<AgentStart>().await.unwrap().unwrap();
-        assert_eq!(held.fence().0, 2);
         assert!(!with_suffix(&link, "-wal").exists());
 
         let new = folder.path().join("new");
@@ -203,7 +202,6 @@ async fn a_replaced_file_ends_the_session_which_writes_nothing_into_the_new_one(
         let scene = Scene::on(&db, INTERVAL, 1).await;
         assert_eq!((scene.machines().await, sessions(&scene.raw).await), (1, 1));
         let work = claim(&scene.session).await;
-        assert_eq!(work.fence().0, 1);
         work.cancel().await.unwrap();
         scene.ends_well().await;
     })
