@@ -17,6 +17,7 @@ use crate::hold::{self, Hold};
 use crate::operator::{self, HeldBySession};
 use crate::page::List;
 use crate::process::Process;
+use crate::restore::{self, Restored};
 use crate::session::Session;
 
 /// A connection to the Bare Metal Database: what a component opens once and clones freely.
@@ -182,6 +183,33 @@ impl Bmdb {
     /// Dropping the future breaks the session or does not.
     pub async fn break_session(&self, session: SessionId) -> Result<Option<HeldBySession>, Error> {
         operator::break_session(&self.0, session).await
+    }
+
+    /// What a database needs that was put back from a backup: run it once, after every component has been stopped and the old database is out of reach,
+    /// and before any component starts. It breaks every session of the backup, waits for the longest of their intervals, or this component's if that is
+    /// longer, so that nobody believes in one any more, and expires them: history gets its ends, machines their cool-downs. Work that was claimed after
+    /// the backup is not in it, and free; new fences are above those that were given out for it, as long as the database's clock did not go back.
+    ///
+    /// On a database in use it ends all work.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), bmdb::Error> {
+    /// use bmdb::{Bmdb, Config, runtime_info};
+    ///
+    /// let bmdb = Bmdb::connect(Config::from_env("after-restore", runtime_info!())?).await?;
+    /// let restored = bmdb.after_restore().await?;
+    /// assert_eq!(restored.ahead, 0, "the database's clock stands too early");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the database cannot be written. Run it again: what has been done is not done twice.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves sessions that are broken, which a collector expires, or which this does when it is run again.
+    pub async fn after_restore(&self) -> Result<Restored, Error> {
+        restore::after_restore(&self.0).await
     }
 
     /// Closes the sessions that still live, as [`Session::close`] does, and then every connection, after what is under way has ended. Close

@@ -43,7 +43,7 @@ impl Dialect {
 
     /// Makes a statement from text in which `$1`, `$2`… are values and a few words in braces stand for what differs:
     /// `{now}`; `{after $n}`, now plus `$n` [milliseconds]; `{after c}`, the same of a column, which counts as [`LONGEST`] where it is more;
-    /// `{time $n}`, a moment given by a person; `{fence}`, a machine's [next fence](Self::next_fence);
+    /// `{time $n}`, a moment given by a person; `{clock}`, now in milliseconds; `{fence}`, a machine's [next fence](Self::next_fence);
     /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers; `{free t}`, the same on those rows of a table
     /// only that nobody has locked, where the database can leave the others out;
     /// `{moment c}` and `{until c}`, a time in a column as the driver can read it; `{exact c}`, a column as text that differs if the column does;
@@ -71,6 +71,7 @@ impl Dialect {
         let (word, after) = word.expect("BUG: a brace in a statement is not closed");
         let filled = match word.split_once(' ') {
             None if word == "now" => self.now().into(),
+            None if word == "clock" => self.clock().into(),
             None if word == "fence" => self.next_fence_text().into(),
             None if word == "share" => if self == Self::Postgres { "FOR KEY SHARE" } else { "" }.into(),
             None if word == "lock" => if self == Self::Sqlite { "" } else { "FOR UPDATE" }.into(),
@@ -181,12 +182,16 @@ impl Dialect {
         Expr::cust(self.next_fence_text())
     }
 
-    fn next_fence_text(self) -> &'static str {
+    fn next_fence_text(self) -> String {
+        let greatest = if self == Self::Sqlite { "max" } else { "greatest" };
+        format!("{greatest}(machine.fence + 1, {})", self.clock())
+    }
+
+    /// The database's clock in milliseconds.
+    fn clock(self) -> &'static str {
         match self {
-            Self::Sqlite => "max(machine.fence + 1, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
-            Self::Postgres | Self::Cockroach => {
-                "greatest(machine.fence + 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT))"
-            }
+            Self::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            Self::Postgres | Self::Cockroach => "CAST(extract(epoch FROM now()) * 1000 AS BIGINT)",
         }
     }
 

@@ -1,10 +1,12 @@
 //! What a lost history leaves: backups that are put back, and clocks that stand elsewhere than they did.
 
-use bmdb::{Error, Fence, machine};
-use harness::on_each_backend;
+use std::time::Duration;
+
+use bmdb::{Bmdb, Config, Error, Fence, Unfinished, machine};
+use harness::{Backend, TestDatabase, bounded, check_history, on_each_backend};
 use sea_orm::EntityTrait;
 
-use crate::world::{Survey, connect, provide, session, tamper};
+use crate::world::{AgentStart, Survey, connect, events, literal, provide, session, sessions, tamper, works};
 
 on_each_backend! {
     async fn a_history_that_is_lost_gives_no_fence_out_again(db: TestDatabase) {
@@ -38,7 +40,8 @@ on_each_backend! {
         tamper(&db.raw().await, &format!("UPDATE machine SET fence = {}", i64::MAX)).await;
         assert!(session.claim::<Survey>().await.unwrap().is_none());
         assert!(session.claim::<Survey>().on(machines[0]).await.unwrap().is_none());
-        tamper(&db.raw().await, &format!("UPDATE machine SET fence = 0 WHERE machine_id <> {}", crate::world::literal(&db.raw().await, machines[0].0))).await;
+        let raw = db.raw().await;
+        tamper(&raw, &format!("UPDATE machine SET fence = 0 WHERE machine_id <> {}", literal(&raw, machines[0].0))).await;
         let held = session.claim_many::<Survey>(3).await.unwrap();
         assert_eq!(held.len(), 2);
         assert!(held.iter().all(|work| work.machine() != machines[0]));
@@ -54,4 +57,89 @@ on_each_backend! {
         let unknown = session.transact(async |tx| machine::exclude_claims(tx, stranger).await).await;
         assert!(matches!(unknown, Err(Error::UnknownMachine { machine }) if machine == stranger), "{unknown:?}");
     }
+
+    async fn the_sessions_of_a_backup_are_over_before_components_start(db: TestDatabase) {
+        let quick = async || {
+            let config = Config::new(db.url(), "test", "").interval(Duration::from_secs(2));
+            Bmdb::connect(config).await.unwrap()
+        };
+        let operator = quick().await;
+        assert_eq!(operator.after_restore().await.unwrap(), bmdb::Restored::default(), "there is nothing to do");
+        // A component that nobody has stopped: its session is in the backup, and it beats.
+        let dead = quick().await.start_session().await.unwrap();
+        let machine = provide(&dead, 1).await[0];
+        let work = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let restored = operator.after_restore().await.unwrap();
+        assert_eq!((restored.expired.as_slice(), restored.freed, restored.ahead), (&[dead.id()][..], 1, 0));
+        assert!(dead.lost().is_cancelled(), "it stopped believing before the machine was free");
+        let raw = db.raw().await;
+        assert_eq!((events(&raw, machine).await, works(&raw).await), (["started", "expired"].map(String::from).to_vec(), 0));
+        let hold = operator.holds(Some(machine)).await.unwrap().remove(0);
+        assert!(hold.reason.starts_with("cool-down"), "a command may be on its way: {hold:?}");
+        let refused = work.done().await;
+        assert!(matches!(refused, Err(Unfinished::Over(Error::SessionExpired { .. }))), "{refused:?}");
+        assert_eq!(check_history(&raw).await, Vec::<String>::new());
+        // Of what it has ended, nothing is left to be ended again; and it says when the clock stands too early for fences to be new.
+        tamper(&raw, &format!("UPDATE machine SET fence = {}", i64::MAX - 9)).await;
+        let again = operator.after_restore().await.unwrap();
+        assert_eq!((again.expired.len(), again.freed, again.ahead), (0, 0, 1));
+        assert_eq!(sessions(&raw).await, 0);
+    }
+}
+
+/// As docs/backups.md has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_backed_up_while_in_use_is_put_back() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Sqlite).await;
+        let before = session(&db).await;
+        let machine = provide(&before, 1).await[0];
+        before
+            .claim::<Survey>()
+            .await
+            .unwrap()
+            .expect("it is fit")
+            .done()
+            .await
+            .unwrap();
+        let _held = before.claim::<Survey>().await.unwrap().expect("it is fit");
+        let folder = tempfile::TempDir::new().unwrap();
+        let copy = folder.path().join("bmdb.sqlite");
+        tamper(&db.raw().await, &format!("VACUUM INTO '{}'", copy.display())).await;
+        before.close().await.unwrap();
+        // What is done now is not in the backup.
+        let after = session(&db).await;
+        let lost = after.claim::<Survey>().await.unwrap().expect("it is fit");
+        let fence = lost.fence();
+        lost.done().await.unwrap();
+        after.close().await.unwrap();
+
+        let url = format!("sqlite://{}?mode=rw", copy.display());
+        let bmdb = Bmdb::connect(Config::new(&url, "test", "").interval(Duration::from_secs(1)))
+            .await
+            .unwrap();
+        let restored = bmdb.after_restore().await.unwrap();
+        assert_eq!(
+            (restored.expired.as_slice(), restored.freed, restored.ahead),
+            (&[before.id()][..], 1, 0)
+        );
+        let raw = sea_orm::Database::connect(&url).await.unwrap();
+        assert_eq!(
+            events(&raw, machine).await,
+            ["started", "finished", "started", "expired"]
+        );
+        bmdb.lift_hold(machine, Some("survey")).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let work = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        assert!(
+            work.fence() > fence,
+            "{} was given out after the backup, {} now",
+            fence,
+            work.fence()
+        );
+        work.done().await.unwrap();
+        session.close().await.unwrap();
+        assert_eq!(check_history(&raw).await, Vec::<String>::new());
+    })
+    .await;
 }

@@ -1,0 +1,78 @@
+//! What a database needs that was put back from a backup, before components work on it.
+
+use std::time::Duration;
+
+use bmdb_entity::SessionId;
+use bmdb_entity::work_history::Event;
+use sea_orm::DbErr;
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::history;
+use crate::tx::Tx;
+
+/// What was done to a database that was put back from a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The sessions that were in the backup. They are over.
+    pub expired: Vec<SessionId>,
+    /// How many works they held.
+    pub freed: u64,
+    /// Of so many machines the fence lies ahead of the database's clock. More than none says that the clock stands too early: fences that were given
+    /// out after the backup may be given out again. Set the clock, and start components then.
+    pub ahead: u64,
+}
+
+/// No session can be longer between heartbeats.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Breaks the sessions that are there, waits until nobody can believe in one any more, and expires them.
+pub(crate) async fn after_restore(database: &Database) -> Result<Restored, Error> {
+    const SESSIONS: &str = "SELECT session_id, interval_ms FROM session";
+    const BREAK: &str = "UPDATE session_lease SET deadline = {now} WHERE deadline > {now}";
+    const AHEAD: &str = "SELECT CAST(count(machine_id) AS BIGINT) FROM machine WHERE fence > {clock}";
+    const DOING: &str = "end the sessions of a backup";
+    let rows = database.read(DOING, SESSIONS, []).await?;
+    let sessions = rows.iter().map(|row| {
+        let interval: i64 = row.try_get_by_index(1)?;
+        Ok((row.try_get_by_index(0)?, Duration::from_millis(interval.unsigned_abs())))
+    });
+    let sessions: Vec<(SessionId, Duration)> =
+        sessions.collect::<Result<_, DbErr>>().map_err(Error::database(DOING))?;
+    let scope = database.scope(DOING);
+    let broken = scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(BREAK, []).await?));
+    broken.await.map_err(|failure| failure.into_error(DOING))?;
+    // Those that came after the backup, of which nothing is known, are taken to beat as often as this component.
+    let intervals = sessions.iter().map(|(_, interval)| *interval);
+    let longest = intervals.fold(database.config.interval, Duration::max);
+    tokio::time::sleep(longest.min(LONGEST_INTERVAL)).await;
+    let mut restored = Restored::default();
+    for (session, _) in sessions {
+        let expired = scope.run(async |tx: &Tx| expire(tx, session).await);
+        if let Some(freed) = expired.await.map_err(|failure| failure.into_error(DOING))? {
+            restored.expired.push(session);
+            restored.freed += freed;
+        }
+    }
+    let rows = database.read(DOING, AHEAD, []).await?;
+    let ahead = rows
+        .first()
+        .expect("BUG: a count has one row")
+        .try_get_by_index::<i64>(0);
+    restored.ahead = ahead.map_err(Error::database(DOING))?.unsigned_abs();
+    Ok(restored)
+}
+
+/// `None`: it is over already.
+async fn expire(tx: &Tx, session: SessionId) -> Result<Option<u64>, Error> {
+    const LOCK: &str = "SELECT session_id FROM session WHERE session_id = $1 {lock}";
+    const WORKS: &str = "SELECT work_id FROM work WHERE session_id = $1 {lock}";
+    if tx.query_text(LOCK, [session.into()]).await?.is_empty() {
+        return Ok(None);
+    }
+    let cause = Some("the database was put back from a backup");
+    let works = tx.query_text(WORKS, [session.into()]).await?.len();
+    history::end_session(tx, session, Event::Expired, cause).await?;
+    Ok(Some(works as u64))
+}
