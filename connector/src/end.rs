@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{Fence, MachineId, WorkId};
 use futures_util::future::join_all;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::call::Place;
 use crate::crowd::Request;
@@ -210,6 +211,10 @@ impl Ends {
         self
     }
 
+    fn has_answered(&self, work: WorkId) -> bool {
+        self.ended.contains(&work) || self.rest.iter().any(|(leaving, _)| leaving.key.work == work)
+    }
+
     /// Takes those out that were perhaps refused for another with which they shared a statement.
     fn take_refused(&mut self) -> Vec<Leaving> {
         let refused = self.rest.extract_if(.., |(_, error)| is_of_one(error));
@@ -228,13 +233,43 @@ pub(crate) enum Patience {
 
 /// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
 pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience, place: &Place) -> Ends {
+    let updates = |leaving: &&Leaving| leaving.facts.updates().next().is_some();
+    let updating: Vec<Leaving> = left.iter().filter(updates).cloned().collect();
     let mut ends = end_or_refuse(core, left, None, place).await;
     let refused = ends.take_refused();
-    if refused.is_empty() {
-        return ends;
+    if !refused.is_empty() {
+        place.leave().await;
+        ends = ends.and(end_apart(core, refused, patience).await);
     }
-    place.leave().await;
-    ends.and(end_apart(core, refused, patience).await)
+    for leaving in updating {
+        if !ends.has_answered(leaving.key.work) {
+            place.leave().await;
+            let error = missing(core, &leaving.key, &leaving.facts).await;
+            ends.rest.extend(error.map(|error| (leaving, error)));
+        }
+    }
+    ends
+}
+
+/// What was to be updated and is not there, if that is why an end has not ended its work.
+async fn missing(core: &Core, key: &Key, facts: &Facts) -> Option<Error> {
+    let Ok(Settled::Held) = settle(core, key).await else {
+        return None;
+    };
+    let mut tag = None;
+    for fact in facts.updates() {
+        let row = core.database.query_one(&fact.look(Expr::val(key.machine))).await;
+        if matches!(row, Ok(None)) {
+            tag = Some(fact.tag);
+            break;
+        }
+        // Somebody has written it meanwhile, or it cannot be asked for any more.
+        tag.get_or_insert(fact.tag);
+    }
+    tag.map(|tag| Error::TagMissing {
+        tag,
+        machine: key.machine,
+    })
 }
 
 /// Into so many parts are those divided that were refused together, and each part again, until one is alone: of a thousand in two steps.

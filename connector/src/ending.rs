@@ -5,7 +5,8 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 
-use bmdb_entity::WorkId;
+use bmdb_entity::{Tag, WorkId};
+use sea_orm::ActiveModelTrait;
 
 use crate::attempt::Attempt;
 use crate::call::{Place, call};
@@ -117,8 +118,8 @@ impl<P: Process> End<P> {
         self.work.session()
     }
 
-    /// States facts about the machine as well, in the same statement: if the work was lost, none of them is in the database. What a row does not set
-    /// stays as it is, and the column [`Tag::STATED_AT`](crate::tag::Tag::STATED_AT) is filled by the database's clock.
+    /// States facts about the machine as well, in the same statement: if the work was lost, none of them is in the database. A row is the machine's whole
+    /// row of the tag from now on, as with [`tag::set`](crate::tag::set); [`updating`](Self::updating) changes some columns.
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
@@ -135,11 +136,41 @@ impl<P: Process> End<P> {
     /// ```
     ///
     /// # Errors
-    /// Awaiting it answers [`Error::Invalid`] for a row that names another machine, for a second row of a tag, and for a text with NUL; and
-    /// [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
+    /// Awaiting it answers [`Error::TagIncomplete`] for a row without a column that it must have; [`Error::Invalid`] for a row that names another machine,
+    /// for a second row of a tag, and for a text with NUL; and [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
     pub fn stating(mut self, facts: impl Into<Facts>) -> Self {
         self.facts = self.facts.and(facts);
         self
+    }
+
+    /// Changes the columns that are set in `row`, of the row of the tag that the machine has, in the same statement; all others stay what they are. The
+    /// same as [stating](Self::stating) [`Facts::updating`], which can be stated about many works.
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
+    /// # struct AgentStart;
+    /// # impl Process for AgentStart {
+    /// #     const NAME: &'static str = "agent-start";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(work: Work<AgentStart>) -> Result<(), Error> {
+    /// use sea_orm::ActiveValue::Set;
+    ///
+    /// let runs = provided::ActiveModel { status: Set(provided::Status::Running), ..Default::default() };
+    /// work.done().updating(runs).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Awaiting it answers [`Error::TagMissing`] when the machine does not have the tag; else as [`stating`](Self::stating). Then nothing is written, and
+    /// the guard comes back.
+    pub fn updating<A>(self, row: A) -> Self
+    where
+        A: ActiveModelTrait<Entity: Tag>,
+    {
+        self.stating(Facts::updating(row))
     }
 
     /// Ends the work and makes the next claim, both in one round trip where they can be: on PostgreSQL and SQLite, for a claim of the same session

@@ -217,6 +217,25 @@ pub enum Error {
         machine: MachineId,
     },
 
+    /// A row that was to be a machine's whole row of a tag lacks a column that it must have; nothing was written. Set it, or
+    /// [update](crate::tag::update) the row that is there.
+    #[error("a row of {tag} needs a value in {column}; to change some columns of a row that is there, update it")]
+    TagIncomplete {
+        /// The tag's table.
+        tag: &'static str,
+        /// The first column that has none.
+        column: &'static str,
+    },
+
+    /// A row of a tag was to be updated that is not there; nothing was written.
+    #[error("machine {machine} has no {tag} that could be updated")]
+    TagMissing {
+        /// The tag's table.
+        tag: &'static str,
+        /// The machine.
+        machine: MachineId,
+    },
+
     /// The session is over, here or in the database; nothing of this call was written. Start a new session.
     #[error("session {session} has expired; start a new one")]
     SessionExpired {

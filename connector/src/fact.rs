@@ -4,23 +4,28 @@ use std::sync::Arc;
 
 use bmdb_entity::{MachineId, MachineRow, Tag, WorkId};
 use sea_orm::sea_query::{
-    Condition, DynIden, Expr, ExprTrait, InsertStatement, IntoIden, OnConflict, Order, Query, SelectStatement,
-    TableRef, Value, ValueTuple, ValueType,
+    Condition, DynIden, Expr, ExprTrait, InsertStatement, IntoIden, LockType, OnConflict, Order, Query,
+    SelectStatement, TableRef, UpdateStatement, Value, ValueTuple, ValueType,
 };
 use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, EntityName, EntityTrait, IdenStatic, Iterable};
 
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::tag::check_value;
+use crate::text::Text;
 
-/// Facts about the machine of a work, to be stated [with its end](crate::End::stating): rows of tags, at most one of each.
+/// Facts about the machine of a work, to be stated [with its end](crate::End::stating): rows of tags, at most one of each. From a row, the whole row is
+/// [set](crate::tag::set); [`updating`](Self::updating) changes columns of one that is there.
 ///
 /// ```
-/// use bmdb::{Facts, agent_heartbeat, agent_started};
+/// use bmdb::{Facts, agent_heartbeat, agent_started, provided};
+/// use sea_orm::ActiveValue::Set;
 ///
 /// let one = Facts::from(agent_started::row(*b"key"));
 /// let two = one.and(agent_heartbeat::row());
-/// # let _stated = two;
+/// let runs = provided::ActiveModel { status: Set(provided::Status::Running), ..Default::default() };
+/// let three = two.and(Facts::updating(runs));
+/// # let _stated = three;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Facts(Arc<[Fact]>);
@@ -30,6 +35,15 @@ impl Facts {
     #[must_use]
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// Changes the columns that are set in `row`, of a row of the tag that the machine has already: see [`tag::update`](crate::tag::update).
+    #[must_use]
+    pub fn updating<A>(row: A) -> Self
+    where
+        A: ActiveModelTrait<Entity: Tag>,
+    {
+        Self([Fact::of(&row, Verb::Update)].into())
     }
 
     /// These and more.
@@ -51,11 +65,22 @@ impl Facts {
         self.0.iter().map(|fact| fact.set.len() + 1).sum()
     }
 
+    /// Those that change rows which must be there.
+    pub(crate) fn updates(&self) -> impl Iterator<Item = &Fact> {
+        self.0.iter().filter(|fact| fact.verb == Verb::Update)
+    }
+
     /// Checks whether they can be stated about this machine.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a row that names another machine, for a text with NUL, and for two rows of one tag.
+    /// [`Error::Invalid`] for a row that names another machine, for a text with NUL, and for two rows of one tag; [`Error::TagIncomplete`].
     pub(crate) fn check(&self, machine: MachineId) -> Result<(), Error> {
+        self.check_demands(machine)?;
+        self.0.iter().try_for_each(Fact::check)
+    }
+
+    /// The same for rows that are not stated, but compared with what is there.
+    pub(crate) fn check_demands(&self, machine: MachineId) -> Result<(), Error> {
         for (place, fact) in self.0.iter().enumerate() {
             if fact.about.is_some_and(|about| about != machine) {
                 return Err(Error::invalid(
@@ -67,7 +92,7 @@ impl Facts {
             if self.0[..place].iter().any(|earlier| earlier.tag == fact.tag) {
                 return Err(Error::invalid("a fact", fact.tag, "one row of each tag"));
             }
-            fact.check()?;
+            fact.check_values()?;
         }
         Ok(())
     }
@@ -83,17 +108,27 @@ where
     A: ActiveModelTrait<Entity: Tag>,
 {
     fn from(row: A) -> Self {
-        Self([Fact::of(&row)].into())
+        Self([Fact::of(&row, Verb::Set)].into())
     }
 }
 
-/// The tag of each fact, and the columns that it sets, as their places in the tag.
-pub(crate) type Shape = Vec<(&'static str, Vec<usize>)>;
+/// What is done with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Verb {
+    /// It is the machine's row from now on, whether or not it had one.
+    Set,
+    /// Its columns replace those of the row that the machine has.
+    Update,
+}
 
-/// One row of a tag, whatever the tag: it has the columns that are set, and all others stay what they are.
+/// The tag of each fact, what is done with its row, and the columns that are set, as their places in the tag.
+pub(crate) type Shape = Vec<(&'static str, Verb, Vec<usize>)>;
+
+/// One row of a tag, whatever the tag.
 #[derive(Clone, Debug)]
 pub(crate) struct Fact {
-    tag: &'static str,
+    pub(crate) tag: &'static str,
+    verb: Verb,
     table: TableRef,
     machine: DynIden,
     /// What the database's clock fills.
@@ -101,6 +136,10 @@ pub(crate) struct Fact {
     /// The machine that the row names, if it names one.
     pub(crate) about: Option<MachineId>,
     set: Vec<Set>,
+    /// Columns that are not set and can do without: NULL, or what the table has for them.
+    unset: Vec<DynIden>,
+    /// The first column that is not set and cannot.
+    lacks: Option<&'static str>,
     save: Save,
 }
 
@@ -112,6 +151,12 @@ struct Set {
     value: Value,
 }
 
+impl Set {
+    fn bound(_nth: usize, set: &Self) -> Expr {
+        Expr::val(set.value.clone())
+    }
+}
+
 /// Wraps a value as the column at this place of the tag wants it.
 type Save = fn(usize, Expr) -> Expr;
 
@@ -121,7 +166,7 @@ fn save<T: Tag>(place: usize, value: Expr) -> Expr {
 }
 
 impl Fact {
-    pub(crate) fn of<A>(row: &A) -> Self
+    pub(crate) fn of<A>(row: &A, verb: Verb) -> Self
     where
         A: ActiveModelTrait<Entity: Tag>,
     {
@@ -129,59 +174,98 @@ impl Fact {
         let stated_at = <A::Entity as Tag>::STATED_AT;
         let is =
             |column: &Column<A>, other: Option<Column<A>>| other.is_some_and(|other| other.as_str() == column.as_str());
-        let (mut about, mut set) = (None, Vec::new());
+        let (mut about, mut set, mut unset, mut lacks) = (None, Vec::new(), Vec::new(), None);
         for (place, column) in Column::<A>::iter().enumerate() {
-            let (ActiveValue::Set(value) | ActiveValue::Unchanged(value)) = row.get(column) else {
-                continue;
-            };
-            if is(&column, Some(A::Entity::MACHINE_ID)) {
-                about = <MachineId as ValueType>::try_from(value).ok();
-            } else if !is(&column, stated_at) {
-                let column = column.into_iden();
-                set.push(Set { place, column, value });
+            let (is_machine, is_time) = (is(&column, Some(A::Entity::MACHINE_ID)), is(&column, stated_at));
+            match row.get(column) {
+                ActiveValue::Set(value) | ActiveValue::Unchanged(value) if is_machine => {
+                    about = <MachineId as ValueType>::try_from(value).ok();
+                }
+                _ if is_machine || is_time => {}
+                ActiveValue::Set(value) | ActiveValue::Unchanged(value) => {
+                    let column = column.into_iden();
+                    set.push(Set { place, column, value });
+                }
+                ActiveValue::NotSet => {
+                    let definition = column.def();
+                    if definition.is_null() || definition.get_column_default().is_some() {
+                        unset.push(column.into_iden());
+                    } else {
+                        lacks.get_or_insert(column.as_str());
+                    }
+                }
             }
         }
         Self {
             tag: <A::Entity as Tag>::name(),
+            verb,
             table: A::Entity::default().table_ref(),
             machine: A::Entity::MACHINE_ID.into_iden(),
             stated_at: stated_at.map(IntoIden::into_iden),
             about,
             set,
+            unset,
+            lacks,
             save: save::<A::Entity>,
         }
     }
 
     /// # Errors
-    /// [`Error::Invalid`] for a text with NUL.
+    /// [`Error::Invalid`] for a text with NUL; [`Error::TagIncomplete`] for a row to be set that lacks what it must have.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if let (Verb::Set, Some(column)) = (self.verb, self.lacks) {
+            return Err(Error::TagIncomplete { tag: self.tag, column });
+        }
+        self.check_values()
+    }
+
+    fn check_values(&self) -> Result<(), Error> {
         self.set.iter().try_for_each(|set| check_value(&set.value))
     }
 
-    pub(crate) fn shape(&self) -> (&'static str, Vec<usize>) {
-        (self.tag, self.set.iter().map(|set| set.place).collect())
+    pub(crate) fn shape(&self) -> (&'static str, Verb, Vec<usize>) {
+        (self.tag, self.verb, self.set.iter().map(|set| set.place).collect())
     }
 
-    /// Writes rows of this shape; [`row`](Self::row) has the values.
+    /// What is written beside the machine.
+    fn columns(&self) -> impl Iterator<Item = DynIden> {
+        let set = self.set.iter().map(|set| &set.column);
+        self.stated_at.iter().chain(set).cloned()
+    }
+
+    /// Writes rows of this shape, whole; [`row`](Self::row) has the values. Of a column that is not inserted, `excluded` has NULL or the default.
     fn insert(&self) -> InsertStatement {
-        let others = || {
-            self.stated_at
-                .iter()
-                .chain(self.set.iter().map(|set| &set.column))
-                .cloned()
-        };
+        let all = || self.columns().chain(self.unset.iter().cloned());
         let mut conflict = OnConflict::column(self.machine.clone());
-        if others().next().is_some() {
-            conflict.update_columns(others());
+        if all().next().is_some() {
+            conflict.update_columns(all());
         } else {
             conflict.do_nothing();
         }
         let mut insert = Query::insert();
         insert
             .into_table(self.table.clone())
-            .columns(std::iter::once(self.machine.clone()).chain(others()))
+            .columns(std::iter::once(self.machine.clone()).chain(self.columns()))
             .on_conflict(conflict);
         insert
+    }
+
+    /// Changes rows of this shape.
+    fn update(&self, dialect: Dialect, machine: Expr, value: impl Fn(usize, &Set) -> Expr) -> UpdateStatement {
+        let columns = std::iter::once(self.machine.clone()).chain(self.columns());
+        let is_it = self.machine_column().eq(machine.clone());
+        // The machine alone, where there is nothing else.
+        let known = usize::from(self.columns().next().is_some());
+        let values = columns.zip(self.row(dialect, machine, value)).skip(known);
+        Query::update()
+            .table(self.table.clone())
+            .values(values)
+            .and_where(is_it)
+            .take()
+    }
+
+    fn machine_column(&self) -> Expr {
+        Expr::col((self.tag, self.machine.clone()))
     }
 
     fn row(&self, dialect: Dialect, machine: Expr, value: impl Fn(usize, &Set) -> Expr) -> Vec<Expr> {
@@ -194,16 +278,18 @@ impl Fact {
         std::iter::once(machine).chain(stated_at).chain(values).collect()
     }
 
-    /// States facts of one shape about machines.
-    pub(crate) fn state<'a>(
-        dialect: Dialect,
-        facts: impl IntoIterator<Item = (MachineId, &'a Self)>,
-    ) -> InsertStatement {
+    /// Sets the row of one machine.
+    pub(crate) fn set(&self, dialect: Dialect, machine: MachineId) -> InsertStatement {
+        Self::set_all(dialect, [(machine, self)])
+    }
+
+    /// Sets rows of one shape.
+    pub(crate) fn set_all<'a>(dialect: Dialect, facts: impl IntoIterator<Item = (MachineId, &'a Self)>) -> InsertStatement {
         let mut facts = facts.into_iter().peekable();
         let (_, first) = facts.peek().expect("BUG: there is something to state");
         let mut insert = first.insert();
         for (machine, fact) in facts {
-            insert.values_panic(fact.row(dialect, Expr::val(machine), |_, set| Expr::val(set.value.clone())));
+            insert.values_panic(fact.row(dialect, Expr::val(machine), Set::bound));
         }
         insert
     }
@@ -233,32 +319,91 @@ impl Fact {
             .take()
     }
 
-    /// The same within a statement that ends works, about the machines of those that are in its `ended`.
-    pub(crate) fn state_ended<'a>(
-        dialect: Dialect,
-        facts: impl IntoIterator<Item = (WorkId, &'a Self)>,
-    ) -> InsertStatement {
+    /// Updates the row of one machine.
+    pub(crate) fn update_one(&self, dialect: Dialect, machine: MachineId) -> UpdateStatement {
+        self.update(dialect, Expr::val(machine), Set::bound)
+    }
+
+    /// States facts of one shape about machines, on SQLite.
+    pub(crate) fn put<'a>(text: &mut Text, facts: impl IntoIterator<Item = (MachineId, &'a Self)>) {
+        let mut facts = facts.into_iter().peekable();
+        let dialect = text.dialect();
+        match facts.peek().map(|(_, first)| first.verb) {
+            Some(Verb::Set) => {
+                text.another().query(&Self::set_all(dialect, facts));
+            }
+            Some(Verb::Update) => {
+                for (machine, fact) in facts {
+                    text.another().query(&fact.update_one(dialect, machine));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Reads the machine's row: nothing but whether it is there.
+    pub(crate) fn look(&self, machine: Expr) -> SelectStatement {
+        Query::select()
+            .column(self.machine.clone())
+            .from(self.table.clone())
+            .and_where(self.machine_column().eq(machine))
+            .take()
+    }
+
+    /// The rows of works' machines, which are kept there until the statement has ended.
+    pub(crate) fn look_for_leaving(&self, dialect: Dialect) -> SelectStatement {
+        let machines = Query::select().column(("leaving", "machine_id")).from("leaving").take();
+        let mut look = Query::select();
+        look.column(self.machine.clone())
+            .from(self.table.clone())
+            .and_where(self.machine_column().in_subquery(machines))
+            .order_by(self.machine.clone(), Order::Asc);
+        // CockroachDB is SERIALIZABLE throughout.
+        if dialect == Dialect::Postgres {
+            look.lock(LockType::NoKeyUpdate);
+        }
+        look
+    }
+
+    /// The name of the machine's column.
+    pub(crate) fn machine(&self) -> &DynIden {
+        &self.machine
+    }
+
+    /// States facts of one shape within a statement that ends works, about the machines of those that are in its `ended`.
+    pub(crate) fn put_ended<'a>(text: &mut Text, facts: impl IntoIterator<Item = (WorkId, &'a Self)>) {
         let mut facts = facts.into_iter().peekable();
         let (_, first) = *facts.peek().expect("BUG: there is something to state");
         // PostgreSQL and CockroachDB name the columns of VALUES so.
         let nth_column = |nth: usize, _: &Set| Expr::col(("stated", format!("column{}", nth + 2)));
-        let row = first.row(dialect, Expr::col(("ended", "machine_id")), nth_column);
         let tuple = |(work, fact): (WorkId, &Self)| {
             let values = fact.set.iter().map(|set| set.value.clone());
             ValueTuple::Many(std::iter::once(work.into()).chain(values).collect())
         };
-        let mut select = Query::select();
-        select
-            .exprs(row)
-            .from("ended")
-            .from_values(facts.map(tuple), "stated")
-            .and_where(Expr::col(("ended", "work_id")).equals(("stated", "column1")))
-            .order_by(("ended", "machine_id"), Order::Asc);
-        let mut insert = first.insert();
-        insert
-            .select_from(select)
-            .expect("BUG: there is a value for each column");
-        insert
+        let (dialect, machine) = (text.dialect(), Expr::col(("ended", "machine_id")));
+        let is_stated = Expr::col(("ended", "work_id")).equals(("stated", "column1"));
+        match first.verb {
+            Verb::Set => {
+                let mut select = Query::select();
+                select
+                    .exprs(first.row(dialect, machine, nth_column))
+                    .from("ended")
+                    .from_values(facts.map(tuple), "stated")
+                    .and_where(is_stated)
+                    .order_by(("ended", "machine_id"), Order::Asc);
+                let mut insert = first.insert();
+                insert
+                    .select_from(select)
+                    .expect("BUG: there is a value for each column");
+                text.query(&insert);
+            }
+            Verb::Update => {
+                let stated = TableRef::ValuesList(facts.map(tuple).collect(), "stated".into_iden());
+                let mut update = first.update(dialect, machine, nth_column);
+                update.from("ended").from(stated).and_where(is_stated);
+                text.query(&update);
+            }
+        }
     }
 }
 
@@ -276,6 +421,10 @@ mod tests {
         assert_ne!(started(b"one").shape(), started(b"one").and(beat()).shape());
         let empty = Facts::from(<agent_started::ActiveModel as Default>::default());
         assert_ne!(started(b"one").shape(), empty.shape());
+        assert_ne!(
+            started(b"one").shape(),
+            Facts::updating(agent_started::row(b"one")).shape()
+        );
         // A value for each column that is set, and one for what says whose.
         assert_eq!((Facts::none().values(), empty.values()), (0, 1));
         assert_eq!((started(b"one").values(), started(b"one").and(beat()).values()), (2, 3));

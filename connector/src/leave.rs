@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Statement};
 
 use bmdb_entity::work_history::Event;
@@ -238,12 +239,28 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
          CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))",
         row,
     );
+    // What is updated must be there, and stay until it is: who ends a work knows whether its facts are stated.
+    let updates: Vec<&Fact> = leaving
+        .first()
+        .map_or_else(Vec::new, |leaving| leaving.facts.updates().collect());
+    for (nth, fact) in updates.iter().enumerate() {
+        let look = fact.look_for_leaving(text.dialect());
+        text.put(&format!("), row_{nth} AS MATERIALIZED ("), []).query(&look);
+    }
     text.put(
         "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
          AND work.fence = leaving.fence AND work.work_id = leaving.work_id",
         [],
     )
     .put(also, []);
+    for (nth, fact) in updates.iter().enumerate() {
+        let is_there = Query::select()
+            .column((format!("row_{nth}"), fact.machine().clone()))
+            .from(format!("row_{nth}"))
+            .and_where(Expr::col((format!("row_{nth}"), fact.machine().clone())).equals(("leaving", "machine_id")))
+            .take();
+        text.put(" AND EXISTS (", []).query(&is_there).put(")", []);
+    }
     let among_them = match (text.dialect(), leaving) {
         // However large PostgreSQL takes the table for, it looks these up.
         (Dialect::Postgres, [_, _, ..]) => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
@@ -290,10 +307,9 @@ pub(crate) fn put(text: &mut Text, core: &Core, leaving: &[Leaving], also: &str)
         ],
     );
     for (tag, facts) in by_tag(leaving).enumerate() {
-        let stated = Fact::state_ended(text.dialect(), facts.map(|(key, fact)| (key.work, fact)));
-        text.put(&format!(", stated_{tag} AS ("), [])
-            .query(&stated)
-            .put(")", []);
+        text.put(&format!(", stated_{tag} AS ("), []);
+        Fact::put_ended(text, facts.map(|(key, fact)| (key.work, fact)));
+        text.put(")", []);
     }
 }
 
@@ -307,7 +323,12 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
         .each(leaving, "($1, $2, $3)", |Leaving { key, .. }| {
             [key.machine.into(), key.slot.into(), key.fence.into()]
         })
-        .put(") RETURNING work_id", []);
+        .put(")", []);
+    for fact in leaving.iter().take(1).flat_map(|leaving| leaving.facts.updates()) {
+        let is_there = fact.look(Expr::col(("work", "machine_id")));
+        take.put(" AND EXISTS (", []).query(&is_there).put(")", []);
+    }
+    take.put(" RETURNING work_id", []);
     let rows = tx.query_all_raw(take.finish()).await?;
     let ended: Vec<WorkId> = rows
         .iter()
@@ -342,8 +363,7 @@ async fn in_steps(tx: &Tx, core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkI
         }
     }
     for facts in by_tag(&ours) {
-        let stated = Fact::state(tx.dialect(), facts.map(|(key, fact)| (key.machine, fact)));
-        writes.another().query(&stated);
+        Fact::put(&mut writes, facts.map(|(key, fact)| (key.machine, fact)));
     }
     let ends = ours.iter().map(|leaving| (leaving.key, leaving.trace.cause()));
     history::put(&mut writes, &core.author(), ends, way.event());

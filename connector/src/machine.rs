@@ -120,22 +120,36 @@ pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
 /// [`Error::DuplicateProviderId`] when the provider has given us that id before; [`Error::Invalid`] for texts with NUL or over 4 kB.
 pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
     new.check()?;
-    let known = known_ids(tx, std::slice::from_ref(&new))
-        .await
-        .map_err(Error::database("look for a machine"))?;
-    let (provider, provider_id) = (new.provider.clone(), new.provider_id.clone());
-    if let Some(machine) = known.get(&(provider.clone(), provider_id.clone())) {
-        return Err(Error::DuplicateProviderId {
-            provider,
-            provider_id,
-            machine: *machine,
-        });
-    }
+    check_identity(tx, None, new.provider.clone(), new.provider_id.clone()).await?;
     let machine = MachineId::random();
     insert(tx, &[(machine, &new)])
         .await
         .map_err(Error::database("create a machine"))?;
     Ok(machine)
+}
+
+/// Whether a provider's id is this machine's, or nobody's.
+pub(crate) async fn check_identity(
+    tx: &Tx,
+    machine: Option<MachineId>,
+    provider: String,
+    provider_id: String,
+) -> Result<(), Error> {
+    use machine_provided::Column;
+    let known = machine_provided::Entity::find()
+        .filter(Column::Provider.eq(&provider))
+        .filter(Column::ProviderId.eq(&provider_id))
+        .one(tx)
+        .await
+        .map_err(Error::database("look for a machine"))?;
+    match known {
+        Some(known) if machine != Some(known.machine_id) => Err(Error::DuplicateProviderId {
+            provider,
+            provider_id,
+            machine: known.machine_id,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Creates the machines of a batch that are not there yet, by provider and provider id. Importing the same again changes nothing.

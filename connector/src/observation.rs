@@ -49,7 +49,11 @@ impl Observation {
 
     fn check(&self) -> Result<(), Error> {
         self.facts.check(self.machine)?;
-        self.only_if.check(self.machine)
+        if let Some(update) = self.facts.updates().chain(self.only_if.updates()).next() {
+            let expected = "whole rows: columns are updated by an end or in a body";
+            return Err(Error::invalid("an observation", update.tag, expected));
+        }
+        self.only_if.check_demands(self.machine)
     }
 
     /// How many values it binds at most in one statement.
@@ -84,7 +88,8 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a row that names another machine, for two rows of one tag, and for a text with NUL, before anything is written;
+    /// [`Error::TagIncomplete`]; [`Error::Invalid`] for a row that names another machine, for two rows of one tag, for [`Facts::updating`], and for a text
+    /// with NUL: before anything is written;
     /// [`Error::SessionExpired`]; [`Error::Contended`], [`Error::CommitUnknown`] and [`Error::Database`] for one of the transactions, and those before
     /// it are made. To state it all again does no harm.
     ///
@@ -146,7 +151,7 @@ async fn write(tx: &Tx, part: &[Observation]) -> Result<Vec<bool>, Error> {
             round.retain(|place| !asked.contains(&part[*place].machine) || equal.contains(&part[*place].machine));
         }
         for rows in by_shape(round.iter().map(|place| &part[*place]), |one| &one.facts) {
-            let insert = Fact::state(tx.dialect(), rows);
+            let insert = Fact::set_all(tx.dialect(), rows);
             tx.execute(&insert).await.map_err(Error::database("state facts"))?;
         }
         for place in round {

@@ -2,17 +2,18 @@
 
 pub use bmdb_entity::Tag;
 
-use bmdb_entity::MachineId;
-use sea_orm::ConnectionTrait;
+use bmdb_entity::{MachineId, machine_provided};
 use sea_orm::sea_query::Value;
+use sea_orm::{ActiveModelTrait, ActiveValue, ConnectionTrait, EntityName, IdenStatic, Iterable};
 
 use crate::error::Error;
-use crate::fact::Fact;
+use crate::fact::{Fact, Verb};
+use crate::machine;
 use crate::once::is_dangling;
 use crate::tx::Tx;
 
-/// States a fact about a machine: writes the tag's row, or the columns that are set in `row` if the machine has the tag already. The column
-/// [`Tag::STATED_AT`] is filled by the database's clock, whatever `row` says.
+/// States a fact about a machine: `row` is its row of the tag from now on, the whole of it, whether or not it had one. A column that is not set is NULL,
+/// or what the table has for it. [`Tag::STATED_AT`] is filled by the database's clock, whatever `row` says. To change some columns, [`update`].
 ///
 /// ```no_run
 /// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
@@ -31,22 +32,88 @@ use crate::tx::Tx;
 /// What a work has established needs no transaction of its own: [`End::stating`](crate::End::stating).
 ///
 /// # Errors
-/// [`Error::Invalid`] for a row that names no machine, and for a text with NUL, which only some databases hold; [`Error::UnknownMachine`];
-/// [`Error::Database`] when a rule of the tag's table refuses the row.
+/// [`Error::TagIncomplete`] when a column is not set that must be; [`Error::Invalid`] for a row that names no machine, and for a text with NUL, which only
+/// some databases hold: before anything is written. [`Error::UnknownMachine`]; [`Error::DuplicateProviderId`]; [`Error::Database`] when a rule of the tag's
+/// table refuses the row.
 pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     const DOING: &str = "set a tag";
-    let fact = Fact::of(&row);
-    fact.check()?;
-    let Some(machine) = fact.about else {
-        return Err(Error::invalid("a tag's row", T::name(), "a row that names its machine"));
-    };
-    let insert = Fact::state(tx.dialect(), [(machine, &fact)]);
+    let (machine, fact) = named::<T>(&row, Verb::Set)?;
+    check_identity::<T>(tx, machine, &row).await?;
+    let insert = fact.set(tx.dialect(), machine);
     match tx.execute(&insert).await.map_err(Error::database(DOING)) {
         Ok(_) => Ok(()),
         // PostgreSQL refuses further statements in this transaction, so the machine cannot be looked for here; the key's name tells.
         Err(error) if is_dangling(&error) => Err(Error::UnknownMachine { machine }),
         Err(error) => Err(error),
     }
+}
+
+/// Changes the columns that are set in `row`, of the row of the tag that the machine has; all others stay what they are. The column
+/// [`Tag::STATED_AT`] is filled by the database's clock.
+///
+/// ```no_run
+/// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+/// use bmdb::{provided, tag};
+/// use sea_orm::ActiveValue::Set;
+///
+/// session
+///     .transact(async |tx| {
+///         let runs = provided::ActiveModel { machine_id: Set(machine), status: Set(provided::Status::Running), ..Default::default() };
+///         tag::update::<provided::Entity>(tx, runs).await
+///     })
+///     .await
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::TagMissing`] when the machine does not have the tag, and nothing was written; else as [`set`].
+pub async fn update<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
+    let (machine, fact) = named::<T>(&row, Verb::Update)?;
+    check_identity::<T>(tx, machine, &row).await?;
+    let update = fact.update_one(tx.dialect(), machine);
+    let updated = tx.execute(&update).await.map_err(Error::database("update a tag"))?;
+    if updated.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::TagMissing {
+            tag: T::name(),
+            machine,
+        })
+    }
+}
+
+fn named<T: Tag>(row: &T::ActiveModel, verb: Verb) -> Result<(MachineId, Fact), Error> {
+    let fact = Fact::of(row, verb);
+    fact.check()?;
+    let machine = fact.about;
+    let machine = machine.ok_or_else(|| Error::invalid("a tag's row", T::name(), "a row that names its machine"))?;
+    Ok((machine, fact))
+}
+
+/// Whether another machine has the provider id that a row of [`provided`] gives this one.
+async fn check_identity<T: Tag>(tx: &Tx, machine: MachineId, row: &T::ActiveModel) -> Result<(), Error> {
+    if T::default().table_name() != machine_provided::Entity.table_name() {
+        return Ok(());
+    }
+    let text = |name: &str| {
+        let column = T::Column::iter().find(|column| column.as_str() == name)?;
+        match row.get(column) {
+            ActiveValue::Set(Value::String(text)) | ActiveValue::Unchanged(Value::String(text)) => text,
+            _ => None,
+        }
+    };
+    let (provider, provider_id) = match (text("provider"), text("provider_id")) {
+        (None, None) => return Ok(()),
+        (Some(provider), Some(provider_id)) => (provider, provider_id),
+        (provider, provider_id) => match get::<machine_provided::Entity>(tx, machine).await? {
+            Some(known) => (
+                provider.unwrap_or(known.provider),
+                provider_id.unwrap_or(known.provider_id),
+            ),
+            None => return Ok(()),
+        },
+    };
+    machine::check_identity(tx, Some(machine), provider, provider_id).await
 }
 
 /// PostgreSQL holds no NUL in texts and JSON; SQLite would.

@@ -106,6 +106,7 @@ async fn a_file_that_was_backed_up_while_in_use_is_put_back() {
         let folder = tempfile::TempDir::new().unwrap();
         let copy = folder.path().join("bmdb.sqlite");
         tamper(&db.raw().await, &format!("VACUUM INTO '{}'", copy.display())).await;
+        let dead = before.id();
         before.close().await.unwrap();
         // What is done now is not in the backup.
         let after = session(&db).await;
@@ -121,7 +122,7 @@ async fn a_file_that_was_backed_up_while_in_use_is_put_back() {
         let restored = bmdb.after_restore().await.unwrap();
         assert_eq!(
             (restored.expired.as_slice(), restored.freed, restored.ahead),
-            (&[before.id()][..], 1, 0)
+            (&[dead][..], 1, 0)
         );
         let raw = sea_orm::Database::connect(&url).await.unwrap();
         assert_eq!(
