@@ -284,7 +284,10 @@ impl Fact {
     }
 
     /// Sets rows of one shape.
-    pub(crate) fn set_all<'a>(dialect: Dialect, facts: impl IntoIterator<Item = (MachineId, &'a Self)>) -> InsertStatement {
+    pub(crate) fn set_all<'a>(
+        dialect: Dialect,
+        facts: impl IntoIterator<Item = (MachineId, &'a Self)>,
+    ) -> InsertStatement {
         let mut facts = facts.into_iter().peekable();
         let (_, first) = facts.peek().expect("BUG: there is something to state");
         let mut insert = first.insert();
