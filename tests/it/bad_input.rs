@@ -267,7 +267,7 @@ on_each_backend! {
         // What is just not too long is as good as any.
         let work = session.claim::<Patient>().await.unwrap().expect("it is fit");
         work.fail("a test").await.unwrap();
-        let backoff = bmdb.backoffs(Some(machine)).await.unwrap().remove(0);
+        let backoff = bmdb.backoffs(Some(machine)).await.unwrap().rows.remove(0);
         assert_eq!(backoff.last_interval_seconds.unsigned_abs(), CENTURY.as_secs());
         assert!(years_from_now(backoff.until.expect("it ends")) > 99);
     }
@@ -281,7 +281,7 @@ on_each_backend! {
         kill_session(&raw, &dead).await;
         let mut collector = bmdb.collector();
         until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
-        let hold = bmdb.holds(Some(machine)).await.unwrap().remove(0);
+        let hold = bmdb.holds(Some(machine)).await.unwrap().rows.remove(0);
         assert!(years_from_now(hold.until.expect("it ends")) > 99);
     }
 
@@ -306,7 +306,7 @@ on_each_backend! {
         assert_eq!(row_counts(&raw).await, before);
         for (until, years) in [(Until::For(CENTURY), 99..=101), (time("9999-12-31T23:59:59Z"), 7000..=8100)] {
             held(until).await.unwrap();
-            let hold = bmdb.holds(Some(machine)).await.unwrap().remove(0);
+            let hold = bmdb.holds(Some(machine)).await.unwrap().rows.remove(0);
             assert!(years.contains(&years_from_now(hold.until.expect("it ends"))), "{hold:?}");
             assert!(session.claim::<Survey>().await.unwrap().is_none());
         }

@@ -126,7 +126,7 @@ async fn a_symbolic_link_is_the_file_it_leads_to_for_as_long_as_it_does() {
         let session = bmdb.start_session().await.unwrap();
         assert!(session.claim::<AgentStart>().await.unwrap().is_none(), "it is held");
         work.cancel().await.unwrap();
-        let held = session.claim::<AgentStart>().await.unwrap().unwrap();
+        let _held = session.claim::<AgentStart>().await.unwrap().unwrap();
         assert!(!with_suffix(&link, "-wal").exists());
 
         let new = folder.path().join("new");

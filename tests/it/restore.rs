@@ -74,7 +74,7 @@ on_each_backend! {
         assert!(dead.lost().is_cancelled(), "it stopped believing before the machine was free");
         let raw = db.raw().await;
         assert_eq!((events(&raw, machine).await, works(&raw).await), (["started", "expired"].map(String::from).to_vec(), 0));
-        let hold = operator.holds(Some(machine)).await.unwrap().remove(0);
+        let hold = operator.holds(Some(machine)).await.unwrap().rows.remove(0);
         assert!(hold.reason.starts_with("cool-down"), "a command may be on its way: {hold:?}");
         let refused = work.done().await;
         assert!(matches!(refused, Err(Unfinished::Over(Error::SessionExpired { .. }))), "{refused:?}");

@@ -123,7 +123,7 @@ const fn leads_to(property: &'static str, ablation: Ablation) -> Ablation {
 }
 
 /// One for each mechanism.
-pub const ABLATIONS: [Ablation; 24] = [
+pub const ABLATIONS: [Ablation; 25] = [
     without(&[KeyShare], BODIES, I2),
     // Of a pair, the first alone breaks nothing: see the README.
     without(&[WorkLock, BreakSession], BODIES, I2),
