@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[&str] = &[
     "m20261122_000018_tune_fillfactor",
     "m20261123_000019_create_work_candidate",
     "m20261123_000020_create_work_retrieval",
+    "m20261130_000021_create_session_sighting",
 ];
 
 /// In the name of a step that removes what older components need.

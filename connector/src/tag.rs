@@ -171,7 +171,7 @@ macro_rules! tag_module {
 }
 
 tag_module! {
-    /// Tag: a provider gave us this machine. See [`machine::provide`](crate::machine::provide).
+    /// Tag: a provider gave us this machine. See [`provide`](crate::machine::provide).
     provided = machine_provided {}
 }
 

@@ -109,7 +109,6 @@ pub(crate) async fn make_roles(db: &DatabaseConnection, bmdb: &Migrations) -> Re
         format!("GRANT USAGE ON SCHEMA {schema} TO {COMPONENT}, {CONSOLE}"),
         // A console also looks at tables of others that the migrator makes.
         format!("ALTER DEFAULT PRIVILEGES FOR ROLE {MIGRATOR} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {CONSOLE}"),
-        format!("ALTER ROLE {CONSOLE} SET default_transaction_read_only = on"),
     ]);
     run(db, &statements).await?;
     statements.extend(give(db, bmdb).await?);

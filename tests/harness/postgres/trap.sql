@@ -51,7 +51,7 @@ BEGIN
         IF FOUND THEN PERFORM trap.refuse(wrong, made.object_identity); END IF;
         -- The records of steps, with their varchar, are SeaORM's.
         SELECT format('a column of type %s', format_type(atttypid, atttypmod)) INTO wrong FROM pg_attribute
-            WHERE attrelid = made.objid AND attnum > 0 AND NOT attisdropped AND made.object_identity NOT IN ('public.seaql_migrations', 'public.my_migrations')
+            WHERE attrelid = made.objid AND attnum > 0 AND NOT attisdropped AND made.object_identity NOT LIKE '%.seaql_migrations' AND made.object_identity <> 'public.my_migrations'
                 AND (SELECT relkind = 'r' FROM pg_class WHERE oid = made.objid)
                 AND atttypid NOT IN ('uuid'::regtype, 'text'::regtype, 'bigint'::regtype, 'boolean'::regtype, 'timestamptz'::regtype,
                     'bytea'::regtype, 'jsonb'::regtype, 'double precision'::regtype);

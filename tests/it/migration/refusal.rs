@@ -47,7 +47,7 @@ on_each_backend! {
         execute(&connection, &[&rack]).await;
         let mut referring = vec!["rack"];
         if db.backend() == Backend::Postgres {
-            execute(&connection, &["CREATE VIEW busy AS SELECT machine_id FROM work", "CREATE VIEW both AS SELECT machine_id FROM busy"]).await;
+            execute(&connection, &["CREATE VIEW busy AS SELECT machine_id FROM work", "CREATE VIEW busier AS SELECT machine_id FROM busy"]).await;
             referring.insert(0, "busy");
         }
         // With a row and without: what the steps drop before they come to `machine` would be gone either way.
