@@ -18,6 +18,7 @@ use crate::doubt::Doubts;
 use crate::ending::fit_cause;
 use crate::error::Error;
 use crate::fact::Facts;
+use crate::failure::Failure;
 use crate::leave::{Leaving, Trace, Way};
 use crate::once::{is_dangling, is_locked_out, is_taken};
 use crate::plain::Plain;
@@ -25,7 +26,7 @@ use crate::process::{self, Process};
 use crate::seen::Taken;
 use crate::session::{Claiming, Core, Session};
 use crate::source::{Next, Source};
-use crate::tx::{Failure, check_not_nested};
+use crate::tx::check_not_nested;
 use crate::work::{Claimed, Release, Work};
 use crate::{single, stepwise};
 

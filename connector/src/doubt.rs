@@ -8,10 +8,11 @@ use sea_orm::sea_query::{Expr, ExprTrait, JoinType};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::process::Process;
 use crate::seen::{Seen, Taken};
 use crate::session::Core;
-use crate::tx::{Failure, Tx};
+use crate::tx::Tx;
 use crate::work::Release;
 
 /// Attempts of unknown outcome: they may have taken machines, or still be on their way. What is left of them in the end is for the session's task to

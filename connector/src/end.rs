@@ -14,12 +14,13 @@ use crate::crowd::Request;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::Facts;
+use crate::failure::Failure;
 use crate::lease::Moment;
 use crate::leave::{self, Leaving, Trace, Way};
 use crate::once::is_of_one;
 use crate::process::Process;
 use crate::session::Core;
-use crate::tx::{Failure, Scope, Tx, TxClosure};
+use crate::tx::{Scope, Tx, TxClosure};
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
 

@@ -15,10 +15,11 @@ use crate::doubt::Doubts;
 use crate::end::{DOING, Ends, Patience, Settled, end, settle};
 use crate::error::Error;
 use crate::fact::Facts;
+use crate::failure::Failure;
 use crate::leave::{Leaving, Trace};
 use crate::process::{Process, check_text};
 use crate::session::{Core, Session};
-use crate::tx::{Failure, check_not_nested};
+use crate::tx::check_not_nested;
 use crate::unfinished::Unfinished;
 use crate::work::{Key, Work};
 

@@ -10,12 +10,13 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::history::{self, Sessions};
 use crate::lease::Moment;
 use crate::pause::pause_after;
 use crate::sightings::{Clocks, Seen};
 use crate::text::Text;
-use crate::tx::{Failure, Scope, Tx};
+use crate::tx::{Scope, Tx};
 
 /// What a sweep has read.
 pub(crate) struct Read {

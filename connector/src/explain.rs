@@ -10,9 +10,10 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult};
 use crate::database::Database;
 use crate::eligible::{Among, Eligible, fence_can_rise, from_machines, has_item, item_table, machines_and_items};
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::plain::Plain;
 use crate::process::{Process, check};
-use crate::tx::{Failure, Tx};
+use crate::tx::Tx;
 use crate::{backoffs, hold};
 
 /// Whether a process could claim a machine, and if not, why.

@@ -14,12 +14,13 @@ use crate::candidate;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::{Fact, Facts, Shape};
+use crate::failure::Failure;
 use crate::history;
 use crate::plain::Plain;
 use crate::seen::Failures;
 use crate::session::Core;
 use crate::text::Text;
-use crate::tx::{Failure, Scope, Tx};
+use crate::tx::{Scope, Tx};
 use crate::work::Key;
 
 /// What an end leaves behind besides history.

@@ -34,6 +34,7 @@ mod error;
 mod expiry;
 mod explain;
 mod fact;
+mod failure;
 mod file;
 mod goes_on;
 mod health;

@@ -9,8 +9,9 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::{Fact, Facts};
+use crate::failure::Failure;
 use crate::session::{Core, Session};
-use crate::tx::{Failure, Tx};
+use crate::tx::Tx;
 
 /// Facts about a machine, seen by somebody who holds no work on it. They are stated by [`Session::state`].
 ///

@@ -7,11 +7,12 @@ use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::call::Place;
 use crate::error::{Error, Fault};
+use crate::failure::Failure;
 use crate::file::OpenFile;
 use crate::pause::pause_within;
 use crate::process::is_constraint;
 use crate::singles::Singles;
-use crate::tx::{Failure, Scope, check_not_nested};
+use crate::tx::{Scope, check_not_nested};
 
 /// What an error says of the statement's effect.
 enum Effect {

@@ -518,8 +518,8 @@ impl Core {
         // Run again after an unknown outcome it finds nothing to do.
         for _ in 0..2 {
             match scope.run(async |tx: &Tx| end(tx).await.map_err(Error::from)).await {
-                Err(crate::tx::Failure::Unknown { .. }) => {}
-                Err(crate::tx::Failure::NotCommitted(error)) => return Err(error),
+                Err(crate::failure::Failure::Unknown { .. }) => {}
+                Err(crate::failure::Failure::NotCommitted(error)) => return Err(error),
                 Ok(()) => return Ok(()),
             }
         }

@@ -15,13 +15,14 @@ use crate::claim::Claim;
 use crate::dialect::Dialect;
 use crate::eligible::Eligible;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::leave::{self, Leaving};
 use crate::process::Process;
 use crate::seen::{Seen, Taken, View};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
 use crate::text::Text;
-use crate::tx::{Failure, Scope};
+use crate::tx::Scope;
 
 /// Nothing is taken when the work that was to end was not ours.
 const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";

@@ -11,6 +11,7 @@ use crate::candidate::{self, TAKE_TURN};
 use crate::claim::Claim;
 use crate::eligible::Eligible;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::history;
 use crate::leave::{self, Leaving};
 use crate::process::Process;
@@ -18,7 +19,7 @@ use crate::seen::{Seen, Taken};
 use crate::session::Core;
 use crate::source::{Searches, Source, Told};
 use crate::text::Text;
-use crate::tx::{Failure, Tx};
+use crate::tx::Tx;
 use crate::work::Key;
 
 /// One attempt to take a machine for each of `works`.

@@ -128,11 +128,13 @@ on_postgres! {
     }
 }
 
-/// An effect whose first step blocks the only thread of its runtime until trust is over, and which asks for its next step at once.
+/// An effect whose first step blocks the only thread of its runtime until the process counts as hung, and which asks for its next step at once.
 async fn blocks_for_longer_than_it_is_trusted() {
     let db = TestDatabase::migrated(Backend::Sqlite).await;
     let interval = Duration::from_secs(1);
-    let bmdb = Bmdb::connect(config(&db).interval(interval)).await.unwrap();
+    let bmdb = Bmdb::connect(config(&db).interval(interval).stall_limit(interval))
+        .await
+        .unwrap();
     let session = bmdb.start_session().await.unwrap();
     provide(&session, 1).await;
     let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
@@ -143,7 +145,7 @@ async fn blocks_for_longer_than_it_is_trusted() {
             return Poll::Ready(());
         }
         #[expect(clippy::disallowed_methods, reason = "it blocks its thread: that is the fault")]
-        std::thread::sleep(interval);
+        std::thread::sleep(4 * interval);
         context.waker().wake_by_ref();
         Poll::Pending
     });
