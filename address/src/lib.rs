@@ -1,10 +1,10 @@
-//! How BMDB reads the URL of a PostgreSQL server: as libpq does
-//! (postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), for components and the migrator alike.
+//! How BMDB reads the URL of its database, for components and the migrator alike: [`Sqlite`] for a file, [`Postgres`] for a server.
 //!
-//! The driver's own reader takes an IPv6 address with its brackets, needs a host before the parameters, and logs the value of a parameter that it does
-//! not know, which may be a password.
+//! The drivers' own readers do more and less than that: SQLite's takes parameters that switch off its locks, PostgreSQL's does not read an address in
+//! brackets, and logs the value of a parameter that it does not know, which may be a password.
 
 mod parts;
+mod sqlite;
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::form_urlencoded;
 
 use parts::Parts;
+pub use sqlite::Sqlite;
 
 /// Why a URL is not one. Holds nothing of the URL but the name of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,9 +25,12 @@ pub enum UrlError {
     /// There is no such parameter, or we do not take it.
     #[error("it has the parameter {0:?}, which is none that we take")]
     Parameter(String),
+    /// A database in SQLite's memory, which no other process sees.
+    #[error("a database in memory is seen by one process only")]
+    InMemory,
 }
 
-/// Where a server is, as the driver takes it.
+/// Where a server is, read as libpq reads it (postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), as the driver takes it.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     /// For the driver.
@@ -95,14 +99,19 @@ impl fmt::Display for Postgres {
 
 /// Names are shown in errors and logs: they must not be able to forge a line or turn one round.
 fn check_readable(name: &str) -> Result<(), UrlError> {
-    let is_mark = |character| matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let is_misleading = |character: char| character.is_control() || is_mark(character);
     match name.chars().any(is_misleading) {
         true => Err(UrlError::Malformed(
             "a name in it holds a control character or a mark of direction",
         )),
         false => Ok(()),
     }
+}
+
+/// Whether a character could forge a line of a log or turn one round. The marks of direction are those of Unicode's Bidi_Control (unicode.org/reports/tr9).
+#[must_use]
+pub fn is_misleading(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn is_this_machine(host: &str) -> bool {

@@ -1,28 +1,34 @@
-//! A URL of SQLite's, read by ourselves. SQLite takes a name that begins with `file:` for a URL of its own, whose parameters switch off the locks; so the
-//! driver is told a plain file and nothing else, and what we do not know is refused.
+//! SQLite takes a name that begins with `file:` for a URL of its own, whose parameters switch off the locks; so the driver is told a plain file and
+//! nothing else, and what we do not know is refused.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use crate::plain::is_misleading;
+use crate::{UrlError, check_readable};
 
-/// Which file, and whether it may be made.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct SqliteUrl {
-    pub(crate) file: PathBuf,
-    pub(crate) may_create: bool,
+/// Where a database of SQLite's is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sqlite {
+    /// A plain name, relative to the process's folder if it does not begin with `/`. Never a URL of SQLite's own.
+    pub file: PathBuf,
+    /// Whether a file that is not there may be made, as `mode=rwc` says and `mode=rw` denies; none if the URL does not say.
+    pub may_create: Option<bool>,
 }
 
-/// What is wrong with a URL. None of it is quoted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    InMemory,
-    Because(&'static str),
-}
-
-impl SqliteUrl {
+impl Sqlite {
     /// Reads `sqlite:FILE`, `sqlite://FILE` and `sqlite:///FILE` with `?mode=rw` or `?mode=rwc`. Percent signs are for `?`, `%` and the like in a name.
-    pub(crate) fn parse(url: &str) -> Result<Self, Refused> {
-        use Refused::{Because, InMemory};
+    ///
+    /// ```
+    /// let place = bmdb_address::Sqlite::parse("sqlite:///var/lib/bmdb.sqlite?mode=rwc")?;
+    /// assert_eq!(place.file, std::path::Path::new("/var/lib/bmdb.sqlite"));
+    /// assert_eq!(place.may_create, Some(true));
+    /// # Ok::<_, bmdb_address::UrlError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first thing that is wrong: [`UrlError::InMemory`] for a database that no other process sees, else [`UrlError::Malformed`].
+    pub fn parse(url: &str) -> Result<Self, UrlError> {
+        use UrlError::{InMemory, Malformed as Because};
         let rest = url.strip_prefix("sqlite:").unwrap_or(url);
         let rest = rest.strip_prefix("//").unwrap_or(rest);
         let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -46,15 +52,12 @@ impl SqliteUrl {
         if file.ends_with('/') {
             return Err(Because("it names a folder"));
         }
-        // Names are shown in errors and logs: they must not be able to forge a line.
-        if file.chars().any(is_misleading) {
-            return Err(Because("a name in it holds a control character or a mark of direction"));
-        }
-        let mut may_create = false;
+        check_readable(&file)?;
+        let mut may_create = None;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match (&*name, &*value) {
-                ("mode", "rw") => may_create = false,
-                ("mode", "rwc") => may_create = true,
+                ("mode", "rw") => may_create = Some(false),
+                ("mode", "rwc") => may_create = Some(true),
                 ("mode", "memory") => return Err(InMemory),
                 ("mode", "ro") => return Err(Because("mode=ro lets nobody write, and a component writes")),
                 ("mode", _) => return Err(Because("its mode is neither rw nor rwc")),
@@ -67,6 +70,13 @@ impl SqliteUrl {
         }
         let file = PathBuf::from(file);
         Ok(Self { file, may_create })
+    }
+}
+
+/// The database's name for people: no parameters.
+impl fmt::Display for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sqlite://{}", self.file.display())
     }
 }
 
@@ -97,22 +107,30 @@ mod tests {
     #[test]
     fn a_url_is_read_as_the_driver_reads_it() {
         for (url, file, may_create) in [
-            ("sqlite:bmdb.sqlite", "bmdb.sqlite", false),
-            ("sqlite://bmdb.sqlite?mode=rwc", "bmdb.sqlite", true),
-            ("sqlite://bmdb.sqlite?mode=rw", "bmdb.sqlite", false),
-            ("sqlite:///var/lib/bmdb.sqlite?mode=rw", "/var/lib/bmdb.sqlite", false),
-            ("sqlite:/var/lib/bmdb.sqlite?mode=%72wc", "/var/lib/bmdb.sqlite", true),
-            ("sqlite:////var//lib/x", "//var//lib/x", false),
-            ("sqlite://a%3Fmode=memory", "a?mode=memory", false),
-            ("sqlite://a+b%20c%zz%2%", "a+b c%zz%2%", false),
-            ("sqlite://%E2%82%AC.sqlite", "€.sqlite", false),
-            ("sqlite://x#y", "x#y", false),
-            ("sqlite://folder/file:x", "folder/file:x", false),
+            ("sqlite:bmdb.sqlite", "bmdb.sqlite", None),
+            ("sqlite://bmdb.sqlite?mode=rwc", "bmdb.sqlite", Some(true)),
+            ("sqlite://bmdb.sqlite?mode=rw", "bmdb.sqlite", Some(false)),
+            (
+                "sqlite:///var/lib/bmdb.sqlite?mode=rw",
+                "/var/lib/bmdb.sqlite",
+                Some(false),
+            ),
+            (
+                "sqlite:/var/lib/bmdb.sqlite?mode=%72wc",
+                "/var/lib/bmdb.sqlite",
+                Some(true),
+            ),
+            ("sqlite:////var//lib/x", "//var//lib/x", None),
+            ("sqlite://a%3Fmode=memory", "a?mode=memory", None),
+            ("sqlite://a+b%20c%zz%2%", "a+b c%zz%2%", None),
+            ("sqlite://%E2%82%AC.sqlite", "€.sqlite", None),
+            ("sqlite://x#y", "x#y", None),
+            ("sqlite://folder/file:x", "folder/file:x", None),
         ] {
             let file = PathBuf::from(file);
             let driver = SqliteConnectOptions::from_str(url).expect("the driver takes it");
             assert_eq!(driver.get_filename(), file, "{url}");
-            assert_eq!(SqliteUrl::parse(url), Ok(SqliteUrl { file, may_create }), "{url}");
+            assert_eq!(Sqlite::parse(url), Ok(Sqlite { file, may_create }), "{url}");
         }
     }
 
@@ -142,7 +160,7 @@ mod tests {
             "sqlite:",
             "sqlite://?mode=rwc",
         ] {
-            assert!(matches!(SqliteUrl::parse(url), Err(Refused::Because(_))), "{url}");
+            assert!(matches!(Sqlite::parse(url), Err(UrlError::Malformed(_))), "{url}");
         }
         for url in [
             "sqlite::memory:",
@@ -150,7 +168,7 @@ mod tests {
             "sqlite://?mode=memory",
             "sqlite://x?mode=%6Demory",
         ] {
-            assert_eq!(SqliteUrl::parse(url), Err(Refused::InMemory), "{url}");
+            assert_eq!(Sqlite::parse(url), Err(UrlError::InMemory), "{url}");
         }
     }
 }

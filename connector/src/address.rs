@@ -1,14 +1,13 @@
 //! Where the database is: the one place that reads a URL.
 
-use bmdb_address::{Postgres, UrlError};
+use bmdb_address::{Postgres, Sqlite, UrlError};
 use sea_orm::sqlx::postgres::PgSslMode;
 
 use crate::config::{Config, ConfigError};
-use crate::sqlite_url::{Refused, SqliteUrl};
 
 /// Where the database is.
 pub(crate) enum Address {
-    Sqlite(SqliteUrl),
+    Sqlite(Sqlite),
     Postgres(Box<Postgres>),
 }
 
@@ -22,7 +21,7 @@ impl Address {
             });
         };
         match scheme {
-            "sqlite" => Self::sqlite(url),
+            "sqlite" => Ok(Self::Sqlite(Sqlite::parse(url)?)),
             "postgres" | "postgresql" => Self::postgres(config),
             // What stands before the first colon of anything else may be half a password.
             _ if !rest.starts_with("//") => Err(ConfigError::Url {
@@ -35,20 +34,8 @@ impl Address {
         }
     }
 
-    fn sqlite(url: &str) -> Result<Self, ConfigError> {
-        SqliteUrl::parse(url)
-            .map(Self::Sqlite)
-            .map_err(|refused| match refused {
-                Refused::InMemory => ConfigError::InMemory,
-                Refused::Because(reason) => ConfigError::Url { reason },
-            })
-    }
-
     fn postgres(config: &Config) -> Result<Self, ConfigError> {
-        let mut server = Postgres::parse(&config.url).map_err(|error| match error {
-            UrlError::Malformed(reason) => ConfigError::Url { reason },
-            UrlError::Parameter(name) => ConfigError::Parameter { name },
-        })?;
+        let mut server = Postgres::parse(&config.url)?;
         if let Some(authority) = &config.tls_root_certificate {
             server.options = server.options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(authority);
         }
@@ -65,8 +52,18 @@ impl Address {
     /// The database's name for people: no user, no password, no parameters.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Sqlite(url) => format!("sqlite://{}", url.file.display()),
+            Self::Sqlite(place) => place.to_string(),
             Self::Postgres(server) => server.to_string(),
+        }
+    }
+}
+
+impl From<UrlError> for ConfigError {
+    fn from(error: UrlError) -> Self {
+        match error {
+            UrlError::Malformed(reason) => Self::Url { reason },
+            UrlError::Parameter(name) => Self::Parameter { name },
+            UrlError::InMemory => Self::InMemory,
         }
     }
 }

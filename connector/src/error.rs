@@ -407,7 +407,7 @@ pub(crate) enum Fault {
     ReadOnly,
     /// The database can do nothing like it now, whatever is asked: it is full, its disk fails, a statement takes too long.
     Unable,
-    /// A rule of the schema refused it.
+    /// A rule of the schema, or of a user's trigger, refused it.
     Constraint,
     /// SQLite's file is no whole database any more.
     Damaged,
@@ -482,7 +482,11 @@ impl Fault {
             "0A000" if is_stale_plan(error) => Self::StalePlan,
             // insufficient_privilege
             "42501" => Self::NotAllowed,
+            // raise_exception, with which triggers refuse; with_check_option_violation
+            "P0001" | "44000" => Self::Constraint,
             code => match code.get(..2).unwrap_or_default() {
+                // integrity_constraint_violation, exclusion_violation (23P01) among them
+                "23" => Self::Constraint,
                 // connection_exception
                 "08" => Self::Disconnected,
                 // invalid_transaction_state, invalid_authorization_specification, invalid_catalog_name,

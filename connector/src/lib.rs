@@ -68,7 +68,6 @@ mod single;
 mod singles;
 mod source;
 mod sqlite;
-mod sqlite_url;
 mod stepwise;
 mod supervised;
 pub mod tag;

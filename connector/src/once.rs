@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use sea_orm::sqlx::{self, postgres::PgDatabaseError, postgres::PgSeverity};
+use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::call::Place;
+use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::failure::Failure;
 use crate::file::OpenFile;
 use crate::pause::pause_within;
-use crate::process::is_constraint;
 use crate::singles::Singles;
 use crate::tx::{Scope, check_not_nested};
 
@@ -61,7 +61,7 @@ impl Scope<'_> {
                 Err(error) => error,
             };
             let fault = Fault::of(&error);
-            match effect_of(&error) {
+            match effect_of(&error, self.dialect) {
                 Effect::Unknown => {
                     return Err(Failure::Unknown {
                         value: (),
@@ -124,25 +124,29 @@ pub(crate) fn is_of_one(error: &Error) -> bool {
     !of_all.iter().any(|class| code.starts_with(class))
 }
 
-/// An ERROR of the server's is the answer to a statement that it has rolled back, unless it says itself that it does not know (40003). A FATAL one
-/// may come after the commit.
-fn effect_of(error: &DbErr) -> Effect {
-    let runtime = match error {
+fn effect_of(error: &DbErr, dialect: Dialect) -> Effect {
+    match error {
         // No connection: nothing was sent.
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Effect::None,
-        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
-        _ => return Effect::Unknown,
-    };
-    let RuntimeErr::SqlxError(error) = runtime else {
-        return Effect::Unknown;
-    };
-    let sqlx::Error::Database(error) = error.as_ref() else {
-        return Effect::Unknown;
-    };
-    match error.try_downcast_ref::<PgDatabaseError>() {
-        Some(error) if error.severity() == PgSeverity::Error && error.code() != "40003" => Effect::None,
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Effect::None,
+        error if is_rolled_back(error, dialect) => Effect::None,
         _ => Effect::Unknown,
     }
+}
+
+/// Whether the server itself says that what it was sent last, a COMMIT or a statement that is a transaction, had no effect. An ERROR says so, unless
+/// its code is that of a server that does not know (40003); a FATAL one may come after the commit. CockroachDB may also be interrupted while it commits,
+/// or fail in its own code (cockroachlabs.com/docs/stable/common-errors, "result is ambiguous").
+pub(crate) fn is_rolled_back(error: &DbErr, dialect: Dialect) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let error = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| {
+        let is_of_cockroach = dialect == Dialect::Cockroach && matches!(error.code().get(..2), Some("57" | "XX"));
+        error.severity() == PgSeverity::Error && error.code() != "40003" && !is_of_cockroach
+    })
 }
 
 /// Whether a foreign key was what refused the statement.
@@ -155,5 +159,8 @@ pub(crate) fn is_dangling(error: &Error) -> bool {
 
 /// Whether a key was what refused the statement.
 pub(crate) fn is_taken(error: &Error) -> bool {
-    is_constraint(error) && !is_dangling(error)
+    matches!(error, Error::Database { source, .. } if matches!(
+        source.sql_err(),
+        Some(sea_orm::SqlErr::UniqueConstraintViolation(_))
+    ))
 }

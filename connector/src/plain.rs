@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use bmdb_address::is_misleading;
+
 /// Shows a text without what could forge a line or turn one round: control characters, line separators and marks of direction are written as
 /// escapes, all else as it is.
 pub(crate) struct Plain<'a>(pub(crate) &'a str);
@@ -17,12 +19,6 @@ impl fmt::Display for Plain<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a character could forge a line or turn one round. The marks of direction are those of Unicode's Bidi_Control (unicode.org/reports/tr9).
-pub(crate) fn is_misleading(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

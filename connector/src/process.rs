@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::database::Database;
 use crate::dialect::{LONGEST, milliseconds};
 use crate::eligible::Eligible;
-use crate::error::{Error, Fault};
+use crate::error::Error;
 
 /// A kind of work: a type with a name, and the rule by which machines are fit for it.
 ///
@@ -265,11 +265,6 @@ async fn names(database: &Database, text: &str) -> Result<Vec<String>, Error> {
     names
         .collect::<Result<_, _>>()
         .map_err(Error::database("list processes"))
-}
-
-/// Whether a constraint refused the statement.
-pub(crate) fn is_constraint(error: &Error) -> bool {
-    matches!(error, Error::Database { source, .. } if Fault::of(source) == Fault::Constraint)
 }
 
 #[cfg(test)]

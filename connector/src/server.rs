@@ -6,7 +6,7 @@ use std::time::Duration;
 use bmdb_address::Postgres;
 use sea_orm::SqlxPostgresConnector;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sea_orm::sqlx::{self, ConnectOptions, Connection, PgPool};
+use sea_orm::sqlx::{self, ConnectOptions, Connection, PgConnection, PgPool};
 
 use crate::config::Config;
 use crate::connect::{self, Door, Settings};
@@ -252,7 +252,7 @@ fn pool(
                 // Either carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
                 let look = async {
                     if may_be_inside {
-                        sqlx::Executor::execute(&mut *connection, "ROLLBACK").await.map(drop)
+                        leave_transaction(connection).await
                     } else {
                         connection.ping().await
                     }
@@ -263,6 +263,17 @@ fn pool(
             })
         })
         .connect_lazy_with(settings.asked_of(options))
+}
+
+/// Rolls back if the server says that the connection is inside a transaction, which the driver does not know of. (A ROLLBACK outside of one is a warning
+/// in the server's log and in ours.)
+async fn leave_transaction(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Begins nothing: the driver then looks at what the server says, and takes the transaction for one that it has begun.
+    match connection.begin_with("SHOW default_transaction_isolation").await {
+        Ok(transaction) => transaction.rollback().await,
+        Err(sqlx::Error::BeginFailed) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A component's connections must not all be renewed at once.

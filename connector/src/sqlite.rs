@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bmdb_address::Sqlite;
 use sea_orm::sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -15,14 +16,13 @@ use crate::dialect::Dialect;
 use crate::error::{Error, Fault};
 use crate::file::{self, OpenFile};
 use crate::heartbeat_thread::HeartbeatThread;
-use crate::sqlite_url::SqliteUrl;
 
 const READERS: u32 = 4;
 
 pub(crate) async fn open(
     config: &Config,
     name: &str,
-    url: &SqliteUrl,
+    place: &Sqlite,
     thread: &HeartbeatThread,
 ) -> Result<(Pools, Option<OpenFile>), Error> {
     let unreachable = |error: Arc<dyn std::error::Error + Send + Sync>| Error::Unreachable {
@@ -30,7 +30,7 @@ pub(crate) async fn open(
         source: error,
     };
     // Connections are opened later, too, when the process may be in another folder; and a name from the root on is never taken for a URL.
-    let path = std::path::absolute(&url.file).map_err(|error| unreachable(Arc::new(error)))?;
+    let path = std::path::absolute(&place.file).map_err(|error| unreachable(Arc::new(error)))?;
     file::check_name(&path)?;
     let bare = SqliteConnectOptions::new()
         .filename(&path)
@@ -38,7 +38,7 @@ pub(crate) async fn open(
         .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
     let options = bare
         .clone()
-        .create_if_missing(url.may_create)
+        .create_if_missing(place.may_create.unwrap_or(false))
         .journal_mode(SqliteJournalMode::Wal)
         // What writes waits for the disk at each commit: a fence that was told must not be forgotten, nor an end. Heartbeats need not: who loses
         // power loses its sessions.

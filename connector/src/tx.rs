@@ -24,6 +24,7 @@ use crate::goes_on::GoesOn;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
+use crate::once::is_rolled_back;
 use crate::pause::pause_within;
 use crate::text::Text;
 
@@ -321,7 +322,6 @@ impl Scope<'_> {
         {
             return Attempt::Failed(Failure::NotCommitted(error.into()));
         }
-        let began = Instant::now();
         let tx = match self.begin().await {
             Ok(tx) => tx,
             Err(error) if self.health.learn(&error).is_transient() => return Attempt::Again(Some(error)),
@@ -339,14 +339,14 @@ impl Scope<'_> {
         match (result, tx.first_fault()) {
             (Some(Ok(value)), None) if self.check_trust().is_ok() => self.commit(tx, value).await,
             (result, fault) => {
+                let transient = match &fault {
+                    Some(fault) => self.is_transient(fault, &tx).await,
+                    None => false,
+                };
                 self.rollback(tx).await;
                 if let Some(Err(damaged)) = fault.as_ref().map(|fault| self.damage(fault)) {
                     return Attempt::Failed(Failure::NotCommitted(damaged.into()));
                 }
-                let transient = match &fault {
-                    Some(fault) => self.is_transient(fault, began).await,
-                    None => false,
-                };
                 match (result, fault) {
                     (_, fault) if transient => Attempt::Again(fault),
                     (Some(Err(error)), _) => Attempt::Failed(Failure::NotCommitted(error)),
@@ -360,18 +360,16 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether a transaction that began then and met this may run again. One that was read-only may have asked for that itself: so another connection is
-    /// asked.
-    async fn is_transient(&self, fault: &DbErr, began: Instant) -> bool {
-        if Fault::of(fault) != Fault::ReadOnly {
-            return self.health.learn(fault).is_transient();
-        }
-        if !self.health.is_stale(began.elapsed()) {
-            let ask = self
-                .dialect
-                .statement("SELECT current_setting('transaction_read_only')", []);
-            let limit = self.limit.plus(self.acquire_timeout);
-            let answer = limit.within(self.pool.query_one_raw(ask)).await;
+    /// Whether the transaction that met this may run again. One that was read-only may have asked for that itself: so its connection is asked what
+    /// transactions on it are that ask for nothing. Another connection may be to another server, to which the address has moved meanwhile.
+    async fn is_transient(&self, fault: &DbErr, tx: &Tx) -> bool {
+        if Fault::of(fault) == Fault::ReadOnly {
+            let ask = async {
+                tx.inner.execute_unprepared("ROLLBACK; BEGIN").await?;
+                let ask = "SELECT current_setting('transaction_read_only')";
+                tx.inner.query_one_raw(self.dialect.statement(ask, [])).await
+            };
+            let answer = self.limit.within(ask).await;
             if answer.is_ok_and(|row| row.is_some_and(|row| row.try_get_by_index(0) == Ok("off".to_owned()))) {
                 return false;
             }
@@ -438,7 +436,10 @@ impl Scope<'_> {
         };
         match self.health.learn(&error) {
             Fault::Conflict => Attempt::Again(Some(error)),
-            Fault::Constraint => Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(error).into())),
+            fault if is_rolled_back(&error, self.dialect) && fault.is_transient() => Attempt::Again(Some(error)),
+            fault if is_rolled_back(&error, self.dialect) || fault == Fault::Constraint => {
+                Attempt::Failed(Failure::NotCommitted(Error::database(self.doing)(error).into()))
+            }
             _ => {
                 // Unknown it stays, but nothing more is done on a damaged file.
                 drop(self.damage(&error));

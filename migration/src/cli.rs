@@ -154,17 +154,16 @@ async fn obey(schema: &Schema, verb: Verb, url: &str) -> Result<Vec<String>, Err
     }
 }
 
-/// SQLite has no schemas, and what is no URL is refused later with a better text.
+/// SQLite has no schemas.
 fn in_schema(url: &str, schema: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.scheme().starts_with("postgres") => {
-            // Quoted, as SeaORM has it: the server folds other names to small letters.
-            let schema = format!("\"{}\"", schema.replace('"', "\"\""));
-            parsed.query_pairs_mut().append_pair("options[search_path]", &schema);
-            parsed.into()
-        }
-        _ => url.to_owned(),
+    if !url.starts_with("postgres") {
+        return url.to_owned();
     }
+    // Quoted, as SeaORM has it: the server folds other names to small letters. A space as a percent sign, for a plus is a plus.
+    let schema = format!("\"{}\"", schema.replace('"', "\"\""));
+    let schema: String = url::form_urlencoded::byte_serialize(schema.as_bytes()).collect();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options[search_path]={}", schema.replace('+', "%20"))
 }
 
 fn print(lines: &[String]) -> ExitCode {

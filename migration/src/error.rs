@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bmdb_address::UrlError;
 use sea_orm_migration::DbErr;
 use sea_orm_migration::sea_orm::sqlx;
 
@@ -114,6 +115,18 @@ pub enum Error {
 impl Error {
     pub(crate) fn database(doing: &'static str) -> impl FnOnce(DbErr) -> Self {
         move |source| Self::Database { doing, source }
+    }
+}
+
+impl From<UrlError> for Error {
+    fn from(error: UrlError) -> Self {
+        match error {
+            UrlError::Malformed(reason) => Self::Url { reason },
+            UrlError::Parameter(name) => Self::Parameter { name },
+            UrlError::InMemory => Self::Url {
+                reason: "a database in memory is gone when the migrator ends",
+            },
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Where the database is, and how a migrator connects to it.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use bmdb_address::{Postgres, UrlError};
+use bmdb_address::{Postgres, Sqlite};
 use sea_orm_migration::sea_orm::DatabaseConnection;
 use sea_orm_migration::sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -26,46 +25,22 @@ pub(crate) enum Access {
     Create,
 }
 
-/// Where the database is, as the driver takes it.
+/// Where the database is.
 pub(crate) enum Target {
-    Sqlite {
-        options: SqliteConnectOptions,
-        may_create: bool,
-    },
+    Sqlite(Sqlite),
     Postgres(Postgres),
 }
 
 impl Target {
-    /// Reads a URL. The drivers' own errors quote the URL, so none of them is passed on.
+    /// Reads a URL.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |reason| Error::Url { reason };
         let (url, allow_plaintext) = &without_component_settings(url);
-        let (scheme, rest) = url.split_once(':').ok_or(wrong("it has no scheme"))?;
+        let (scheme, _) = url.split_once(':').ok_or(wrong("it has no scheme"))?;
         match scheme {
-            "sqlite" => {
-                let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
-                if file.trim_start_matches('/').is_empty() {
-                    return Err(wrong("it names no file"));
-                }
-                let options = SqliteConnectOptions::from_str(url)
-                    .map_err(|_quotes_the_url| wrong("a parameter after the file is not one of SQLite's"))?;
-                // Looked at as the driver reads it: the URL may spell it with percent signs.
-                let mode = |word: &str| {
-                    url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "mode" && value == word)
-                };
-                let path = options.get_filename().to_string_lossy();
-                if mode("memory") || file.contains(":memory:") || path.contains(":memory:") {
-                    return Err(wrong("a database in memory is gone when the migrator ends"));
-                }
-                check_readable(&path)?;
-                let may_create = mode("rwc") || !(mode("rw") || mode("ro"));
-                Ok(Self::Sqlite { options, may_create })
-            }
+            "sqlite" => Ok(Self::Sqlite(Sqlite::parse(url)?)),
             "postgres" | "postgresql" => {
-                let mut server = Postgres::parse(url).map_err(|error| match error {
-                    UrlError::Malformed(reason) => wrong(reason),
-                    UrlError::Parameter(name) => Error::Parameter { name },
-                })?;
+                let mut server = Postgres::parse(url)?;
                 if !server.is_private() && !allow_plaintext {
                     return Err(wrong(
                         "its host is another machine and sslmode is not verify-full (bmdb.allow_plaintext=true allows it)",
@@ -83,7 +58,7 @@ impl Target {
     /// The database's name for people: no user, no password, no parameters.
     fn describe(&self) -> String {
         match self {
-            Self::Sqlite { options, .. } => format!("sqlite://{}", options.get_filename().display()),
+            Self::Sqlite(place) => place.to_string(),
             Self::Postgres(server) => server.to_string(),
         }
     }
@@ -91,10 +66,13 @@ impl Target {
     /// Opens a pool of its own: one connection to SQLite, two to PostgreSQL, of which one may hold the guard.
     pub(crate) async fn connect(&self, access: Access) -> Result<DatabaseConnection, Error> {
         let opened = match self {
-            Self::Sqlite { options, may_create } => {
-                let create = access == Access::Create && *may_create;
-                must_exist(options.get_filename(), create, *may_create)?;
-                connect_sqlite(options.clone().create_if_missing(create), access).await
+            Self::Sqlite(place) => {
+                // A migrator is what makes databases, so it makes the file unless the URL says otherwise.
+                let may_create = place.may_create.unwrap_or(true);
+                let create = access == Access::Create && may_create;
+                must_exist(&place.file, create, may_create)?;
+                let options = SqliteConnectOptions::new().filename(&place.file);
+                connect_sqlite(options.create_if_missing(create), access).await
             }
             Self::Postgres(server) => connect_postgres(server.clone(), access).await,
         };
@@ -117,20 +95,6 @@ fn without_component_settings(url: &str) -> (String, bool) {
         format!("{base}?{}", drivers.join("&"))
     };
     (url, ours.contains(&"bmdb.allow_plaintext=true"))
-}
-
-/// Names are shown in errors and logs: they must not be able to forge a line or turn one round.
-fn check_readable(name: &str) -> Result<(), Error> {
-    let is_mark = |character| matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if name
-        .chars()
-        .any(|character| character.is_control() || is_mark(character))
-    {
-        return Err(Error::Url {
-            reason: "a name in it holds a control character or a mark of direction",
-        });
-    }
-    Ok(())
 }
 
 fn must_exist(file: &Path, create: bool, may_create: bool) -> Result<(), Error> {

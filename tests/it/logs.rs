@@ -1,9 +1,14 @@
-//! What the log tells of claims and ends.
+//! What the log tells of claims and ends, and what it does not.
 
-use bmdb::{Error, Work};
-use harness::{Backend, TestDatabase, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bmdb::{Bmdb, Config, Error, Work};
+use harness::{Backend, Fate, Proxy, TestDatabase, until};
 
 use crate::hostile::log::Kept;
+use crate::transact::idle_in_transaction;
 use crate::world::{AgentStart, LONG, Survey, provide, session, works};
 
 // One thread runs the whole test, so that all of it is heard.
@@ -50,4 +55,42 @@ async fn every_claim_and_every_end_is_logged_once() {
             "with its cause: {text}"
         );
     }
+}
+
+/// A BEGIN that is given up may leave its connection inside a transaction (launchbadge/sqlx#4393), so all that are given back then are looked at.
+#[tokio::test]
+async fn a_begin_that_is_given_up_is_rolled_back_and_nobody_is_warned() {
+    let db = TestDatabase::migrated(Backend::Postgres).await;
+    let proxy = Proxy::to(db.url()).await;
+    let kept = Kept::default();
+    let _listening = kept.listen();
+    let config = Config::new(proxy.url(), "test", "")
+        .statement_timeout(Duration::from_millis(400))
+        .acquire_timeout(Duration::from_secs(1));
+    let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
+    let late = Arc::new(AtomicU32::new(0));
+    let begun = Arc::clone(&late);
+    proxy.decide(move |passing| {
+        let is_first = passing.sql.starts_with("BEGIN") && begun.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first {
+            Fate::Delay(Duration::from_secs(4))
+        } else {
+            Fate::Pass
+        }
+    });
+    for _ in 0..20 {
+        session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+    }
+    assert!(
+        late.load(Ordering::Relaxed) > 20,
+        "the first was given up, and run again"
+    );
+    let raw = db.raw().await;
+    until("no connection is left in a transaction", LONG, async || {
+        idle_in_transaction(&raw).await == 0
+    })
+    .await;
+    let text = kept.text();
+    assert!(text.contains("transaction runs again"), "it listens: {text}");
+    assert!(!text.contains("no transaction in progress"), "{text}");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, Config, Session, Work};
 use bmdb_entity::work_history::{self, Event};
 use futures_util::future::join_all;
-use harness::{Backend, Fate, Proxy, TestDatabase, bounded, check_history, on_each_backend, on_postgres, until};
+use harness::{Backend, Fate, NOISE, Proxy, TestDatabase, bounded, check_history, on_each_backend, on_postgres, until};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter, TransactionTrait,
 };
@@ -82,8 +82,10 @@ on_each_backend! {
             stall.execute_unprepared(stalls).await.unwrap();
             let (mut tasks, given_up) = impatient(&session, 100, filtered);
             until("hundreds are given up", LONG, async || given_up.load(Ordering::Relaxed) > 600).await;
-            let more = tokio::runtime::Handle::current().metrics().num_alive_tasks().saturating_sub(alive);
-            assert!(more < 300, "{more} tasks for a hundred callers");
+            // What was given up is gone as soon as its task is polled, which a busy machine does in its own time. Kept, there would be ever more.
+            until("there are few tasks for a hundred callers", NOISE, async || {
+                tokio::runtime::Handle::current().metrics().num_alive_tasks().saturating_sub(alive) < 300
+            }).await;
             tasks.shutdown().await;
             stall.rollback().await.unwrap();
             // At once, and not after what nobody waits for.

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bmdb::{Error, MachineId, agent_heartbeat, agent_started, machine, os_installation_request, provided, tag};
+use bmdb::{
+    Error, MachineId, Unfinished, agent_heartbeat, agent_started, machine, os_installation_request, provided, tag,
+};
 use harness::{Backend, TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, TransactionTrait};
@@ -369,9 +371,24 @@ on_postgres! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        fail_at_commit(&raw, "machine_agent_heartbeat", "23514", 1).await;
-        let outcome = session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await;
-        assert!(matches!(outcome, Err(Error::Database { .. })), "{outcome:?}");
+        let mut work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        // Of a check, an exclusion, a trigger's own word, a trigger that divides by zero.
+        for code in ["23514", "23P01", "P0001", "22012"] {
+            fail_at_commit(&raw, "machine_agent_heartbeat", code, 1000).await;
+            let outcome = session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await;
+            assert!(matches!(outcome, Err(Error::Database { .. })), "{code}: {outcome:?}");
+            let runs = AtomicU32::new(0);
+            let unfinished = work.finish(async |tx| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                agent_heartbeat::set(tx, machine).await
+            });
+            let Err(Unfinished::NotCommitted { work: kept, error: Error::Database { .. } }) = unfinished.await else {
+                panic!("{code}: the server has said that it rolled back");
+            };
+            assert_eq!(runs.into_inner(), 1, "{code}");
+            work = kept;
+        }
+        work.done().await.unwrap();
         assert_eq!(agent_heartbeat::Entity::find().count(&raw).await.unwrap(), 0);
     }
 
@@ -390,7 +407,8 @@ fn chrono_now() -> sea_orm::prelude::DateTimeUtc {
     std::time::SystemTime::now().into()
 }
 
-async fn idle_in_transaction(raw: &sea_orm::DatabaseConnection) -> i64 {
+/// How many connections are inside a transaction and do nothing there.
+pub(crate) async fn idle_in_transaction(raw: &sea_orm::DatabaseConnection) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let statement = sea_orm::Statement::from_string(raw.get_database_backend(), sql);
     raw.query_one_raw(statement)
@@ -410,9 +428,11 @@ pub(crate) async fn fail_at_commit(raw: &sea_orm::DatabaseConnection, table: &st
     };
     for sql in [
         // A sequence is not rolled back with the commit that it makes fail.
-        "CREATE SEQUENCE failures".to_owned(),
+        "CREATE SEQUENCE IF NOT EXISTS failures".to_owned(),
+        "ALTER SEQUENCE failures RESTART".to_owned(),
+        format!("DROP TRIGGER IF EXISTS fail_at_commit ON {table}"),
         format!(
-            "CREATE FUNCTION fail_at_commit() RETURNS trigger LANGUAGE plpgsql AS \
+            "CREATE OR REPLACE FUNCTION fail_at_commit() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN IF nextval('failures') <= {times} THEN {deed} END IF; RETURN NULL; END $$"
         ),
         format!(

@@ -127,8 +127,7 @@ async fn a_schemas_name_is_taken_as_it_is_written() {
     execute(&connection, &["CREATE SCHEMA \"MyFleet\"", "CREATE SCHEMA myfleet"]).await;
     let up = run(migrator(&["up", "-s", "MyFleet", "-u", db.url()])).await;
     assert_eq!(out(&up).lines().collect::<Vec<_>>(), names(), "{}", talk(&up));
-    let held =
-        "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = 'machine'";
+    let held = "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = 'machine' ORDER BY 1";
     assert_eq!(texts(&connection, held).await, ["MyFleet"]);
     let status = run(migrator(&["status", "-s", "MyFleet", "-u", db.url()])).await;
     assert!(
@@ -136,6 +135,15 @@ async fn a_schemas_name_is_taken_as_it_is_written() {
         "{}",
         out(&status)
     );
+    // A schema is not passed over, whatever forms the URL has that a browser would not take.
+    execute(&connection, &["CREATE SCHEMA \"My & +fleet\""]).await;
+    let (place, path) = db.url().rsplit_once('/').expect("it names a database");
+    let (user, host) = place.rsplit_once('@').expect("it names a user");
+    let (host, port) = host.rsplit_once(':').expect("it names a port");
+    let hostless = format!("{user}@/{path}?host={host}&port={port}");
+    let up = run(migrator(&["up", "-s", "My & +fleet", "-u", &hostless])).await;
+    assert_eq!(out(&up).lines().collect::<Vec<_>>(), names(), "{}", talk(&up));
+    assert_eq!(texts(&connection, held).await, ["My & +fleet", "MyFleet"]);
     let nowhere = run(migrator(&["up", "-s", "Elsewhere", "-u", db.url()])).await;
     assert!(
         talk(&nowhere).contains("may not find a schema of its search path, \"Elsewhere\""),

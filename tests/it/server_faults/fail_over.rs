@@ -226,6 +226,25 @@ async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
     .await;
 }
 
+/// A body's only connection is to the old server, and whatever connection the pool opens next is to the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_leaves_a_server_that_became_read_only_though_others_have_left_it() {
+    bounded(async {
+        let pair = Pair::start().await;
+        let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 1).await;
+        let work = claim(&scene.session).await;
+        scene.session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+        pair.primary.make_read_only().await;
+        pair.switch().await;
+        let machine = work.machine();
+        work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
+            .await
+            .unwrap();
+        scene.session.close().await.unwrap();
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_only_beats_leaves_a_server_that_became_read_only() {
     bounded(async {
