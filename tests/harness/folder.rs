@@ -13,7 +13,8 @@ const PREFIX: &str = "bmdb-tests-";
 /// A new folder. `BMDB_TEST_FOLDER` says where, the system's temporary folder is the default.
 pub(crate) fn new(what: &str) -> TempDir {
     static SWEPT: Once = Once::new();
-    let place = std::env::var_os("BMDB_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = std::env::var_os("BMDB_TEST_FOLDER").filter(|place| !place.is_empty());
+    let place = place.map_or_else(std::env::temp_dir, PathBuf::from);
     SWEPT.call_once(|| sweep(&place));
     TempDir::with_prefix_in(format!("{PREFIX}{}-{what}-", std::process::id()), &place)
         .unwrap_or_else(|error| panic!("no folder can be made in {}: {error}", place.display()))

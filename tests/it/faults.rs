@@ -1,9 +1,10 @@
-//! Every fault of the network and of COMMIT, at every statement of every public operation.
+//! Every fault of the network and of COMMIT, and a caller that is gone, at every statement of every public operation, beside rows that nobody can read.
 //!
-//! Each operation runs once undisturbed, to count its statements. Then it runs again for each of them and each [`Fault`], through a
+//! Each operation runs once undisturbed, to count its statements. Then it runs again for each of them and each [`Trouble`], through a
 //! [`Proxy`](harness::Proxy) that makes just that one fail, on a machine and in a session of its own. Whatever it reports must be true, what it
 //! does must have happened at most once, and nothing may be left behind.
 
+mod odd;
 mod operation;
 mod scene;
 
@@ -19,22 +20,23 @@ use tokio::task::JoinSet;
 
 use crate::world::{LONG, connect};
 use operation::Operation;
-use scene::{Said, Scene, Strike};
+use scene::{Said, Scene, Strike, Trouble};
 
 /// At any statement.
-const ANYWHERE: [Fault; 6] = [
-    Fault::Refused("40001"),
-    Fault::Refused("40P01"),
-    Fault::DropBefore,
-    Fault::DropAfter,
-    Fault::HalfOpen,
-    Fault::Terminated,
+const ANYWHERE: [Trouble; 7] = [
+    Trouble::Fault(Fault::Refused("40001")),
+    Trouble::Fault(Fault::Refused("40P01")),
+    Trouble::Fault(Fault::DropBefore),
+    Trouble::Fault(Fault::DropAfter),
+    Trouble::Fault(Fault::HalfOpen),
+    Trouble::Fault(Fault::Terminated),
+    Trouble::CallerGone,
 ];
 /// At COMMIT.
-const AT_COMMIT: [Fault; 3] = [
-    Fault::Refused("40003"),
-    Fault::Disowned("40003"),
-    Fault::Late(Duration::from_millis(200)),
+const AT_COMMIT: [Trouble; 3] = [
+    Trouble::Fault(Fault::Refused("40003")),
+    Trouble::Fault(Fault::Disowned("40003")),
+    Trouble::Fault(Fault::Late(Duration::from_millis(200))),
 ];
 /// How many run at once.
 const AT_ONCE: usize = 12;
@@ -58,6 +60,7 @@ async fn run(db: &TestDatabase, nth: usize, operation: Operation, strike: Option
     let db = if operation.is_alone() {
         own = db.another().await;
         scene::make_counters(&own.raw().await).await;
+        odd::write_rows(&own).await;
         &own
     } else {
         db
@@ -65,7 +68,14 @@ async fn run(db: &TestDatabase, nth: usize, operation: Operation, strike: Option
     let scene = Scene::new(db, nth, operation.needs()).await;
     scene.arm(operation, strike);
     let began = Instant::now();
-    let said = tokio::time::timeout(LIMIT, operation.perform(&scene)).await;
+    let said = tokio::time::timeout(LIMIT, async {
+        tokio::select! {
+            biased;
+            () = scene.caller_gone() => Said::Unknown("its caller is gone".to_owned()),
+            said = operation.perform(&scene) => said,
+        }
+    })
+    .await;
     let took = began.elapsed();
     let (statements, struck) = scene.disarm();
     let mut wrong = Vec::new();
@@ -111,6 +121,7 @@ async fn every_fault_everywhere(db: TestDatabase) {
         "there are no machines yet"
     );
     first.close().await.unwrap();
+    odd::write_rows(&db).await;
     // One that is never disturbed.
     let collector = connect(&db).await.collector();
     let _collecting = JoinSet::from_iter([collector.run(CancellationToken::new())]);
@@ -151,8 +162,9 @@ async fn every_fault_everywhere(db: TestDatabase) {
         );
         for (place, commits) in outcome.statements.iter().enumerate() {
             let at_commit = AT_COMMIT.iter().filter(|_| *commits);
-            for fault in ANYWHERE.iter().chain(at_commit) {
-                start(&mut runs, outcome.operation, Some(Strike { place, fault: *fault }));
+            for trouble in ANYWHERE.iter().chain(at_commit) {
+                let trouble = *trouble;
+                start(&mut runs, outcome.operation, Some(Strike { place, trouble }));
             }
         }
     }
@@ -160,7 +172,7 @@ async fn every_fault_everywhere(db: TestDatabase) {
     let (mut all, mut struck) = (0, 0);
     while let Some(outcome) = runs.join_next().await {
         let outcome = outcome.expect("no run panics");
-        let Strike { place, fault } = outcome.strike.expect("these are struck");
+        let Strike { place, trouble } = outcome.strike.expect("these are struck");
         all += 1;
         struck += usize::from(outcome.struck);
         let row = tally.entry(format!("{:?}", outcome.operation)).or_default();
@@ -175,7 +187,7 @@ async fn every_fault_everywhere(db: TestDatabase) {
         } = &outcome;
         for what in &outcome.wrong {
             wrong.push(format!(
-                "{operation:?}, statement {place}, {fault:?}: {what}; it said {said} after {took:?}"
+                "{operation:?}, statement {place}, {trouble:?}: {what}; it said {said} after {took:?}"
             ));
         }
     }

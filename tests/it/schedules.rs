@@ -9,6 +9,7 @@ mod interleave;
 mod scene;
 
 use std::collections::HashSet;
+use std::task::Poll;
 
 use bmdb::{MachineId, agent_started};
 use harness::{AgentStart, Survey, check_history};
@@ -149,11 +150,75 @@ async fn late_claim(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (R
     (run, violated)
 }
 
+/// One claims and finishes with a fact after which nobody is to claim, and its caller is gone in the middle of that; another claims at the same time.
+/// What was done is not redone, and what was let go of is free.
+async fn caller_gone(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, bool) {
+    let [first, second] = &scene.participants[..] else {
+        unreachable!("there are two")
+    };
+    let machine = new_machine(&scene.calm, format!("gone-{nth}")).await;
+    let (one, two) = (
+        first.bmdb.start_session().await.unwrap(),
+        second.bmdb.start_session().await.unwrap(),
+    );
+    for session in [&one, &two] {
+        let registered = session.claim::<AgentStart>().on(MachineId::random()).await.unwrap();
+        assert!(registered.is_none(), "there is no such machine");
+    }
+    let arrivals = scene.keep_back();
+    let mut tasks = JoinSet::new();
+    let (claim, polls) = (one.clone(), random.usize(1..40));
+    tasks.spawn(async move {
+        let claims_and_finishes = async {
+            let work = claim.claim::<AgentStart>().on(machine).await.ok()??;
+            let body = async |tx: &bmdb::Tx| agent_started::set(tx, machine, *b"key").await;
+            work.finish(body).await.ok()
+        };
+        let finished = polled(claims_and_finishes, polls).await.flatten();
+        (0, finished.is_some(), Box::new(()) as _)
+    });
+    let claim = two.clone();
+    tasks.spawn(async move {
+        let claimed = claim.claim::<AgentStart>().on(machine).await;
+        (1, claimed.as_ref().is_ok_and(Option::is_some), Box::new(claimed) as _)
+    });
+    let run = interleave(&scene.raw, random, arrivals, tasks, || scene.calm_down()).await;
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    let redone = format!(
+        "SELECT count(*) FROM work_history AS before JOIN work_history AS after USING (machine_id) \
+         WHERE machine_id = '{machine}' AND before.event = 'finished' AND after.fence > before.fence"
+    );
+    let held = format!("SELECT count(*) FROM work WHERE machine_id = '{machine}'");
+    let mut found = 0;
+    for count in [redone, held] {
+        let statement = Statement::from_string(scene.raw.get_database_backend(), count);
+        let row = scene.raw.query_one_raw(statement).await.unwrap();
+        found += row.expect("a count has a row").try_get_by_index::<i64>(0).unwrap();
+    }
+    (run, found > 0)
+}
+
+/// Polls a future so often, at least once, and drops it if it is not done by then.
+async fn polled<F: Future>(future: F, mut times: usize) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        times -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if times == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
 #[derive(Clone, Copy)]
 enum Story {
     Expiry,
     Redoing,
     LateClaim,
+    CallerGone,
 }
 
 /// How many schedules of how many that differ broke the rule.
@@ -163,7 +228,7 @@ async fn schedules(story: Story, ablation: Ablation, count: usize, seed: u64) ->
         workers.spawn(async move {
             let participants = match story {
                 Story::Expiry => 3,
-                Story::Redoing | Story::LateClaim => 2,
+                Story::Redoing | Story::LateClaim | Story::CallerGone => 2,
             };
             let scene = Scene::of(participants, ablation).await;
             let mut random = fastrand::Rng::with_seed(seed + worker as u64);
@@ -173,6 +238,7 @@ async fn schedules(story: Story, ablation: Ablation, count: usize, seed: u64) ->
                     Story::Expiry => expiry(&scene, &mut random, nth).await,
                     Story::Redoing => redoing(&scene, &mut random, nth).await,
                     Story::LateClaim => late_claim(&scene, &mut random, nth).await,
+                    Story::CallerGone => caller_gone(&scene, &mut random, nth).await,
                 };
                 violations += usize::from(violated);
                 orders.insert(run.order);
@@ -225,4 +291,9 @@ async fn no_schedule_does_finished_work_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_schedule_leaves_a_work_that_is_nobodys() {
     holds_and_is_needed(Story::LateClaim, WITHOUT_REFERENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_schedule_does_work_again_whose_caller_is_gone() {
+    holds_and_is_needed(Story::CallerGone, Ablation::Statements(without_fence_compare)).await;
 }

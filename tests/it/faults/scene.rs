@@ -7,6 +7,7 @@ use std::time::Duration;
 use bmdb::{Bmdb, Collector, Config, Error, MachineId, Process, Session, Tx, Unfinished, Work, machine};
 use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, Value};
+use tokio::sync::Notify;
 
 use super::operation::Operation;
 use crate::world::{INTERVAL, LONG, tamper};
@@ -65,12 +66,22 @@ impl Said {
     }
 }
 
-/// Which statement fails, counted from the operation's first, and how.
+/// At which statement something happens, counted from the operation's first, and what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strike {
     pub(super) place: usize,
-    pub(super) fault: Fault,
+    pub(super) trouble: Trouble,
 }
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trouble {
+    Fault(Fault),
+    /// Who awaits the operation drops it while the statement is on its way.
+    CallerGone,
+}
+
+/// For how long a statement is on its way to which its caller is lost.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// What an operation finds when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +112,8 @@ pub(super) struct Scene {
     pub(super) other: Session,
     pub(super) raw: DatabaseConnection,
     seen: Arc<Mutex<Seen>>,
+    /// Told when its caller is to be gone.
+    gone: Arc<Notify>,
     proxy: Proxy,
 }
 
@@ -152,6 +165,7 @@ impl Scene {
             other,
             raw,
             seen: Arc::default(),
+            gone: Arc::default(),
             proxy,
         };
         scene.prepare(needs).await;
@@ -236,7 +250,7 @@ impl Scene {
 
     /// Begins to count the statements of an operation, and has one of them fail.
     pub(super) fn arm(&self, operation: Operation, strike: Option<Strike>) {
-        let seen = Arc::clone(&self.seen);
+        let (seen, gone) = (Arc::clone(&self.seen), Arc::clone(&self.gone));
         self.proxy.decide(move |passing: &Passing<'_>| {
             if is_heartbeat(passing.sql) != (operation == Operation::Heartbeat) || passing.sql.contains("SQLx ping") {
                 return Fate::Pass;
@@ -247,11 +261,22 @@ impl Scene {
             match strike {
                 Some(strike) if strike.place == place => {
                     seen.struck = true;
-                    Fate::Fail(strike.fault)
+                    match strike.trouble {
+                        Trouble::Fault(fault) => Fate::Fail(fault),
+                        Trouble::CallerGone => {
+                            gone.notify_one();
+                            Fate::Delay(ON_ITS_WAY)
+                        }
+                    }
                 }
                 _ => Fate::Pass,
             }
         });
+    }
+
+    /// Waits until its caller is to be gone, which may never be.
+    pub(super) async fn caller_gone(&self) {
+        self.gone.notified().await;
     }
 
     pub(super) fn disarm(&self) -> (Vec<bool>, bool) {

@@ -42,6 +42,8 @@ pub(super) async fn interleave(
     let weights: Vec<u32> = (0..count).map(|_| 4_u32.pow(random.u32(0..4))).collect();
     let gates = Gates::closed(raw, count).await;
     let mut kept = Vec::new();
+    // Who has no more to say: it is done, or its caller is gone, and what it has begun goes on.
+    let mut ended = vec![false; count];
     let mut states: Vec<State> = (0..count).map(|_| State::Running).collect();
     let mut run = Run {
         order: Vec::new(),
@@ -58,14 +60,15 @@ pub(super) async fn interleave(
                     let arrival = arrival.expect("the proxies hold senders");
                     let place = arrival.participant;
                     // What the session's own tasks send when the participant is done passes: its end is dropped.
-                    if !matches!(states[place], State::Done) {
+                    if !ended[place] {
                         states[place] = State::Waiting(arrival);
                     }
                 }
-                Some(ended) = tasks.join_next() => {
-                    let (place, succeeded, keep) = ended.expect("no participant panics");
+                Some(answer) = tasks.join_next() => {
+                    let (place, succeeded, keep) = answer.expect("no participant panics");
                     kept.push(keep);
                     states[place] = State::Done;
+                    ended[place] = true;
                     run.succeeded[place] = succeeded;
                 }
                 () = tokio::time::sleep(Duration::from_millis(2)) => {
@@ -95,7 +98,8 @@ pub(super) async fn interleave(
         }
         let next = chosen(random, &waiting, &weights);
         run.order.push(next);
-        match std::mem::replace(&mut states[next], State::Running) {
+        let goes_on = if ended[next] { State::Done } else { State::Running };
+        match std::mem::replace(&mut states[next], goes_on) {
             State::Waiting(arrival) => {
                 if arrival.commits {
                     run.before_commit[next] = run.succeeded.clone();
