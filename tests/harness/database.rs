@@ -161,6 +161,18 @@ impl TestDatabase {
         postgres::server().await.statements(name)
     }
 
+    /// What a PostgreSQL server has warned of in this database.
+    ///
+    /// # Panics
+    /// As [`statements`](Self::statements).
+    #[must_use]
+    pub async fn warnings(&self) -> Vec<String> {
+        let Place::Postgres { name } = &self.place else {
+            panic!("there is no log of warnings to read");
+        };
+        postgres::server().await.warnings(name)
+    }
+
     /// A plain SeaORM connection, for looking and for tampering: the trap for schema changes does not hold it, and
     /// it runs at READ COMMITTED unless a transaction asks for more.
     ///

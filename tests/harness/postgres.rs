@@ -119,9 +119,20 @@ impl Server {
     }
 
     /// Every statement that this database's clients have sent since it was told to log them, as the server wrote it down.
-    pub(crate) fn statements(&self, database: &str) -> Vec<String> {
+    fn log(&self) -> String {
         let log = fs::read(self.keeper.folder().join("log")).expect("the server writes a log");
-        let log = String::from_utf8_lossy(&log);
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub(crate) fn warnings(&self, database: &str) -> Vec<String> {
+        let start = format!("{database}|WARNING:  ");
+        let log = self.log();
+        let warnings = log.lines().filter_map(|line| line.strip_prefix(&start));
+        warnings.map(str::to_owned).collect()
+    }
+
+    pub(crate) fn statements(&self, database: &str) -> Vec<String> {
+        let log = self.log();
         let mut statements: Vec<String> = Vec::new();
         let mut is_ours = false;
         for line in log.lines() {
