@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use bmdb::{Fence, MachineId, WorkId};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{machine, work};
-use sea_orm::{DatabaseBackend, DatabaseConnection, EntityTrait, QuerySelect, IsolationLevel, TransactionOptions, TransactionTrait};
+use sea_orm::{
+    DatabaseBackend, DatabaseConnection, EntityTrait, IsolationLevel, QuerySelect, TransactionOptions, TransactionTrait,
+};
 
 /// What the checker needs of the database.
 #[derive(Clone, Debug)]

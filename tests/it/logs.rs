@@ -90,6 +90,13 @@ async fn a_begin_that_is_given_up_is_rolled_back_and_nobody_is_warned() {
     })
     .await;
     raw.execute_unprepared("ROLLBACK").await.unwrap();
-    until("the server writes its log", LONG, async || !db.warnings().await.is_empty()).await;
-    assert_eq!(db.warnings().await, ["there is no transaction in progress"], "of the test's own ROLLBACK");
+    until("the server writes its log", LONG, async || {
+        !db.warnings().await.is_empty()
+    })
+    .await;
+    assert_eq!(
+        db.warnings().await,
+        ["there is no transaction in progress"],
+        "of the test's own ROLLBACK"
+    );
 }

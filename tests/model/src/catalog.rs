@@ -123,7 +123,7 @@ const fn leads_to(property: &'static str, ablation: Ablation) -> Ablation {
 }
 
 /// One for each mechanism.
-pub const ABLATIONS: [Ablation; 25] = [
+pub const ABLATIONS: [Ablation; 27] = [
     without(&[KeyShare], BODIES, I2),
     // Of a pair, the first alone breaks nothing: see the README.
     without(&[WorkLock, BreakSession], BODIES, I2),
@@ -134,6 +134,8 @@ pub const ABLATIONS: [Ablation; 25] = [
     without(&[TrustWindow], CORE, I3),
     without(&[StepLooks], Config { effects: true, ..CORE }, I3),
     leads_to(I3, without(&[Grace], CORE, L2)),
+    without(&[Sightings], CORE, L1),
+    without(&[SightingOfLease], CORE.clock(Clock::Back), L2),
     without(&[JumpBrake, EveryBeatShows], CORE.clock(Clock::Sparse), L2),
     without(&[Latch], CORE, I7),
     without(&[ExpiredRows], CORE, I5),

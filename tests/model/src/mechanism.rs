@@ -21,6 +21,10 @@ pub enum Mechanism {
     TrustWindow,
     /// The collector must have seen a lease unchanged for one interval on its own clock. Off: a deadline that has passed is enough.
     Grace,
+    /// A collector writes down for how long it has seen which lease, and the next one goes on from there. Off: each begins anew.
+    Sightings,
+    /// What was written down is of that very lease. Off: of whatever lease the session has.
+    SightingOfLease,
     /// The collector watches every lease anew when the database's clock has jumped between two of its sweeps. Off: it does not look.
     JumpBrake,
     /// A session that was seen to be lost never comes back. Off: the answer of a late heartbeat revives it.

@@ -43,6 +43,8 @@ pub enum Watch {
     Unseen,
     /// Seen unchanged for so many ticks of the collector's own clock.
     Seen(u8),
+    /// A collector before it has written down that it saw the lease for so long, and it has not looked yet.
+    Written(u8),
     /// Called dead by the last sweep, to be expired.
     Condemned {
         /// Whether the lease is still what that sweep saw.

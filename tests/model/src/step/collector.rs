@@ -18,7 +18,7 @@ impl Protocol {
             let Some(left) = session.lease else { continue };
             let age = match session.watch {
                 _ if anew => 0,
-                Watch::Seen(age) => age,
+                Watch::Seen(age) | Watch::Written(age) => age,
                 Watch::Condemned { unchanged: true } => self.config.interval,
                 Watch::Unseen | Watch::Condemned { unchanged: false } => 0,
             };
@@ -33,17 +33,19 @@ impl Protocol {
         Some(())
     }
 
-    /// Of what it has watched, the next one goes on with what was written down: the ages of leases whose deadlines had passed. Each is as true as
-    /// it was, for no clock of the database's is in it.
+    /// Of what it has watched, the next one goes on with what was written down: the ages of leases whose deadlines had passed. They grow no older until
+    /// it looks, and each is as true as it was, for no clock of the database's is in it.
     pub(crate) fn restart_collector(&self, state: &mut State) -> Option<()> {
         state.jumped = 0;
         for session in &mut state.sessions {
             let is_past = |left: u8| left == 0 || left > self.config.interval;
-            session.watch = match session.watch {
-                Watch::Seen(age) if session.lease.is_some_and(is_past) => Watch::Seen(age),
-                Watch::Condemned { unchanged: true } => Watch::Seen(self.config.interval),
-                _ => Watch::Unseen,
+            let written = match session.watch {
+                Watch::Seen(age) | Watch::Written(age) if session.lease.is_some_and(is_past) => Some(age),
+                Watch::Condemned { unchanged: true } => Some(self.config.interval),
+                _ => None,
             };
+            let written = written.filter(|_| self.has(Mechanism::Sightings));
+            session.watch = written.map_or(Watch::Unseen, Watch::Written);
         }
         Some(())
     }

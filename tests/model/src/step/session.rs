@@ -70,7 +70,7 @@ impl Protocol {
                 demand(self.config.operator && session.recorded.is_none())?;
                 demand(session.lease? > 0)?;
                 session.lease = Some(0);
-                changed(session);
+                self.changed(session);
                 self.note(Witness::Broken, self.believes(session));
             }
             SessionAction::Body => {
@@ -107,7 +107,7 @@ impl Protocol {
         let renewed = left.max(self.config.interval);
         session.lease = Some(renewed);
         if renewed != left || self.has(Mechanism::EveryBeatShows) {
-            changed(session);
+            self.changed(session);
         }
         true
     }
@@ -187,12 +187,13 @@ impl Protocol {
         };
         session.recorded.is_some() || (session.body && share_locks) || session.shares.iter().any(of_share)
     }
-}
 
-/// The lease is not what the collector has seen any more.
-fn changed(session: &mut Session) {
-    session.watch = match session.watch {
-        Watch::Unseen | Watch::Seen(_) => Watch::Unseen,
-        Watch::Condemned { .. } => Watch::Condemned { unchanged: false },
-    };
+    /// The lease is not what the collector has seen any more.
+    fn changed(&self, session: &mut Session) {
+        session.watch = match session.watch {
+            Watch::Written(age) if !self.has(Mechanism::SightingOfLease) => Watch::Written(age),
+            Watch::Unseen | Watch::Seen(_) | Watch::Written(_) => Watch::Unseen,
+            Watch::Condemned { .. } => Watch::Condemned { unchanged: false },
+        };
+    }
 }
