@@ -30,11 +30,14 @@ pub enum UrlError {
     InMemory,
 }
 
-/// Where a server is, read as libpq reads it (postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), as the driver takes it.
+/// Where a server is, read as libpq reads it (postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS), as the driver takes it. Of several
+/// servers one takes writes, and a fail-over may make it another.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    /// For the driver.
+    /// For the driver, of the first server.
     pub options: PgConnectOptions,
+    /// Hosts and ports of the others, in the order in which they are tried.
+    others: Vec<(String, u16)>,
     /// How long a connection may take to be opened; none if the URL does not say.
     pub connect_timeout: Option<Duration>,
 }
@@ -46,6 +49,10 @@ impl Postgres {
     /// let server = bmdb_address::Postgres::parse("postgres://ada@[::1]:5433/bmdb?connect_timeout=3")?;
     /// assert_eq!(server.options.get_host(), "::1");
     /// assert_eq!(server.to_string(), "postgres://[::1]:5433/bmdb");
+    ///
+    /// let cluster = bmdb_address::Postgres::parse("postgres://ada@db1,db2,db3:5433/bmdb")?;
+    /// let hosts: Vec<String> = cluster.servers().map(|server| server.get_host().to_owned()).collect();
+    /// assert_eq!(hosts, ["db1", "db2", "db3"]);
     /// # Ok::<_, bmdb_address::UrlError>(())
     /// ```
     ///
@@ -54,46 +61,70 @@ impl Postgres {
     pub fn parse(url: &str) -> Result<Self, UrlError> {
         let parts = Parts::of(url)?;
         // Everything as a parameter, which the driver reads one by one and the last of a kind counts; it also looks the password up, as libpq does.
+        let (host, port) = &parts.servers[0];
+        let port = port.map(|port| ("port", port.to_string()));
         let plain: String = form_urlencoded::Serializer::new("postgres://localhost?".to_owned())
+            .append_pair("host", host)
+            .extend_pairs(port)
             .extend_pairs(&parts.for_driver)
             .finish();
         let options = PgConnectOptions::from_str(&plain).map_err(|_quotes_the_url| {
             UrlError::Malformed("a parameter has a value that PostgreSQL does not know, such as sslmode")
         })?;
         let server = Self {
+            others: parts.servers[1..]
+                .iter()
+                .map(|(host, port)| (host.clone(), port.unwrap_or(DEFAULT_PORT)))
+                .collect(),
             options,
             connect_timeout: parts.connect_timeout,
         };
-        check_readable(server.options.get_host())?;
-        check_readable(
-            &server
-                .options
-                .get_socket()
-                .map(|path| path.to_string_lossy())
-                .unwrap_or_default(),
-        )?;
+        parts.servers.iter().try_for_each(|(host, _)| check_readable(host))?;
         check_readable(server.options.get_database().unwrap_or_default())?;
         Ok(server)
     }
 
-    /// Whether nobody on the way can read or forge what is said: the server proves who it is, or it is this machine.
+    /// The options for each server, in the order in which they are tried.
+    pub fn servers(&self) -> impl Iterator<Item = PgConnectOptions> {
+        let others = self
+            .others
+            .iter()
+            .map(|(host, port)| self.options.clone().host(host).port(*port));
+        std::iter::once(self.options.clone()).chain(others)
+    }
+
+    /// The first host to which somebody on the way could read or forge what is said: it is another machine, and does not prove who it is.
     #[must_use]
-    pub fn is_private(&self) -> bool {
-        matches!(self.options.get_ssl_mode(), PgSslMode::VerifyFull)
-            || self.options.get_socket().is_some()
-            || is_this_machine(self.options.get_host())
+    pub fn exposed_host(&self) -> Option<String> {
+        let is_exposed = |server: &PgConnectOptions| {
+            let proves_itself = matches!(server.get_ssl_mode(), PgSslMode::VerifyFull);
+            !proves_itself && server.get_socket().is_none() && !is_this_machine(server.get_host())
+        };
+        let exposed = self.servers().find(is_exposed)?;
+        Some(exposed.get_host().to_owned())
     }
 }
+
+/// What a server listens on if nobody says otherwise.
+const DEFAULT_PORT: u16 = 5432;
 
 /// The database's name for people: no user, no password, no parameters.
 impl fmt::Display for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (port, database) = (self.options.get_port(), self.options.get_database().unwrap_or_default());
-        match (self.options.get_socket(), self.options.get_host()) {
-            (Some(socket), _) => write!(f, "postgres://{}:{port}/{database}", socket.display()),
-            (None, host) if host.contains(':') => write!(f, "postgres://[{host}]:{port}/{database}"),
-            (None, host) => write!(f, "postgres://{host}:{port}/{database}"),
-        }
+        let places: Vec<String> = self.servers().map(|server| place_of(&server)).collect();
+        let database = self.options.get_database().unwrap_or_default();
+        write!(f, "postgres://{}/{database}", places.join(","))
+    }
+}
+
+/// Host and port of a server, for people.
+#[must_use]
+pub fn place_of(server: &PgConnectOptions) -> String {
+    let port = server.get_port();
+    match (server.get_socket(), server.get_host()) {
+        (Some(socket), _) => format!("{}:{port}", socket.display()),
+        (None, host) if host.contains(':') => format!("[{host}]:{port}"),
+        (None, host) => format!("{host}:{port}"),
     }
 }
 

@@ -7,13 +7,15 @@ use crate::UrlError;
 /// What a URL says.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// Names of parameters and values, as the driver knows them.
+    /// Names of parameters and values, as the driver knows them; but for where the servers are.
     pub(crate) for_driver: Vec<(String, String)>,
+    /// Where the servers are, in the order in which they are tried: host and, if the URL says it, port.
+    pub(crate) servers: Vec<(String, Option<u16>)>,
     pub(crate) connect_timeout: Option<Duration>,
 }
 
 /// What the driver knows. It would log any other with its value, which may be a password.
-const DRIVERS: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity port dbname user \
+const DRIVERS: &str = "sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key statement-cache-capacity dbname user \
                        password application_name options";
 
 type Result<T> = std::result::Result<T, UrlError>;
@@ -40,7 +42,7 @@ impl Parts {
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
         parts.say("user", user)?;
         parts.say("password", password)?;
-        parts.place(place)?;
+        let (mut hosts, mut ports) = places(place)?;
         parts.say("dbname", path)?;
         let mut address = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -48,63 +50,26 @@ impl Parts {
                 return wrong("a parameter has no value");
             };
             let (name, value) = (decoded(name)?, decoded(value)?);
+            // The last of a kind counts.
             match name.as_str() {
-                "host" => parts.host(value)?,
+                "host" => hosts = value,
+                "port" => ports = value,
                 "hostaddr" if value.parse::<std::net::IpAddr>().is_err() => return wrong("its hostaddr is no address"),
                 "hostaddr" => address = Some(value),
                 _ => parts.parameter(name, value)?,
             }
         }
         // Where both are named, libpq connects to the address. The driver knows no other name to prove then, so the proof fails and nothing is believed.
-        if let Some(address) = address {
-            parts.host(address)?;
+        match address {
+            Some(_) if hosts.contains(',') => return wrong("it has one hostaddr for several hosts"),
+            Some(address) => hosts = address,
+            None => {}
         }
-        let says = |wanted: &str| parts.for_driver.iter().any(|(name, _)| name == wanted);
-        if !says("host") {
-            return wrong("it names no host");
-        }
-        if !says("dbname") {
+        parts.servers = servers(&hosts, &ports)?;
+        if !parts.for_driver.iter().any(|(name, _)| name == "dbname") {
             return wrong("it names no database");
         }
         Ok(parts)
-    }
-
-    /// What stands before the path: a host and a port, each of which may be absent.
-    fn place(&mut self, place: &str) -> Result<()> {
-        if place.contains(',') {
-            return wrong(SEVERAL);
-        }
-        let (host, port) = match place.strip_prefix('[') {
-            Some(rest) => match rest.split_once(']') {
-                Some((host, _)) if host.parse::<std::net::Ipv6Addr>().is_err() => {
-                    return wrong("what stands in brackets is no IPv6 address");
-                }
-                Some((host, "")) => (host, ""),
-                Some((host, rest)) if rest.starts_with(':') => (host, &rest[1..]),
-                _ => return wrong("its IPv6 address has no closing bracket, or something other than a port after it"),
-            },
-            None => place.split_once(':').unwrap_or((place, "")),
-        };
-        if !port.is_empty() {
-            self.parameter("port".to_owned(), port.to_owned())?;
-        }
-        match decoded(host)? {
-            host if host.is_empty() => Ok(()),
-            host => self.host(host),
-        }
-    }
-
-    fn host(&mut self, host: String) -> Result<()> {
-        if host.contains(',') {
-            return wrong(SEVERAL);
-        }
-        if host.is_empty() || host.contains(['@', '?']) {
-            return wrong("it names no host");
-        }
-        // The last counts; the driver would keep a socket that came before.
-        self.for_driver.retain(|(name, _)| name != "host");
-        self.for_driver.push(("host".to_owned(), host));
-        Ok(())
     }
 
     /// Something that may be absent.
@@ -117,8 +82,6 @@ impl Parts {
 
     fn parameter(&mut self, name: String, value: String) -> Result<()> {
         match (name.as_str(), value.as_str()) {
-            ("port", value) if value.contains(',') => return wrong(SEVERAL),
-            ("port", value) if value.parse::<u16>().is_err() => return wrong("its port is not a number below 65536"),
             // Nothing and zero wait for ever, and one second is too short for libpq, too.
             ("connect_timeout", value) => {
                 let Ok(seconds) = value.parse::<i32>() else {
@@ -147,7 +110,46 @@ impl Parts {
     }
 }
 
-const SEVERAL: &str = "it names several hosts, which is not supported; use one name that leads to the primary, such as a virtual address, DNS or a proxy";
+/// The hosts and the ports that stand before the path, each with commas between them. Either may be empty.
+fn places(text: &str) -> Result<(String, String)> {
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for place in text.split(',') {
+        let (host, port) = match place.strip_prefix('[') {
+            Some(rest) => match rest.split_once(']') {
+                Some((host, _)) if host.parse::<std::net::Ipv6Addr>().is_err() => {
+                    return wrong("what stands in brackets is no IPv6 address");
+                }
+                Some((host, "")) => (host, ""),
+                Some((host, rest)) if rest.starts_with(':') => (host, &rest[1..]),
+                _ => return wrong("its IPv6 address has no closing bracket, or something other than a port after it"),
+            },
+            None => place.split_once(':').unwrap_or((place, "")),
+        };
+        hosts.push(decoded(host)?);
+        ports.push(port);
+    }
+    let ports = match ports.iter().all(|port| port.is_empty()) {
+        true => String::new(),
+        false => ports.join(","),
+    };
+    Ok((hosts.join(","), ports))
+}
+
+/// Each host with its port: there is none, one for all, or one for each, which may be empty.
+fn servers(hosts: &str, ports: &str) -> Result<Vec<(String, Option<u16>)>> {
+    let (hosts, ports): (Vec<&str>, Vec<&str>) = (hosts.split(',').collect(), ports.split(',').collect());
+    if ports.len() != 1 && ports.len() != hosts.len() {
+        return wrong("it names more hosts than ports, or fewer");
+    }
+    let server = |(host, port): (&&str, &&str)| match port.parse::<u16>() {
+        _ if host.is_empty() && hosts.len() > 1 => wrong("one of its hosts is empty"),
+        _ if host.is_empty() || host.contains(['@', '?']) => wrong("it names no host"),
+        _ if host.starts_with('/') && hosts.len() > 1 => wrong("one of its several hosts is a socket of this machine"),
+        Err(_) if !port.is_empty() => wrong("its port is not a number below 65536"),
+        port => Ok(((*host).to_owned(), port.ok())),
+    };
+    hosts.iter().zip(ports.iter().cycle()).map(server).collect()
+}
 
 /// Whether it can be shown: what has another form may be a part of a password.
 fn is_a_name(parameter: &str) -> bool {
@@ -184,8 +186,16 @@ fn decoded(text: &str) -> Result<String> {
 mod tests {
     use super::*;
 
+    /// With where the servers are as a last pair, as libpq would say it.
     fn driver(url: &str) -> Vec<(String, String)> {
-        Parts::of(url).expect(url).for_driver
+        let parts = Parts::of(url).expect(url);
+        let place = |(host, port): &(String, Option<u16>)| match port {
+            Some(port) => format!("{host} {port}"),
+            None => host.clone(),
+        };
+        let places: Vec<String> = parts.servers.iter().map(place).collect();
+        let at = ("at".to_owned(), places.join(", "));
+        parts.for_driver.into_iter().chain([at]).collect()
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -200,28 +210,44 @@ mod tests {
         for (url, wanted) in [
             (
                 "postgres://u@[::1]:5432/db",
-                pairs(&[("user", "u"), ("port", "5432"), ("host", "::1"), ("dbname", "db")]),
+                pairs(&[("user", "u"), ("dbname", "db"), ("at", "::1 5432")]),
             ),
             (
                 "postgres://u:p%40@/db?host=/sock",
-                pairs(&[("user", "u"), ("password", "p@"), ("dbname", "db"), ("host", "/sock")]),
+                pairs(&[("user", "u"), ("password", "p@"), ("dbname", "db"), ("at", "/sock")]),
             ),
             (
                 "postgres:///db?host=%2Fsock&port=6",
-                pairs(&[("dbname", "db"), ("host", "/sock"), ("port", "6")]),
+                pairs(&[("dbname", "db"), ("at", "/sock 6")]),
             ),
-            ("postgresql://%2Fsock/db", pairs(&[("host", "/sock"), ("dbname", "db")])),
+            ("postgresql://%2Fsock/db", pairs(&[("dbname", "db"), ("at", "/sock")])),
             (
                 "postgres://h?dbname=a+b&user=%25",
-                pairs(&[("host", "h"), ("dbname", "a+b"), ("user", "%")]),
+                pairs(&[("dbname", "a+b"), ("user", "%"), ("at", "h")]),
             ),
             (
                 "postgres://h/db?hostaddr=10.0.0.1&host=name",
-                pairs(&[("dbname", "db"), ("host", "10.0.0.1")]),
+                pairs(&[("dbname", "db"), ("at", "10.0.0.1")]),
             ),
             (
                 "postgres://h/db?channel_binding=prefer&target_session_attrs=read-write&sslmode=verify-full",
-                pairs(&[("host", "h"), ("dbname", "db"), ("sslmode", "verify-full")]),
+                pairs(&[("dbname", "db"), ("sslmode", "verify-full"), ("at", "h")]),
+            ),
+            (
+                "postgres://h1:1,h2:2/db",
+                pairs(&[("dbname", "db"), ("at", "h1 1, h2 2")]),
+            ),
+            (
+                "postgres://h1,[::1]:2,h3/db",
+                pairs(&[("dbname", "db"), ("at", "h1, ::1 2, h3")]),
+            ),
+            (
+                "postgres:///db?host=h1,h2&port=7",
+                pairs(&[("dbname", "db"), ("at", "h1 7, h2 7")]),
+            ),
+            (
+                "postgres://h0:1/db?host=h1,h2&port=7,8",
+                pairs(&[("dbname", "db"), ("at", "h1 7, h2 8")]),
             ),
         ] {
             assert_eq!(driver(url), wanted, "{url}");
@@ -239,8 +265,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_and_no_value_is_shown() {
         for (url, named) in [
-            ("postgres://u:canary@h1:1,h2:2/db", "several hosts"),
-            ("postgres://u:canary@h/db?host=a,b", "several hosts"),
+            ("postgres://u:canary@h1,,h2/db", "hosts is empty"),
+            ("postgres://u:canary@h1,h2/db?port=1,2,3", "more hosts than ports"),
+            ("postgres://u:canary@h1/db?host=a,/canary", "a socket"),
+            ("postgres://u:canary@h1,h2/db?hostaddr=10.0.0.1", "one hostaddr"),
+            ("postgres://u:canary@h1:1,h2:canary/db", "its port"),
             ("postgres://u:canary@h/db?gssencmode=canary", "\"gssencmode\""),
             ("postgres://u:canary@h/db?pasword=canary", "\"pasword\""),
             ("postgres://u:canary@h/db?Canary!=canary", "a parameter is none"),

@@ -42,8 +42,7 @@ impl Address {
         if let (Some(certificate), Some(key)) = (&config.tls_client_certificate, &config.tls_client_key) {
             server.options = server.options.ssl_client_cert(certificate).ssl_client_key(key);
         }
-        if !server.is_private() && !config.allow_plaintext {
-            let host = server.options.get_host().to_owned();
+        if let (Some(host), false) = (server.exposed_host(), config.allow_plaintext) {
             return Err(ConfigError::Plaintext { host });
         }
         Ok(Self::Postgres(Box::new(server)))

@@ -119,7 +119,8 @@ impl FromStr for Synchronous {
 /// | `dialect` | as the server says | `cockroach` sends CockroachDB's text to PostgreSQL, so that tests run it too |
 ///
 /// PostgreSQL's own URL parameters say the same: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`. A URL is read as libpq reads it; `connect_timeout` bounds
-/// the first connection, within `acquire_timeout`.
+/// the first connection, within `acquire_timeout`. It may name several servers, `postgres://ada@db1,db2:5433/bmdb`: connections go to the first that takes
+/// writes, and when it no longer answers or takes none, to the one that does then.
 ///
 /// ```
 /// use bmdb::{Config, runtime_info};

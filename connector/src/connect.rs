@@ -9,6 +9,7 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::hosts::Refusals;
 use crate::limit::unanswered_because;
 
 /// What the connections of one pool need of the server. It is said at their start, which a pooler may drop; so it is asked for, too.
@@ -69,6 +70,8 @@ pub(crate) enum CheckError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Driver(#[from] sqlx::Error),
+    #[error(transparent)]
+    NoneOf(Refusals),
 }
 
 impl Settings {
@@ -206,6 +209,26 @@ impl Door {
         opened.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// A new connection to a server that takes writes; what else it must be is not checked yet.
+    pub(crate) async fn open_writable(&self, limit: Duration) -> Result<PgConnection, CheckError> {
+        let open = async {
+            let mut connection = self.options.connect().await?;
+            // CockroachDB has no standbys, and the same setting.
+            let ask = sqlx::raw_sql("SELECT current_setting('transaction_read_only')");
+            let answer = connection.fetch_one(ask).await?;
+            match answer.try_get::<String, _>(0)?.as_str() {
+                "off" => Ok(connection),
+                _ => Err(Refusal::ReadOnly.into()),
+            }
+        };
+        let opened = tokio::time::timeout(limit, open).await;
+        opened.unwrap_or(Err(sqlx::Error::PoolTimedOut.into()))
+    }
+
     pub(crate) async fn check(&self, connection: &mut PgConnection) -> Result<Found, CheckError> {
         self.settings.check(connection).await
     }
@@ -249,6 +272,7 @@ pub(crate) fn into_driver_error(error: CheckError) -> sqlx::Error {
     match error {
         CheckError::Driver(error) => error,
         CheckError::Refused(refusal) => sqlx::Error::Configuration(Box::new(refusal)),
+        CheckError::NoneOf(refusals) => sqlx::Error::Configuration(Box::new(refusals)),
     }
 }
 
@@ -259,6 +283,10 @@ pub(crate) fn into_error(error: CheckError, database: &str) -> Error {
         CheckError::Driver(error) => Error::Unreachable {
             database: database.to_owned(),
             source: Arc::new(error),
+        },
+        CheckError::NoneOf(refusals) => Error::Unreachable {
+            database: database.to_owned(),
+            source: Arc::new(refusals),
         },
     }
 }

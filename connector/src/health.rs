@@ -1,12 +1,13 @@
 //! What a component has learned about its connections, so that no bad one is used again.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use sea_orm::DbErr;
 
-use crate::connect::{CheckError, Door, is_time_out};
+use crate::connect::{CheckError, is_time_out};
 use crate::error::Fault;
+use crate::hosts::Hosts;
 use crate::limit::unanswered_because;
 
 #[derive(Default)]
@@ -17,17 +18,17 @@ pub(crate) struct Health {
     begin_given_up: Mutex<Option<Instant>>,
     /// What was wrong with the last new connection, until one is good.
     refusal: Mutex<Option<String>>,
-    /// Where to ask why no connection was to be had; none for SQLite.
-    door: Option<Door>,
+    /// Where to ask why no connection was to be had, and who is told of doubt; none for SQLite.
+    hosts: Option<Arc<Hosts>>,
 }
 
 /// A connection that goes back to the pool is looked at for no longer than this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
 impl Health {
-    pub(crate) fn with(door: Door) -> Self {
+    pub(crate) fn with(hosts: Arc<Hosts>) -> Self {
         Self {
-            door: Some(door),
+            hosts: Some(hosts),
             ..Self::default()
         }
     }
@@ -36,9 +37,23 @@ impl Health {
     pub(crate) fn learn(&self, error: &DbErr) -> Fault {
         let fault = Fault::of(error);
         if fault.is_of_older_connections() {
-            note(&self.stale_before);
+            self.all_are_stale();
+        }
+        if matches!(fault, Fault::Disconnected | Fault::GoesDown | Fault::ReadOnly) {
+            self.doubt();
         }
         fault
+    }
+
+    /// Whatever is open now is not to be used again.
+    pub(crate) fn all_are_stale(&self) {
+        note(&self.stale_before);
+    }
+
+    fn doubt(&self) {
+        if let Some(hosts) = &self.hosts {
+            hosts.doubt();
+        }
     }
 
     /// A new connection was good.
@@ -49,16 +64,17 @@ impl Health {
     /// A new connection was not.
     pub(crate) fn refused(&self, error: &CheckError) {
         *lock(&self.refusal) = Some(error.to_string());
+        self.doubt();
     }
 
     /// The answer; if no connection was to be had in time, with the reason.
     pub(crate) async fn told<T>(&self, answer: Result<T, DbErr>) -> Result<T, DbErr> {
-        match (answer, &self.door) {
-            (Err(error), Some(door)) if is_time_out(&error) => {
+        match (answer, &self.hosts) {
+            (Err(error), Some(hosts)) if is_time_out(&error) => {
                 let refusal = lock(&self.refusal).clone();
                 Err(match refusal {
                     Some(refusal) => unanswered_because(refusal),
-                    None => door.why().await,
+                    None => hosts.door().why().await,
                 })
             }
             (answer, _) => answer,

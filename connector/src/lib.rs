@@ -41,6 +41,7 @@ mod health;
 mod heartbeat_thread;
 mod history;
 mod hold;
+mod hosts;
 mod lane;
 mod lease;
 mod leave;

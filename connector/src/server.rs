@@ -15,6 +15,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::health::{self, Health};
 use crate::heartbeat_thread::HeartbeatThread;
+use crate::hosts::Hosts;
 use crate::singles::Singles;
 
 /// How many connections there may be of each kind.
@@ -77,11 +78,12 @@ pub(crate) async fn open(
     server: Postgres,
     thread: &HeartbeatThread,
 ) -> Result<(Dialect, Pools, Arc<Health>), Error> {
-    let quiet = server
-        .options
-        .application_name(&format!("bmdb {}", config.component))
-        .log_statements(log::LevelFilter::Debug)
-        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
+    let quiet = |options: PgConnectOptions| {
+        options
+            .application_name(&format!("bmdb {}", config.component))
+            .log_statements(log::LevelFilter::Debug)
+            .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1))
+    };
     // A transaction whose client is gone keeps its rows until it has been idle for so long. Ours pause for no longer than a round trip, and may have
     // locked what a heartbeat needs; a body may think for longer, and locks nothing of that.
     let beat = config.interval / 3;
@@ -91,7 +93,10 @@ pub(crate) async fn open(
         statement: config.statement_timeout,
         idle: beat,
     };
-    let (dialect, room) = look(config, name, &Door::new(&quiet, of_library), server.connect_timeout).await?;
+    let servers: Vec<PgConnectOptions> = server.servers().map(quiet).collect();
+    let doors = |settings| servers.iter().map(|server| Door::new(server, settings)).collect();
+    let first = Hosts::new(doors(of_library), 0);
+    let (dialect, room) = look(config, name, &first, server.connect_timeout).await?;
     let wanted = Sizes::wanted(config);
     let sizes = room.map_or(wanted, |room| wanted.within(room));
     if sizes != wanted {
@@ -123,12 +128,19 @@ pub(crate) async fn open(
         ..of_library
     };
     if dialect == Dialect::Cockroach {
-        let knocked = tokio::time::timeout(config.acquire_timeout, Door::new(&quiet, of_library).knock()).await;
+        let door = Door::new(&servers[first.current()], of_library);
+        let knocked = tokio::time::timeout(config.acquire_timeout, door.knock()).await;
         let knocked = knocked.unwrap_or_else(|_elapsed| Err(sqlx::Error::PoolTimedOut.into()));
         knocked.map_err(|error| connect::into_error(error, name))?;
     }
-    let health = Arc::new(Health::with(Door::new(&quiet, of_library)));
-    let pool = |settings, options, connections| pool(config, &health, settings, options, connections);
+    let hosts = Arc::new(Hosts::new(doors(of_library), first.current()));
+    let health = Arc::new(Health::with(Arc::clone(&hosts)));
+    let quiet = &servers[first.current()];
+    let pool = |settings, options, connections| {
+        let pool = pool(config, &health, settings, options, connections);
+        hosts.lead(&pool);
+        pool
+    };
     let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library, quiet.clone(), sizes.library));
     let heartbeats = thread.make(|| pool(of_heartbeats, quiet.clone(), sizes.heartbeats));
     let bodies = pool(of_bodies, quiet.clone(), sizes.bodies);
@@ -143,11 +155,15 @@ pub(crate) async fn open(
                 by_keys(dialect, quiet.clone()),
                 config.max_connections,
             )),
-            searches: singles(pool(of_library, quiet, sizes.searches)),
+            searches: singles(pool(of_library, quiet.clone(), sizes.searches)),
             heartbeats: singles(heartbeats.clone()),
         }),
         heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),
     };
+    let (follows, moves) = (Arc::clone(&hosts), Arc::clone(&health));
+    let follow = async move { follows.follow(|| moves.all_are_stale()).await };
+    // Where nothing that the component does can keep it from running. It ends with the thread.
+    drop(thread.runtime().spawn(follow));
     Ok((dialect, pools, health))
 }
 
@@ -155,12 +171,14 @@ pub(crate) async fn open(
 async fn look(
     config: &Config,
     name: &str,
-    door: &Door,
+    hosts: &Hosts,
     limit: Option<Duration>,
 ) -> Result<(Dialect, Option<u32>), Error> {
     let limit = limit.map_or(config.acquire_timeout, |limit| limit.min(config.acquire_timeout));
     let unreachable = |source: sqlx::Error| connect::into_error(source.into(), name);
-    let mut first = door.open(limit).await.map_err(unreachable)?;
+    let refused = |error| connect::into_error(error, name);
+    let mut first = hosts.first(limit).await.map_err(refused)?;
+    let door = hosts.door();
     let looking = async {
         let version: Result<String, _> = sqlx::query_scalar("SELECT version()").fetch_one(&mut first).await;
         let found = crate::schema::dialect_of(name, &version.map_err(unreachable)?)?;
@@ -169,7 +187,7 @@ async fn look(
         // CockroachDB's isolation is asked for once it is known that it is one.
         if dialect == Dialect::Postgres {
             let found = door.check(&mut first).await;
-            for setting in found.map_err(|error| connect::into_error(error, name))?.unsafe_settings {
+            for setting in found.map_err(refused)?.unsafe_settings {
                 tracing::warn!(
                     setting,
                     "is off: a crash of the server's machine loses claims that it has answered, and their fences"

@@ -33,6 +33,14 @@ pub(crate) async fn attempt<P: Process>(
     place: Option<&Place>,
 ) -> Result<Attempt<P>, Failure<(), Error>> {
     let asked = works.len() as u64;
+    // Before the search: whoever searched first and waited then would find that others have taken all that it had found.
+    let turn = match place {
+        Some(place) => {
+            place.wait();
+            core.crowds.alone.acquire().await.ok()
+        }
+        None => None,
+    };
     // Before the transaction: a search takes its time, and nobody else could write in it.
     let found = match source {
         Source::Plenty | Source::Hints => Ok(Vec::new()),
@@ -48,13 +56,8 @@ pub(crate) async fn attempt<P: Process>(
         }
     };
     let found = found.map_err(Failure::NotCommitted)?;
-    let mut turn = None;
-    if let Some(place) = place {
-        place.wait();
-        turn = core.crowds.alone.acquire().await.ok();
-        if !place.may_begin() {
-            return Ok(Attempt::lost_race());
-        }
+    if place.is_some_and(|place| !place.may_begin()) {
+        return Ok(Attempt::lost_race());
     }
     let whole = async |tx: &Tx| {
         let ended = leave::within(tx, core, after).await?;

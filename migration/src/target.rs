@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bmdb_address::{Postgres, Sqlite};
 use sea_orm_migration::sea_orm::DatabaseConnection;
-use sea_orm_migration::sea_orm::sqlx::postgres::PgPoolOptions;
+use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection};
 
@@ -41,7 +41,7 @@ impl Target {
             "sqlite" => Ok(Self::Sqlite(Sqlite::parse(url)?)),
             "postgres" | "postgresql" => {
                 let mut server = Postgres::parse(url)?;
-                if !server.is_private() && !allow_plaintext {
+                if server.exposed_host().is_some() && !allow_plaintext {
                     return Err(wrong(
                         "its host is another machine and sslmode is not verify-full (bmdb.allow_plaintext=true allows it)",
                     ));
@@ -151,9 +151,27 @@ async fn connect_sqlite(options: SqliteConnectOptions, access: Access) -> Result
 }
 
 async fn connect_postgres(server: Postgres, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
+    let patience = server.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+    let mut refused = None;
+    // The first in the order of the URL that will do; else what the first of them said.
+    for options in server.servers() {
+        let options = for_migrations(options, access);
+        // The pool would keep trying a refused connection and then name only its own time-out; one plain attempt tells the cause.
+        match tokio::time::timeout(patience, knock(&options, access)).await {
+            Ok(Ok(())) => {
+                let pool = PgPoolOptions::new().max_connections(2).connect_with(options).await?;
+                return Ok(pool.into());
+            }
+            Ok(Err(error)) => refused = refused.or(Some(error)),
+            Err(_elapsed) => refused = refused.or(Some(sqlx::Error::PoolTimedOut)),
+        }
+    }
+    Err(refused.expect("BUG: a URL names one server at least"))
+}
+
+fn for_migrations(options: PgConnectOptions, access: Access) -> PgConnectOptions {
     // A role's time-outs are made for components. They would end the guard while it waits, or cut a long step in half.
-    let mut options = server
-        .options
+    let options = options
         .options([
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
@@ -161,21 +179,29 @@ async fn connect_postgres(server: Postgres, access: Access) -> Result<DatabaseCo
             ("idle_session_timeout", "0"),
         ])
         .disable_statement_logging();
-    if access == Access::Look {
-        options = options.options([("default_transaction_read_only", "on")]);
+    match access {
+        Access::Look => options.options([("default_transaction_read_only", "on")]),
+        Access::Change | Access::Create => options,
     }
-    // The pool would keep trying a refused connection and then name only its own time-out; one plain attempt tells the cause.
-    let attempt = async { options.connect().await?.close().await };
-    let patience = server.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
-    match tokio::time::timeout(patience, attempt).await {
-        Ok(done) => done?,
-        Err(_elapsed) => return Err(sqlx::Error::PoolTimedOut),
+}
+
+/// Opens one connection and lets go of it.
+///
+/// # Errors
+/// The driver's; and one of the configuration where something is to be changed and the server takes no writes, as a standby does.
+async fn knock(options: &PgConnectOptions, access: Access) -> Result<(), sqlx::Error> {
+    let mut connection = options.connect().await?;
+    if access != Access::Look {
+        let read_only: String = sqlx::query_scalar("SELECT current_setting('transaction_read_only')")
+            .fetch_one(&mut connection)
+            .await?;
+        if read_only == "on" {
+            return Err(sqlx::Error::Configuration(
+                "the server takes no writes: is it a standby?".into(),
+            ));
+        }
     }
-    Ok(PgPoolOptions::new()
-        .max_connections(2)
-        .connect_with(options)
-        .await?
-        .into())
+    connection.close().await
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {

@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, DbErr, EntityTrait, RuntimeErr, Statement};
 
 use crate::crash::Component;
 use crate::server_faults::{NOISE, Scene, claim, connect, takes_over, within};
-use crate::world::{AgentStart, events, row_counts};
+use crate::world::{AgentStart, LONG, events, row_counts};
 
 const INTERVAL: Duration = Duration::from_secs(4);
 /// For how long a statement waits for the file, and for how long a call tries again.
@@ -382,7 +382,7 @@ async fn a_file_in_which_sqlite_finds_damage_ends_the_session_whoever_meets_it()
     bounded(async {
         for reads in [false, true] {
             let db = sqlite().await;
-            let scene = Scene::on(&db, INTERVAL, 300).await;
+            let scene = Scene::on(&db, LONG, 300).await;
             let work = claim(&scene.session).await;
             scene
                 .raw

@@ -105,8 +105,20 @@ impl Pair {
     }
 
     async fn connect(&self, interval: Duration) -> Bmdb {
-        let config = Config::new(self.name.url(), "test", bmdb::runtime_info!()).interval(interval);
+        Self::connect_to(self.name.url(), interval).await
+    }
+
+    async fn connect_to(url: &str, interval: Duration) -> Bmdb {
+        let config = Config::new(url, "test", bmdb::runtime_info!()).interval(interval);
         Bmdb::connect(config).await.unwrap()
+    }
+
+    /// Both servers by their own addresses, the one that takes no writes first.
+    fn list(&self) -> String {
+        let (primary, standby) = (self.primary.database(), self.standby.database());
+        let host = |url: &str| url.rsplit_once('/').unwrap().0.rsplit_once('@').unwrap().1.to_owned();
+        let both = format!("{},{}", host(standby.url()), host(primary.url()));
+        primary.url().replace(&host(primary.url()), &both)
     }
 
     /// The standby takes over, and the name leads to it. Connections to the first that are open stay open.
@@ -116,11 +128,12 @@ impl Pair {
     }
 }
 
-/// Claims go on all the time while the servers change as `fails` says; afterwards the new one has every claim that was answered.
-async fn is_promoted_under_load(fails: impl AsyncFnOnce(&Pair)) {
+/// A component at this URL claims all the time while the servers change as `fails` says; afterwards the new one has every claim that was answered.
+async fn is_promoted_under_load(url: impl FnOnce(&Pair) -> String, fails: impl AsyncFnOnce(&Pair)) {
     const INTERVAL: Duration = Duration::from_secs(6);
     let pair = Pair::start().await;
-    let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 20).await;
+    let bmdb = Pair::connect_to(&url(&pair), INTERVAL).await;
+    let scene = Scene::of(bmdb, &pair.primary.database(), 20).await;
     // Each claim that was answered, and when.
     let answered = Mutex::new(Vec::new());
     let over = CancellationToken::new();
@@ -176,21 +189,74 @@ async fn is_promoted_under_load(fails: impl AsyncFnOnce(&Pair)) {
     assert_eq!(check_history(&raw).await, Vec::<String>::new());
 }
 
+/// An address of ours that is moved.
+fn name(pair: &Pair) -> String {
+    pair.name.url().to_owned()
+}
+
+async fn crashes(pair: &Pair) {
+    pair.primary.stop(Stop::Immediate).await;
+    pair.switch().await;
+}
+
+async fn becomes_read_only(pair: &Pair) {
+    pair.primary.make_read_only().await;
+    pair.switch().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answered_claim_is_lost_when_the_server_crashes_under_load() {
-    bounded(is_promoted_under_load(async |pair: &Pair| {
-        pair.primary.stop(Stop::Immediate).await;
-        pair.switch().await;
-    }))
-    .await;
+    bounded(is_promoted_under_load(name, crashes)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_becomes_read_only_and_stays_up_is_left_under_load() {
-    bounded(is_promoted_under_load(async |pair: &Pair| {
-        pair.primary.make_read_only().await;
-        pair.switch().await;
-    }))
+    bounded(is_promoted_under_load(name, becomes_read_only)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answered_claim_is_lost_when_a_server_of_a_list_crashes_under_load() {
+    bounded(is_promoted_under_load(Pair::list, crashes)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_a_list_that_becomes_read_only_and_stays_up_is_left_under_load() {
+    bounded(is_promoted_under_load(Pair::list, becomes_read_only)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_which_none_takes_writes_is_refused_with_what_each_said() {
+    bounded(async {
+        let pair = Pair::start().await;
+        let list = pair.list();
+        // The standby is the first, and passed over.
+        let steps = bmdb_migration::up(&list, None).await.unwrap();
+        assert_eq!(steps, Vec::<String>::new());
+        pair.primary.stop(Stop::Fast).await;
+        let config = Config::new(&list, "test", "");
+        let refused = Bmdb::connect(config).await.unwrap_err();
+        let said = format!(
+            "{refused} {}",
+            std::error::Error::source(&refused).expect("it has a cause")
+        );
+        let host = |server: &OwnServer| {
+            server
+                .database()
+                .url()
+                .rsplit_once('/')
+                .unwrap()
+                .0
+                .rsplit_once('@')
+                .unwrap()
+                .1
+                .to_owned()
+        };
+        for words in [&host(&pair.primary), &host(&pair.standby), "read-only", "refused"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let migrator = bmdb_migration::up(&list, None).await.unwrap_err();
+        assert!(matches!(migrator, bmdb_migration::Error::Open { .. }), "{migrator:?}");
+    })
     .await;
 }
 

@@ -1,0 +1,141 @@
+//! Which of the servers that a URL names new connections are opened to: one that takes writes, wherever a fail-over has put it.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bmdb_address::place_of;
+use futures_util::FutureExt;
+use futures_util::future::select_ok;
+use sea_orm::sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
+
+use crate::connect::{CheckError, Door};
+
+/// The servers, in the order of the URL, and whose connections are opened to which.
+pub(crate) struct Hosts {
+    doors: Vec<Door>,
+    /// The one that connections are opened to.
+    current: AtomicUsize,
+    /// Whose new connections go where the others go.
+    pools: Mutex<Vec<PgPool>>,
+    doubted: Notify,
+}
+
+/// A server that has not answered for so long is passed over.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// While none takes writes they are asked again after so long.
+const PAUSE: Duration = Duration::from_millis(250);
+
+impl Hosts {
+    /// Connections are opened by the `current` one of the doors, as long as nothing is wrong with it.
+    pub(crate) fn new(doors: Vec<Door>, current: usize) -> Self {
+        Self {
+            doors,
+            current: AtomicUsize::new(current),
+            pools: Mutex::default(),
+            doubted: Notify::new(),
+        }
+    }
+
+    /// Which server connections are opened to.
+    pub(crate) fn current(&self) -> usize {
+        self.current.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.doors[self.current()]
+    }
+
+    /// Opens the first connection of all, to the first in the order of the URL that takes writes. There is no other to compare it with yet, so with one
+    /// server alone nothing is checked here.
+    ///
+    /// # Errors
+    /// What each of several said; of one, its own.
+    pub(crate) async fn first(&self, limit: Duration) -> Result<PgConnection, CheckError> {
+        if let [alone] = &self.doors[..] {
+            return Ok(alone.open(limit).await?);
+        }
+        let mut refusals = Vec::new();
+        for (place, door) in self.doors.iter().enumerate() {
+            match door.open_writable(limit).await {
+                Ok(connection) => {
+                    self.current.store(place, Ordering::Release);
+                    return Ok(connection);
+                }
+                Err(error) => refusals.push((place_of(door.options()), error)),
+            }
+        }
+        Err(CheckError::NoneOf(Refusals(refusals)))
+    }
+
+    /// New connections of this pool go where those of the others go.
+    pub(crate) fn lead(&self, pool: &PgPool) {
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pool.clone());
+    }
+
+    /// Something may be wrong with the server: it does not answer, it goes down, it takes no writes.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Looks, whenever the server is in doubt, for the one that takes writes, and leads the pools there. `moved` is told of each move. Never ends.
+    pub(crate) async fn follow(&self, moved: impl Fn()) {
+        if self.doors.len() == 1 {
+            return;
+        }
+        loop {
+            self.doubted.notified().await;
+            let place = loop {
+                match self.find().await {
+                    Some(place) => break place,
+                    None => tokio::time::sleep(PAUSE).await,
+                }
+            };
+            if self.current.swap(place, Ordering::AcqRel) != place {
+                let server = self.doors[place].options();
+                let (host, port) = (server.get_host(), server.get_port());
+                for pool in self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    pool.set_connect_options(pool.connect_options().as_ref().clone().host(host).port(port));
+                }
+                moved();
+                tracing::warn!(
+                    server = place_of(server),
+                    "another server takes writes, and is used from now on"
+                );
+            }
+        }
+    }
+
+    /// The first that answers and takes writes; the one that is used, if it does as soon.
+    async fn find(&self) -> Option<usize> {
+        let current = self.current();
+        let others = (0..self.doors.len()).filter(|place| *place != current);
+        let knocks = std::iter::once(current).chain(others).map(|place| {
+            let door = &self.doors[place];
+            async move { door.open_writable(PATIENCE).await.map(|_connection| place) }.boxed()
+        });
+        let found = pin!(select_ok(knocks)).await;
+        found.ok().map(|(place, _others)| place)
+    }
+}
+
+/// What each of several servers said.
+#[derive(Debug)]
+pub(crate) struct Refusals(Vec<(String, CheckError)>);
+
+impl std::error::Error for Refusals {}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("none of its servers takes writes")?;
+        self.0
+            .iter()
+            .try_for_each(|(place, error)| write!(f, "; {place}: {error}"))
+    }
+}
