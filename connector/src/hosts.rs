@@ -3,7 +3,6 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bmdb_address::place_of;
@@ -14,19 +13,17 @@ use tokio::sync::Notify;
 
 use crate::connect::{CheckError, Door};
 
-/// The servers, in the order of the URL, and whose connections are opened to which.
+/// The servers, in the order of the URL. It holds no pools: those hold it, by what they have learned.
 pub(crate) struct Hosts {
     doors: Vec<Door>,
     /// The one that connections are opened to.
     current: AtomicUsize,
-    /// Whose new connections go where the others go.
-    pools: Mutex<Vec<PgPool>>,
     doubted: Notify,
 }
 
 /// A server that has not answered for so long is passed over.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// While none takes writes they are asked again after so long.
+/// They are not asked again before so long, in whatever doubt.
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl Hosts {
@@ -35,7 +32,6 @@ impl Hosts {
         Self {
             doors,
             current: AtomicUsize::new(current),
-            pools: Mutex::default(),
             doubted: Notify::new(),
         }
     }
@@ -71,24 +67,18 @@ impl Hosts {
         Err(CheckError::NoneOf(Refusals(refusals)))
     }
 
-    /// New connections of this pool go where those of the others go.
-    pub(crate) fn lead(&self, pool: &PgPool) {
-        self.pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(pool.clone());
-    }
-
     /// Something may be wrong with the server: it does not answer, it goes down, it takes no writes.
     pub(crate) fn doubt(&self) {
         self.doubted.notify_one();
     }
 
-    /// Looks, whenever the server is in doubt, for the one that takes writes, and leads the pools there. `moved` is told of each move. Never ends.
-    pub(crate) async fn follow(&self, moved: impl Fn()) {
-        if self.doors.len() == 1 {
-            return;
-        }
+    /// Whether there is another server to go to.
+    pub(crate) fn are_several(&self) -> bool {
+        self.doors.len() > 1
+    }
+
+    /// Looks, whenever the server is in doubt, for the one that takes writes, and leads these pools there. `moved` is told of each move. Never ends.
+    pub(crate) async fn follow(&self, pools: Vec<PgPool>, moved: impl Fn()) {
         loop {
             self.doubted.notified().await;
             let place = loop {
@@ -100,7 +90,7 @@ impl Hosts {
             if self.current.swap(place, Ordering::AcqRel) != place {
                 let server = self.doors[place].options();
                 let (host, port) = (server.get_host(), server.get_port());
-                for pool in self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                for pool in &pools {
                     pool.set_connect_options(pool.connect_options().as_ref().clone().host(host).port(port));
                 }
                 moved();
@@ -109,6 +99,7 @@ impl Hosts {
                     "another server takes writes, and is used from now on"
                 );
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

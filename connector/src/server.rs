@@ -136,34 +136,32 @@ pub(crate) async fn open(
     let hosts = Arc::new(Hosts::new(doors(of_library), first.current()));
     let health = Arc::new(Health::with(Arc::clone(&hosts)));
     let quiet = &servers[first.current()];
-    let pool = |settings, options, connections| {
-        let pool = pool(config, &health, settings, options, connections);
-        hosts.lead(&pool);
-        pool
-    };
-    let library = SqlxPostgresConnector::from_sqlx_postgres_pool(pool(of_library, quiet.clone(), sizes.library));
+    let pool = |settings, options, connections| pool(config, &health, settings, options, connections);
+    let library = pool(of_library, quiet.clone(), sizes.library);
     let heartbeats = thread.make(|| pool(of_heartbeats, quiet.clone(), sizes.heartbeats));
     let bodies = pool(of_bodies, quiet.clone(), sizes.bodies);
+    let by_keys = pool(of_library, by_keys(dialect, quiet.clone()), sizes.by_keys);
+    let searches = pool(of_library, quiet.clone(), sizes.searches);
+    if hosts.are_several() {
+        let pools = [&library, &heartbeats, &bodies, &by_keys, &searches].map(PgPool::clone);
+        let moves = Arc::clone(&health);
+        let follow = async move { hosts.follow(pools.into(), || moves.all_are_stale()).await };
+        // Where nothing that the component does can keep it from running. It ends with the thread, and what it holds with it.
+        drop(thread.runtime().spawn(follow));
+    }
     let singles = |pool: PgPool| Singles::new(pool, config.acquire_timeout, Arc::clone(&health));
+    let library = SqlxPostgresConnector::from_sqlx_postgres_pool(library);
     let pools = Pools {
         bodies: SqlxPostgresConnector::from_sqlx_postgres_pool(bodies),
         reads: library.clone(),
         library,
         singles: Some(OneByOne {
-            by_keys: singles(pool(
-                of_library,
-                by_keys(dialect, quiet.clone()),
-                config.max_connections,
-            )),
-            searches: singles(pool(of_library, quiet.clone(), sizes.searches)),
+            by_keys: singles(by_keys),
+            searches: singles(searches),
             heartbeats: singles(heartbeats.clone()),
         }),
         heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),
     };
-    let (follows, moves) = (Arc::clone(&hosts), Arc::clone(&health));
-    let follow = async move { follows.follow(|| moves.all_are_stale()).await };
-    // Where nothing that the component does can keep it from running. It ends with the thread.
-    drop(thread.runtime().spawn(follow));
     Ok((dialect, pools, health))
 }
 

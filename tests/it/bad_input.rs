@@ -9,7 +9,9 @@ use bmdb::{
 use harness::{Backend, PATIENCE, TestDatabase, on_each_backend, until};
 use sea_orm::prelude::DateTimeUtc;
 
-use crate::world::{AgentStart, LONG, Survey, config, connect, kill_session, provide, row_counts, session, tamper};
+use crate::world::{
+    AgentStart, LONG, Survey, chain, config, connect, kill_session, provide, row_counts, session, tamper,
+};
 
 /// The longest time that BMDB counts with.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -17,17 +19,6 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 fn years_from_now(time: DateTimeUtc) -> i64 {
     let now: DateTimeUtc = std::time::SystemTime::now().into();
     (time - now).num_days() / 365
-}
-
-/// What a person reads: the error and everything that led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 async fn refused(config: Config) -> Error {

@@ -137,4 +137,19 @@ on_postgres! {
         assert!(work.stop().is_cancelled());
         drop((work, session));
     }
+
+    async fn none_outlives_a_component_that_is_dropped(db: TestDatabase) {
+        let raw = db.raw().await;
+        let (place, name) = db.url().rsplit_once('/').unwrap();
+        let host = place.rsplit_once('@').unwrap().1;
+        // One that waits for a fail-over has a task for that.
+        for url in [db.url(), &format!("{place},{host}/{name}")] {
+            let session = connect_to(url).await.start_session().await.unwrap();
+            session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
+            assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+            assert!(serving(&raw).await > 1);
+            drop(session);
+            until("all are gone", LONG, async || serving(&raw).await == 0).await;
+        }
+    }
 }

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::{LONG, Survey, connect, connect_to, literal, provide, session, tamper, works};
+use crate::world::{LONG, Survey, allow, connect, connect_to, literal, provide, refuse_where, session, works};
 
 async fn started(raw: &DatabaseConnection) -> u64 {
     let starts = work_history::Entity::find().filter(work_history::Column::Event.eq(Event::Started));
@@ -107,17 +107,7 @@ on_each_backend! {
         let held = claim_all(&session, 40).await;
         let stuck = held[7].machine();
         let is_stuck = format!("OLD.machine_id = {}", literal(&raw, stuck.0));
-        match db.backend() {
-            Backend::Sqlite => {
-                let trigger = format!("CREATE TRIGGER keep BEFORE DELETE ON work WHEN {is_stuck} BEGIN SELECT RAISE(ABORT, 'a test'); END");
-                tamper(&raw, &trigger).await;
-            }
-            Backend::Postgres => {
-                tamper(&raw, "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a test'; END $$").await;
-                let trigger = format!("CREATE TRIGGER keep BEFORE DELETE ON work FOR EACH ROW WHEN ({is_stuck}) EXECUTE FUNCTION keep()");
-                tamper(&raw, &trigger).await;
-            }
-        }
+        refuse_where(&raw, "DELETE ON work", &is_stuck, "P0001").await;
         drop(held);
         until("one is left", LONG, async || works(&raw).await == 1).await;
         // Those who end at once are answered each for itself, too: nobody else has that work.
@@ -126,11 +116,7 @@ on_each_backend! {
             work.fail("no answer").await.unwrap();
         }));
         ends.await;
-        let drop_it = match db.backend() {
-            Backend::Sqlite => "DROP TRIGGER keep",
-            Backend::Postgres => "DROP TRIGGER keep ON work",
-        };
-        tamper(&raw, drop_it).await;
+        allow(&raw, "work").await;
         until("it is let go of", LONG, async || works(&raw).await == 0).await;
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
     }
@@ -143,17 +129,7 @@ on_each_backend! {
         let held = claim_all(&session, 40).await;
         let refused = held[3].machine();
         let is_refused = format!("NEW.event = 'finished' AND NEW.machine_id = {}", literal(&raw, refused.0));
-        match db.backend() {
-            Backend::Sqlite => {
-                let trigger = format!("CREATE TRIGGER keep BEFORE INSERT ON work_history WHEN {is_refused} BEGIN SELECT RAISE(ABORT, 'a test'); END");
-                tamper(&raw, &trigger).await;
-            }
-            Backend::Postgres => {
-                tamper(&raw, "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a test'; END $$").await;
-                let trigger = format!("CREATE TRIGGER keep BEFORE INSERT ON work_history FOR EACH ROW WHEN ({is_refused}) EXECUTE FUNCTION keep()");
-                tamper(&raw, &trigger).await;
-            }
-        }
+        refuse_where(&raw, "INSERT ON work_history", &is_refused, "P0001").await;
         // By one caller, and then by many at once.
         let mut left = Vec::new();
         for answer in Work::done_many(held).await {

@@ -11,7 +11,7 @@ mod scene;
 use std::collections::HashSet;
 use std::task::Poll;
 
-use bmdb::{MachineId, agent_started};
+use bmdb::{MachineId, Session, agent_started};
 use harness::{AgentStart, Survey, check_history};
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::task::JoinSet;
@@ -69,20 +69,21 @@ async fn expiry(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, 
     (run, violated)
 }
 
-/// One claims and finishes with a fact after which nobody is to claim; another claims at the same time. It must not redo what was done.
-async fn redoing(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, bool) {
-    let [first, second] = &scene.participants[..] else {
-        unreachable!("there are two")
-    };
-    let machine = new_machine(&scene.calm, format!("redoing-{nth}")).await;
-    let (one, two) = (
-        first.bmdb.start_session().await.unwrap(),
-        second.bmdb.start_session().await.unwrap(),
-    );
-    for session in [&one, &two] {
+/// A session of each of two components that have registered the process.
+async fn two_sessions(scene: &Scene) -> [Session; 2] {
+    let start = async |nth: usize| {
+        let session = scene.participants[nth].bmdb.start_session().await.unwrap();
         let registered = session.claim::<AgentStart>().on(MachineId::random()).await.unwrap();
         assert!(registered.is_none(), "there is no such machine");
-    }
+        session
+    };
+    [start(0).await, start(1).await]
+}
+
+/// One claims and finishes with a fact after which nobody is to claim; another claims at the same time. It must not redo what was done.
+async fn redoing(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, bool) {
+    let machine = new_machine(&scene.calm, format!("redoing-{nth}")).await;
+    let [one, two] = two_sessions(scene).await;
     let arrivals = scene.keep_back();
     let mut tasks = JoinSet::new();
     let claim = one.clone();
@@ -153,18 +154,8 @@ async fn late_claim(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (R
 /// One claims and finishes with a fact after which nobody is to claim, and its caller is gone in the middle of that; another claims at the same time.
 /// What was done is not redone, and what was let go of is free.
 async fn caller_gone(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, bool) {
-    let [first, second] = &scene.participants[..] else {
-        unreachable!("there are two")
-    };
     let machine = new_machine(&scene.calm, format!("gone-{nth}")).await;
-    let (one, two) = (
-        first.bmdb.start_session().await.unwrap(),
-        second.bmdb.start_session().await.unwrap(),
-    );
-    for session in [&one, &two] {
-        let registered = session.claim::<AgentStart>().on(MachineId::random()).await.unwrap();
-        assert!(registered.is_none(), "there is no such machine");
-    }
+    let [one, two] = two_sessions(scene).await;
     let arrivals = scene.keep_back();
     let mut tasks = JoinSet::new();
     let (claim, polls) = (one.clone(), random.usize(1..40));

@@ -1,6 +1,5 @@
 //! What the guarantees rest on, and what a role, a pooler, or a server that others have set makes of it.
 
-use std::error::Error as _;
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,18 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::connections::serving;
 use crate::server_faults::{Scene, claim};
-use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, provide, tamper};
-
-/// Everything that an error says.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
+use crate::world::{AgentStart, INTERVAL, LONG, chain, config, connect_to, events, provide, tamper};
 
 async fn refused(url: &str) -> Error {
     let connected = Bmdb::connect(Config::new(url, "test", "")).await;

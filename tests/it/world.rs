@@ -80,6 +80,17 @@ pub(crate) async fn provide(session: &Session, count: usize) -> Vec<MachineId> {
     session.transact(provide).await.expect("machines can be provided")
 }
 
+/// What a person reads: the error and everything that led to it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// Runs one statement that no component would.
 pub(crate) async fn tamper(raw: &DatabaseConnection, sql: &str) {
     raw.execute_unprepared(sql).await.expect(sql);
@@ -87,17 +98,25 @@ pub(crate) async fn tamper(raw: &DatabaseConnection, sql: &str) {
 
 /// Makes the database refuse new rows of a table with this SQLSTATE (SQLite has none, and calls it a constraint's), until [`allow`].
 pub(crate) async fn refuse(raw: &DatabaseConnection, table: &str, code: &str) {
+    refuse_where(raw, &format!("INSERT ON {table}"), "true", code).await;
+}
+
+/// The same for a deed, such as `DELETE ON work`, on rows for which a condition on `OLD` or `NEW` holds.
+pub(crate) async fn refuse_where(raw: &DatabaseConnection, deed: &str, condition: &str, code: &str) {
     if raw.get_database_backend() == sea_orm::DatabaseBackend::Sqlite {
-        let trigger =
-            format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'a test'); END");
-        return tamper(raw, &trigger).await;
+        let raise = "BEGIN SELECT RAISE(ABORT, 'a test'); END";
+        return tamper(
+            raw,
+            &format!("CREATE TRIGGER refuse BEFORE {deed} WHEN {condition} {raise}"),
+        )
+        .await;
     }
     let function = format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a test' USING ERRCODE = '{code}'; END $$"
     );
     tamper(raw, &function).await;
-    let trigger = format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()");
-    tamper(raw, &trigger).await;
+    let each = format!("FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse()");
+    tamper(raw, &format!("CREATE TRIGGER refuse BEFORE {deed} {each}")).await;
 }
 
 /// Ends [`refuse`].

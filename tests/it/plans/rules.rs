@@ -38,11 +38,19 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
 ];
 
 /// A large table that one statement may read whole, and why.
-const MAY_SCAN: &[(&str, &[&str], &str)] = &[(
-    "FROM session s LEFT JOIN session_lease l",
-    &["session", "session_lease"],
-    "a sweep looks at every lease: an index on the deadline would cost each heartbeat more than it would save here",
-)];
+const MAY_SCAN: &[(&str, &[&str], &str)] = &[
+    (
+        "FROM session s LEFT JOIN session_lease l",
+        &["session", "session_lease"],
+        "a sweep looks at every lease: an index on the deadline would cost each heartbeat more than it would save here",
+    ),
+    (
+        r#"WITH q AS ((SELECT "machine"."machine_id" FROM "machine" INNER JOIN "machine_provided""#,
+        &["machine_agent_started"],
+        "from some random starts a search meets tens of thousands of machines before its five hundred, and to read the keys of a tag whole costs less \
+         than to look each of them up (seen once: 7,280 pages for 50,945 machines)",
+    ),
+];
 
 /// A lock that keeps others from referring to the row, and why.
 const MAY_EXCLUDE_REFERENCES: &[(&str, &str)] = &[(

@@ -136,7 +136,7 @@ on_postgres! {
         assert_eq!(events(&raw, machine).await, ["started"]);
     }
 
-    /// Before, it opened and closed one session after the other.
+    /// It needs none, and must not open one after the other.
     async fn a_runner_without_workers_collects_and_has_no_session(db: TestDatabase) {
         let dead = session(&db).await;
         provide(&dead, 1).await;
