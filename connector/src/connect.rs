@@ -9,7 +9,6 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::hosts::Refusals;
 use crate::limit::unanswered_because;
 
 /// What the connections of one pool need of the server. It is said at their start, which a pooler may drop; so it is asked for, too.
@@ -70,8 +69,6 @@ pub(crate) enum CheckError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Driver(#[from] sqlx::Error),
-    #[error(transparent)]
-    NoneOf(Refusals),
 }
 
 impl Settings {
@@ -272,7 +269,6 @@ pub(crate) fn into_driver_error(error: CheckError) -> sqlx::Error {
     match error {
         CheckError::Driver(error) => error,
         CheckError::Refused(refusal) => sqlx::Error::Configuration(Box::new(refusal)),
-        CheckError::NoneOf(refusals) => sqlx::Error::Configuration(Box::new(refusals)),
     }
 }
 
@@ -283,10 +279,6 @@ pub(crate) fn into_error(error: CheckError, database: &str) -> Error {
         CheckError::Driver(error) => Error::Unreachable {
             database: database.to_owned(),
             source: Arc::new(error),
-        },
-        CheckError::NoneOf(refusals) => Error::Unreachable {
-            database: database.to_owned(),
-            source: Arc::new(refusals),
         },
     }
 }

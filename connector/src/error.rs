@@ -508,6 +508,8 @@ impl Fault {
             (11, code) if code != OF_A_VIRTUAL_TABLE => Self::Damaged,
             // NOTADB; of IOERR: SHORT_READ, DATA, CORRUPTFS
             (26, _) | (_, 522 | 8202 | 8458) => Self::Damaged,
+            // CONSTRAINT: also NOT NULL, and a trigger's RAISE
+            (19, _) => Self::Constraint,
             // PERM, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
             (3 | 7..=10 | 13..=15, _) => Self::Unable,
             _ => Self::Other,
@@ -528,7 +530,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_sqlite_says_of_a_damaged_file_is_told_from_what_passes() {
+    fn what_sqlite_says_is_told_apart_by_its_code() {
         for (code, fault) in [
             (5, Fault::Conflict),
             (517, Fault::Conflict),
@@ -543,6 +545,8 @@ mod tests {
             (10, Fault::Unable),
             (778, Fault::Unable),
             (13, Fault::Unable),
+            (1299, Fault::Constraint),
+            (1811, Fault::Constraint),
             (0, Fault::Other),
         ] {
             assert_eq!(Fault::of_sqlite(code), fault, "{code}");

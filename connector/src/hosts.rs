@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use futures_util::future::select_ok;
 use sea_orm::sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
-use crate::connect::{CheckError, Door};
+use crate::connect::{self, CheckError, Door};
+use crate::error::Error;
 
 /// The servers, in the order of the URL. It holds no pools: those hold it, by what they have learned.
 pub(crate) struct Hosts {
@@ -49,10 +51,11 @@ impl Hosts {
     /// server alone nothing is checked here.
     ///
     /// # Errors
-    /// What each of several said; of one, its own.
-    pub(crate) async fn first(&self, limit: Duration) -> Result<PgConnection, CheckError> {
+    /// [`Error::Unreachable`], with what each of them said.
+    pub(crate) async fn first(&self, limit: Duration, database: &str) -> Result<PgConnection, Error> {
         if let [alone] = &self.doors[..] {
-            return Ok(alone.open(limit).await?);
+            let opened = alone.open(limit).await;
+            return opened.map_err(|error| connect::into_error(error.into(), database));
         }
         let mut refusals = Vec::new();
         for (place, door) in self.doors.iter().enumerate() {
@@ -64,7 +67,10 @@ impl Hosts {
                 Err(error) => refusals.push((place_of(door.options()), error)),
             }
         }
-        Err(CheckError::NoneOf(Refusals(refusals)))
+        Err(Error::Unreachable {
+            database: database.to_owned(),
+            source: Arc::new(Refusals(refusals)),
+        })
     }
 
     /// Something may be wrong with the server: it does not answer, it goes down, it takes no writes.
@@ -118,7 +124,7 @@ impl Hosts {
 
 /// What each of several servers said.
 #[derive(Debug)]
-pub(crate) struct Refusals(Vec<(String, CheckError)>);
+struct Refusals(Vec<(String, CheckError)>);
 
 impl std::error::Error for Refusals {}
 

@@ -175,7 +175,7 @@ async fn look(
     let limit = limit.map_or(config.acquire_timeout, |limit| limit.min(config.acquire_timeout));
     let unreachable = |source: sqlx::Error| connect::into_error(source.into(), name);
     let refused = |error| connect::into_error(error, name);
-    let mut first = hosts.first(limit).await.map_err(refused)?;
+    let mut first = hosts.first(limit, name).await?;
     let door = hosts.door();
     let looking = async {
         let version: Result<String, _> = sqlx::query_scalar("SELECT version()").fetch_one(&mut first).await;
