@@ -28,7 +28,7 @@ pub(crate) enum Access {
 /// Where the database is.
 pub(crate) enum Target {
     Sqlite(Sqlite),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 impl Target {
@@ -47,7 +47,7 @@ impl Target {
                     ));
                 }
                 server.options = server.options.application_name("bmdb-migration");
-                Ok(Self::Postgres(server))
+                Ok(Self::Postgres(Box::new(server)))
             }
             "cockroachdb" | "cockroach" => Err(wrong("CockroachDB is reached by the scheme postgres")),
             // The scheme stays out of the text: what stands before the first colon may be half a password.
@@ -74,7 +74,7 @@ impl Target {
                 let options = SqliteConnectOptions::new().filename(&place.file);
                 connect_sqlite(options.create_if_missing(create), access).await
             }
-            Self::Postgres(server) => connect_postgres(server.clone(), access).await,
+            Self::Postgres(server) => connect_postgres(server, access).await,
         };
         opened.map_err(|source| Error::Open {
             database: self.describe(),
@@ -150,7 +150,7 @@ async fn connect_sqlite(options: SqliteConnectOptions, access: Access) -> Result
     }
 }
 
-async fn connect_postgres(server: Postgres, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
+async fn connect_postgres(server: &Postgres, access: Access) -> Result<DatabaseConnection, sqlx::Error> {
     let patience = server.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
     let mut refused = None;
     // The first in the order of the URL that will do; else what the first of them said.
