@@ -1,7 +1,6 @@
 //! Which of the servers that a URL names new connections are opened to: one that takes writes, wherever a fail-over has put it.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -117,7 +116,7 @@ impl Hosts {
             let door = &self.doors[place];
             async move { door.open_writable(PATIENCE).await.map(|_connection| place) }.boxed()
         });
-        let found = pin!(select_ok(knocks)).await;
+        let found = select_ok(knocks).await;
         found.ok().map(|(place, _others)| place)
     }
 }

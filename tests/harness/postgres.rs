@@ -118,12 +118,12 @@ impl Server {
         name
     }
 
-    /// Every statement that this database's clients have sent since it was told to log them, as the server wrote it down.
     fn log(&self) -> String {
         let log = fs::read(self.keeper.folder().join("log")).expect("the server writes a log");
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// What the server has warned of in this database.
     pub(crate) fn warnings(&self, database: &str) -> Vec<String> {
         let start = format!("{database}|WARNING:  ");
         let log = self.log();
@@ -131,6 +131,7 @@ impl Server {
         warnings.map(str::to_owned).collect()
     }
 
+    /// Every statement that this database's clients have sent since it was told to log them, as the server wrote it down.
     pub(crate) fn statements(&self, database: &str) -> Vec<String> {
         let log = self.log();
         let mut statements: Vec<String> = Vec::new();

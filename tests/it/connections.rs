@@ -11,7 +11,7 @@ use harness::{Fate, Fault, Proxy, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tokio::sync::oneshot;
 
-use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, provide, tamper};
+use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, host_of, provide, tamper};
 
 /// How a claim begins.
 const CLAIMS: &str = "WITH q AS (";
@@ -140,10 +140,9 @@ on_postgres! {
 
     async fn none_outlives_a_component_that_is_dropped(db: TestDatabase) {
         let raw = db.raw().await;
-        let (place, name) = db.url().rsplit_once('/').unwrap();
-        let host = place.rsplit_once('@').unwrap().1;
+        let host = host_of(db.url());
         // One that waits for a fail-over has a task for that.
-        for url in [db.url(), &format!("{place},{host}/{name}")] {
+        for url in [db.url(), &db.url().replace(host, &format!("{host},{host}"))] {
             let session = connect_to(url).await.start_session().await.unwrap();
             session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
             assert!(session.claim::<AgentStart>().await.unwrap().is_none());

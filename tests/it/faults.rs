@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use bmdb::CancellationToken;
 use harness::{Fault, TestDatabase, check_history, until};
-use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::stress::idle_in_transaction;
 use crate::world::{LONG, connect};
 use operation::Operation;
 use scene::{Said, Scene, Strike, Trouble};
@@ -204,17 +204,10 @@ async fn every_fault_everywhere(db: TestDatabase) {
     // Which statement comes how late is not always the same (a connection may have been made already), so a few strikes find nothing.
     assert!(struck * 100 >= all * 95, "only {struck} of {all} faults struck");
     assert_eq!(check_history(&raw).await, Vec::<String>::new());
-    until("no transaction is left open", LONG, async || idle(&raw).await == 0).await;
-}
-
-/// Transactions that nobody goes on with.
-async fn idle(raw: &DatabaseConnection) -> i64 {
-    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-    let statement = sea_orm::Statement::from_string(raw.get_database_backend(), count);
-    let row = raw.query_one_raw(statement).await.expect("the server says");
-    row.expect("a count has a row")
-        .try_get_by_index(0)
-        .expect("it is a number")
+    until("no transaction is left open", LONG, async || {
+        idle_in_transaction(&raw).await == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use harness::{Backend, Fate, Proxy, TestDatabase, until};
 use sea_orm::ConnectionTrait;
 
 use crate::hostile::log::Kept;
-use crate::transact::idle_in_transaction;
+use crate::stress::idle_in_transaction;
 use crate::world::{AgentStart, LONG, Survey, provide, session, works};
 
 // One thread runs the whole test, so that all of it is heard.

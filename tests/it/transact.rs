@@ -10,6 +10,7 @@ use harness::{Backend, TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, TransactionTrait};
 
+use crate::stress::idle_in_transaction;
 use crate::world::{AgentStart, LONG, config, connect, provide, session, tamper};
 
 /// The generation of the machine's installation request, raised by one.
@@ -405,18 +406,6 @@ on_postgres! {
 
 fn chrono_now() -> sea_orm::prelude::DateTimeUtc {
     std::time::SystemTime::now().into()
-}
-
-/// How many connections are inside a transaction and do nothing there.
-pub(crate) async fn idle_in_transaction(raw: &sea_orm::DatabaseConnection) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-    let statement = sea_orm::Statement::from_string(raw.get_database_backend(), sql);
-    raw.query_one_raw(statement)
-        .await
-        .unwrap()
-        .unwrap()
-        .try_get_by_index(0)
-        .unwrap()
 }
 
 /// Makes the next `times` commits that write `table` fail with this SQLSTATE. `57P01` ends the connection.

@@ -80,6 +80,12 @@ pub(crate) async fn provide(session: &Session, count: usize) -> Vec<MachineId> {
     session.transact(provide).await.expect("machines can be provided")
 }
 
+/// Host and port in the URL of a test's server.
+pub(crate) fn host_of(url: &str) -> &str {
+    let (place, _database) = url.rsplit_once('/').expect("it names a database");
+    place.rsplit_once('@').expect("it names a user").1
+}
+
 /// What a person reads: the error and everything that led to it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

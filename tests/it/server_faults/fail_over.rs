@@ -10,7 +10,7 @@ use harness::{OwnServer, Proxy, Stop, bounded, check_history, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use super::{NOISE, Scene, claim, sees_a_heartbeat, takes_over};
-use crate::world::{AgentStart, LONG, Survey, events, works};
+use crate::world::{AgentStart, LONG, Survey, events, host_of, works};
 
 /// The session outlives the fail-over.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -116,9 +116,8 @@ impl Pair {
     /// Both servers by their own addresses, the one that takes no writes first.
     fn list(&self) -> String {
         let (primary, standby) = (self.primary.database(), self.standby.database());
-        let host = |url: &str| url.rsplit_once('/').unwrap().0.rsplit_once('@').unwrap().1.to_owned();
-        let both = format!("{},{}", host(standby.url()), host(primary.url()));
-        primary.url().replace(&host(primary.url()), &both)
+        let (first, second) = (host_of(standby.url()), host_of(primary.url()));
+        primary.url().replace(second, &format!("{first},{second}"))
     }
 
     /// The standby takes over, and the name leads to it. Connections to the first that are open stay open.
@@ -239,19 +238,8 @@ async fn a_list_of_which_none_takes_writes_is_refused_with_what_each_said() {
             "{refused} {}",
             std::error::Error::source(&refused).expect("it has a cause")
         );
-        let host = |server: &OwnServer| {
-            server
-                .database()
-                .url()
-                .rsplit_once('/')
-                .unwrap()
-                .0
-                .rsplit_once('@')
-                .unwrap()
-                .1
-                .to_owned()
-        };
-        for words in [&host(&pair.primary), &host(&pair.standby), "read-only", "refused"] {
+        let (primary, standby) = (pair.primary.database(), pair.standby.database());
+        for words in [host_of(primary.url()), host_of(standby.url()), "read-only", "refused"] {
             assert!(said.contains(words), "{words}: {said}");
         }
         let migrator = bmdb_migration::up(&list, None).await.unwrap_err();
