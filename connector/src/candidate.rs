@@ -17,10 +17,11 @@ use crate::text::Text;
 use crate::tx::Tx;
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
-/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead; and nobody who was given
-/// ten seconds has more left, unless the clock went back.
+/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead. Who waited for the row may
+/// find a turn there that was taken after its own transaction's `{now}`, and ends more than ten seconds after that: one is not believed only when it ends
+/// so late that the clock must have gone back.
 pub(crate) const TAKE_TURN: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
-    WHERE process = $1 AND (until <= {now} OR until > {after 10000}) AND ended <= \
+    WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
     COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";
 
 pub(crate) const END_TURN: &str =
@@ -116,7 +117,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
     let began = Instant::now();
     let scope = database.scope("refresh hints");
     let begin = async |tx: &Tx| {
-        const OLD: &str = " AND (began_at < {after -30000} OR began_at > {now})";
+        const OLD: &str = " AND (began_at < {after -30000} OR began_at > {after 10000})";
         let hints = tx.query_text(&few, [P::NAME.into()]).await?;
         let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
         let only = if hints.is_some_and(are_few) { "" } else { OLD };

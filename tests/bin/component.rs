@@ -134,6 +134,10 @@ async fn body(session: Session, told: Told) -> Result<(), Box<dyn StdError>> {
     Ok(())
 }
 
+/// A signal that stops the process just between the look at the clock and the step has that step run on afterwards, as nobody can prevent. That some ten
+/// microseconds are met by chance is as rare as steps are.
+const BETWEEN_STEPS: Duration = Duration::from_millis(100);
+
 async fn effect(session: &Session, mut told: Told) -> Result<(), Box<dyn StdError>> {
     let work = claimed::<Survey>(session).await?;
     let mut steps = 0_u64;
@@ -144,7 +148,7 @@ async fn effect(session: &Session, mut told: Told) -> Result<(), Box<dyn StdErro
                 if session.trust_left().is_zero() {
                     println!("violation step {steps} without trust");
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(BETWEEN_STEPS).await;
             }
         })
         .await;

@@ -8,6 +8,7 @@ use bmdb_entity::work_candidate;
 use harness::{on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
 
+use crate::stress::waiting_for_a_lock;
 use crate::world::{AgentStart, LONG, Survey, allow, config, events, provide, refuse, session, tamper};
 
 async fn hints(raw: &DatabaseConnection) -> u64 {
@@ -205,6 +206,34 @@ on_each_backend! {
 }
 
 on_postgres! {
+    async fn a_turn_that_another_took_while_a_claim_waited_for_the_row_is_that_others(db: TestDatabase) {
+        let session = session(&db).await;
+        provide(&session, 3).await;
+        let raw = db.raw().await;
+        assert_eq!(session.claim_many::<AgentStart>(3).await.unwrap().len(), 3);
+        until("the guards are let go of", LONG, async || session.held().is_empty()).await;
+        tamper(&raw, "DELETE FROM work").await;
+        tamper(&raw, "DELETE FROM work_candidate").await;
+        let another = raw.begin().await.unwrap();
+        let tell = async |text: &str| another.execute_unprepared(text).await.map(drop).unwrap();
+        tell("SELECT process FROM work_retrieval FOR UPDATE").await;
+        let claim = session.claim::<AgentStart>().into_future();
+        let mut claim = std::pin::pin!(claim);
+        let waiting = until("the claim waits for the row", LONG, async || waiting_for_a_lock(&raw).await == 1);
+        tokio::select! {
+            early = &mut claim => panic!("another holds the row: {early:?}"),
+            () = waiting => {}
+        }
+        // The claim's statement began before this one: its ten seconds from now are over sooner.
+        tell("UPDATE work_retrieval SET begun = begun + 1, began_at = clock_timestamp(), until = clock_timestamp() + INTERVAL '10 seconds'").await;
+        another.commit().await.unwrap();
+        let early = tokio::time::timeout(Duration::from_secs(1), &mut claim).await;
+        assert!(early.is_err(), "somebody else is searching: {early:?}");
+        tamper(&raw, "UPDATE work_retrieval SET until = now()").await;
+        let claim = tokio::time::timeout(LONG, claim).await;
+        assert!(claim.expect("the other's turn is over").unwrap().is_some());
+    }
+
     async fn a_claim_that_loses_every_race_gives_up_when_its_time_is_up(db: TestDatabase) {
         let budget = Duration::from_millis(700);
         let bmdb = Bmdb::connect(config(&db).retry_budget(budget)).await.unwrap();

@@ -383,19 +383,20 @@ async fn claim_behind(
     (claimed, Fence(fence))
 }
 
-async fn count_backends(raw: &DatabaseConnection, which: &str) -> i64 {
+async fn count_backends(raw: &DatabaseConnection, which: &str) -> usize {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {which}");
     let statement = Statement::from_string(raw.get_database_backend(), sql);
     let row = raw.query_one_raw(statement).await.unwrap().expect("a count has a row");
-    row.try_get_by_index(0).unwrap()
+    usize::try_from(row.try_get_by_index::<i64>(0).unwrap()).unwrap()
 }
 
-async fn waiting_for_a_lock(raw: &DatabaseConnection) -> i64 {
+/// How many connections wait for another's lock; PostgreSQL only.
+pub(crate) async fn waiting_for_a_lock(raw: &DatabaseConnection) -> usize {
     count_backends(raw, "wait_event_type = 'Lock'").await
 }
 
 /// How many connections stand idle inside a transaction; PostgreSQL only.
-pub(crate) async fn idle_in_transaction(raw: &DatabaseConnection) -> i64 {
+pub(crate) async fn idle_in_transaction(raw: &DatabaseConnection) -> usize {
     count_backends(raw, "state LIKE 'idle in transaction%'").await
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::scene::Arrival;
+use crate::stress::waiting_for_a_lock;
 
 pub(super) enum State {
     /// Let pass and not seen since: the server works on it, or it waits for a lock.
@@ -78,7 +79,7 @@ pub(super) async fn interleave(
                     }
                     let running = states.iter().filter(|state| matches!(state, State::Running)).count();
                     let others = states.iter().any(|state| matches!(state, State::Waiting(_) | State::AtGate));
-                    if others && waiting_for_locks(raw).await >= running {
+                    if others && waiting_for_a_lock(raw).await >= running {
                         break;
                     }
                     if looked > 5000 {
@@ -176,11 +177,4 @@ pub(super) async fn activity(raw: &DatabaseConnection) -> String {
         .unwrap()
         .expect("an aggregate has a row");
     row.try_get_by_index(0).unwrap()
-}
-
-pub(super) async fn waiting_for_locks(raw: &DatabaseConnection) -> usize {
-    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let statement = Statement::from_string(raw.get_database_backend(), count);
-    let row = raw.query_one_raw(statement).await.unwrap().expect("a count has a row");
-    usize::try_from(row.try_get_by_index::<i64>(0).unwrap()).unwrap()
 }
