@@ -79,8 +79,8 @@ impl Fleet {
         })
     }
 
-    /// Forgets what the last contender did, whose works are gone with its session, and looks up what is free.
-    pub(crate) async fn survey(&self) -> Result<(), Failure> {
+    /// Forgets what the last contender did, whose works are gone with its session, and looks up what is free. Answers how many are.
+    pub(crate) async fn survey(&self) -> Result<u32, Failure> {
         let ask = Statement::from_string(
             self.raw.get_database_backend(),
             "SELECT m.machine_id FROM machine m LEFT JOIN machine_agent_started s ON s.machine_id = m.machine_id
@@ -91,11 +91,12 @@ impl Fleet {
         let free = rows.iter().map(|row| row.try_get_by_index(0));
         let mut free = free.collect::<Result<Vec<MachineId>, _>>()?;
         fastrand::shuffle(&mut free);
+        let many = u32::try_from(free.len())?;
         *self.ledger() = Ledger {
             free,
             ..Ledger::default()
         };
-        Ok(())
+        Ok(many)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
