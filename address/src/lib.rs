@@ -4,6 +4,7 @@
 //! brackets, and logs the value of a parameter that it does not know, which may be a password.
 
 mod parts;
+mod place;
 mod sqlite;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::form_urlencoded;
 
 use parts::Parts;
+pub use place::what_is_wrong_with;
 pub use sqlite::Sqlite;
 
 /// Why a URL is not one. Holds nothing of the URL but the name of a parameter.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bmdb_entity::{MachineId, SessionId, WorkId, work_backoff, work_history, work_hold};
-use sea_orm::DatabaseConnection;
+use sea_orm::ConnectionTrait;
 
 use crate::backoffs;
 use crate::collector::Collector;
@@ -57,11 +57,11 @@ impl Bmdb {
         }
     }
 
-    /// A connection for reads outside transactions. On SQLite it refuses writes; on PostgreSQL writing through it would skip the session's
-    /// check: don't.
+    /// For reads outside transactions: any query of SeaORM's takes it. A read whose connection broke is made again, and none takes longer than the limits of
+    /// the configuration. On SQLite it refuses writes; on PostgreSQL writing through it would skip the session's check: don't.
     #[must_use]
-    pub fn reads(&self) -> &DatabaseConnection {
-        &self.0.reads
+    pub fn reads(&self) -> &(impl ConnectionTrait + use<>) {
+        &*self.0
     }
 
     /// The database's name for people: where it is, without user, password or parameters.
@@ -213,7 +213,8 @@ impl Bmdb {
     }
 
     /// Closes the sessions that still live, as [`Session::close`] does, and then every connection, after what is under way has ended. Close
-    /// sessions first to learn whether the database was told.
+    /// sessions first to learn whether the database was told. A session that [`Runner::run`](crate::Runner::run) has left behind for a work that blocks its
+    /// thread is not closed: its heartbeats go on until that work ends or the process does.
     ///
     /// # Cancel safety
     /// Dropping the future leaves some connections to be closed when they are dropped.

@@ -133,7 +133,6 @@ impl Collector {
         waiting.sort_unstable_by_key(|lease| lease.session.0);
         for some in waiting.chunks(REMEMBERED) {
             if let Err(error) = expiry::remember(&self.short_scope("note what was seen of sessions"), some).await {
-                // A session that ended meanwhile refuses it; the next sweep does not see it any more.
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "what was seen of sessions is not noted"

@@ -164,6 +164,7 @@ impl Database {
         doing: &'static str,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
+        self.check_file()?;
         self.query_all_raw(statement).await.map_err(Error::database(doing))
     }
 
@@ -172,6 +173,7 @@ impl Database {
     where
         F: Future<Output = Result<T, DbErr>>,
     {
+        self.check_file()?;
         self.again(statement).await.map_err(Error::database(doing))
     }
 
@@ -231,7 +233,7 @@ impl Database {
         }
     }
 
-    /// Closes the sessions that still live, then every connection.
+    /// Closes the sessions that still live, then every connection; but for sessions that stay, and their heartbeats.
     pub(crate) async fn close(self: &Arc<Self>) {
         self.closing.cancel();
         self.tasks.close();
@@ -243,6 +245,9 @@ impl Database {
         }
         for pool in [&self.reads, &self.library, &self.bodies] {
             close_pool(pool).await;
+        }
+        if !self.own_sessions().is_empty() {
+            return;
         }
         let own = Arc::clone(self);
         let closed = self.heartbeat_thread.run(async move {

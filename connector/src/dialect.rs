@@ -45,7 +45,7 @@ impl Dialect {
     /// `{now}`; `{after $n}`, now plus `$n` [milliseconds]; `{after c}`, the same of a column, which counts as [`LONGEST`] where it is more;
     /// `{time $n}`, a moment given by a person; `{clock}`, now in milliseconds; `{fence}`, a machine's [next fence](Self::next_fence);
     /// `{share}`, a lock that keeps the row from being deleted; `{lock}`, a lock that excludes other lockers; `{free t}`, the same on those rows of a table
-    /// only that nobody has locked, where the database can leave the others out;
+    /// only that nobody has locked, where the database can leave the others out; `{kept t}`, the lock of `{share}` on those;
     /// `{moment c}` and `{until c}`, a time in a column as the driver can read it; `{exact c}`, a column as text that differs if the column does;
     /// `{id c}`, a UUID as people write it.
     pub(crate) fn statement(self, text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
@@ -82,6 +82,10 @@ impl Dialect {
                 Self::Postgres => format!("FOR UPDATE OF {table} SKIP LOCKED").into(),
                 // There SKIP LOCKED may lock, or leave out, other rows than those that the statement answers.
                 Self::Cockroach => format!("FOR UPDATE OF {table}").into(),
+            },
+            Some(("kept", table)) => match self {
+                Self::Postgres => format!("FOR KEY SHARE OF {table} SKIP LOCKED").into(),
+                Self::Sqlite | Self::Cockroach => "".into(),
             },
             Some(("moment", column)) => self.moment(column).into(),
             Some(("until", column)) => self.until(column).into(),

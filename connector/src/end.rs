@@ -17,7 +17,8 @@ use crate::fact::Facts;
 use crate::failure::Failure;
 use crate::lease::Moment;
 use crate::leave::{self, Leaving, Trace, Way};
-use crate::once::is_of_one;
+use crate::machine;
+use crate::once::{is_of_one, is_taken};
 use crate::process::Process;
 use crate::session::Core;
 use crate::tx::{Scope, Tx, TxClosure};
@@ -241,6 +242,13 @@ pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience
     if !refused.is_empty() {
         place.leave().await;
         ends = ends.and(end_apart(core, refused, patience).await);
+    }
+    for (leaving, error) in ends.rest.iter_mut().filter(|(_, error)| is_taken(error)) {
+        place.leave().await;
+        let facts = leaving.facts.iter();
+        if let Err(duplicate) = machine::check_identities(&*core.database, leaving.key.machine, facts).await {
+            *error = duplicate;
+        }
     }
     for leaving in updating {
         if !ends.has_answered(leaving.key.work) {

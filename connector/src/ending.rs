@@ -138,7 +138,7 @@ impl<P: Process> End<P> {
     ///
     /// # Errors
     /// Awaiting it answers [`Error::TagIncomplete`] for a row without a column that it must have; [`Error::Invalid`] for a row that names another machine,
-    /// for a second row of a tag, and for a text with NUL; and [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
+    /// for a second row of a tag, and for a text with NUL; [`Error::DuplicateProviderId`]; and [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
     pub fn stating(mut self, facts: impl Into<Facts>) -> Self {
         self.facts = self.facts.and(facts);
         self

@@ -407,7 +407,7 @@ pub(crate) enum Fault {
     ReadOnly,
     /// The database can do nothing like it now, whatever is asked: it is full, its disk fails, a statement takes too long.
     Unable,
-    /// A rule of the schema, or of a user's trigger, refused it.
+    /// A rule of the schema, or of a user's trigger, refused it, or the type of a column.
     Constraint,
     /// SQLite's file is no whole database any more.
     Damaged,
@@ -428,9 +428,9 @@ impl Fault {
         matches!(self, Self::StalePlan | Self::GoesDown | Self::ReadOnly)
     }
 
-    /// Whether it tells of the database, and nothing of what it was asked.
+    /// Whether it tells of the database, or of what its role may, and nothing of what was to be written.
     pub(crate) fn is_outage(self) -> bool {
-        !matches!(self, Self::Constraint | Self::NotAllowed | Self::Other)
+        !matches!(self, Self::Constraint | Self::Other)
     }
 
     /// Reads the fault off an error's code, never off its text.
@@ -485,8 +485,8 @@ impl Fault {
             // raise_exception, with which triggers refuse; with_check_option_violation
             "P0001" | "44000" => Self::Constraint,
             code => match code.get(..2).unwrap_or_default() {
-                // integrity_constraint_violation, exclusion_violation (23P01) among them
-                "23" => Self::Constraint,
+                // data_exception; integrity_constraint_violation, exclusion_violation (23P01) among them
+                "22" | "23" => Self::Constraint,
                 // connection_exception
                 "08" => Self::Disconnected,
                 // invalid_transaction_state, invalid_authorization_specification, invalid_catalog_name,
@@ -508,8 +508,8 @@ impl Fault {
             (11, code) if code != OF_A_VIRTUAL_TABLE => Self::Damaged,
             // NOTADB; of IOERR: SHORT_READ, DATA, CORRUPTFS
             (26, _) | (_, 522 | 8202 | 8458) => Self::Damaged,
-            // CONSTRAINT: also NOT NULL, and a trigger's RAISE
-            (19, _) => Self::Constraint,
+            // TOOBIG; CONSTRAINT, also NOT NULL and a trigger's RAISE; MISMATCH
+            (18..=20, _) => Self::Constraint,
             // PERM, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
             (3 | 7..=10 | 13..=15, _) => Self::Unable,
             _ => Self::Other,

@@ -79,7 +79,8 @@ fn seen(row: &QueryResult) -> Result<Seen, DbErr> {
     })
 }
 
-/// Writes down for how long these leases have stood, for collectors to come.
+/// Writes down for how long these leases have stood, for collectors to come. Those of sessions that have ended meanwhile, or that somebody has locked, are
+/// left out: they keep nobody waiting, and no other from being noted.
 pub(crate) async fn remember(scope: &Scope<'_>, waiting: &[Seen]) -> Result<(), Error> {
     const SEE: &str = "INSERT INTO session_sighting (session_id, deadline, age_ms) VALUES ";
     /// Of two ages of one lease both are true, and the longer says more.
@@ -96,6 +97,17 @@ pub(crate) async fn remember(scope: &Scope<'_>, waiting: &[Seen]) -> Result<(), 
         ]
     };
     let seeing = scope.run(async |tx: &Tx| {
+        let mut text = Text::new(tx.dialect());
+        text.put("SELECT session_id FROM session WHERE session_id IN (", [])
+            .each(waiting, "$1", |seen| [seen.session.into()])
+            .put(") {kept session}", []);
+        let rows = tx.query_all_raw(text.finish()).await?;
+        let kept = rows.iter().map(|row| row.try_get_by_index(0));
+        let kept = kept.collect::<Result<HashSet<SessionId>, _>>()?;
+        let waiting = waiting.iter().filter(|seen| kept.contains(&seen.session));
+        if kept.is_empty() {
+            return Ok(0);
+        }
         let mut text = Text::new(tx.dialect());
         text.put(SEE, []).each(waiting, "($1, $2, $3)", row).put(LONGER, []);
         Ok::<_, Error>(tx.write(text).await?)

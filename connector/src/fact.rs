@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bmdb_entity::{MachineId, MachineRow, Tag, WorkId};
+use bmdb_entity::{MachineId, MachineRow, Tag, WorkId, machine_provided};
 use sea_orm::sea_query::{
     Condition, DynIden, Expr, ExprTrait, InsertStatement, IntoIden, LockType, OnConflict, Order, Query,
     SelectStatement, TableRef, UpdateStatement, Value, ValueTuple, ValueType,
@@ -124,6 +124,9 @@ pub(crate) enum Verb {
 /// The tag of each fact, what is done with its row, and the columns that are set, as their places in the tag.
 pub(crate) type Shape = Vec<(&'static str, Verb, Vec<usize>)>;
 
+/// A provider, and its id for a machine, as far as a row says.
+pub(crate) type Identity<'a> = (Option<&'a str>, Option<&'a str>);
+
 /// One row of a tag, whatever the tag.
 #[derive(Clone, Debug)]
 pub(crate) struct Fact {
@@ -217,6 +220,19 @@ impl Fact {
             return Err(Error::TagIncomplete { tag: self.tag, column });
         }
         self.check_values()
+    }
+
+    /// What the row says of the provider's id for a machine: the provider, and the id. `None`: it is of another tag, or says neither.
+    pub(crate) fn identity(&self) -> Option<Identity<'_>> {
+        let text = |name: &str| {
+            let set = self.set.iter().find(|set| set.column.to_string() == name)?;
+            match &set.value {
+                Value::String(Some(text)) => Some(text.as_str()),
+                _ => None,
+            }
+        };
+        let identity = (text("provider"), text("provider_id"));
+        (self.tag == machine_provided::Entity.table_name() && identity != (None, None)).then_some(identity)
     }
 
     fn check_values(&self) -> Result<(), Error> {

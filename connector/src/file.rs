@@ -140,19 +140,7 @@ pub(crate) fn used_elsewhere(named: &Path) -> Error {
 /// # Errors
 /// [`Error::UnsafeFile`].
 pub(crate) fn check_name(named: &Path) -> Result<(), Error> {
-    let Ok(file) = named.canonicalize() else {
-        return Ok(());
-    };
-    let wrong = if has_other_names(&file) {
-        Some(
-            "it has several names (hard links), and who opens it by another one shares no -wal and -shm with us; leave it one, and make copies as \
-             docs/backups.md says"
-                .to_owned(),
-        )
-    } else {
-        mount::what_is_wrong_with(&file)
-    };
-    wrong.map_or(Ok(()), |reason| {
+    bmdb_address::what_is_wrong_with(named).map_or(Ok(()), |reason| {
         Err(Error::UnsafeFile {
             file: named.to_owned(),
             reason,
@@ -175,12 +163,6 @@ fn identity_of(path: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-#[cfg(unix)]
-fn has_other_names(file: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(file).is_ok_and(|metadata| metadata.nlink() > 1)
-}
-
 /// When it was made: the standard library knows no more.
 #[cfg(not(unix))]
 type Identity = std::time::SystemTime;
@@ -190,117 +172,9 @@ fn identity_of(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok()?.created().ok()
 }
 
-#[cfg(not(unix))]
-fn has_other_names(_: &Path) -> bool {
-    false
-}
-
-/// Where the file is mounted.
-#[cfg(target_os = "linux")]
-mod mount {
-    use std::borrow::Cow;
-    use std::path::Path;
-
-    /// File systems whose files others have open on other machines, with whom no memory is shared.
-    const OF_NETWORKS: [&str; 18] = [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.ceph-fuse",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "smb3",
-    ];
-
-    pub(super) fn what_is_wrong_with(file: &Path) -> Option<String> {
-        match std::fs::read_to_string("/proc/self/mountinfo") {
-            Ok(mounts) => wrong_by(&mounts, file),
-            Err(error) => Some(format!(
-                "how it is mounted cannot be known ({error} for /proc/self/mountinfo): mount /proc"
-            )),
-        }
-    }
-
-    /// Reads the lines that proc_pid_mountinfo(5) describes.
-    pub(super) fn wrong_by(mounts: &str, file: &Path) -> Option<String> {
-        let mounts = mounts.lines().filter_map(|line| {
-            let (mount, system) = line.split_once(" - ")?;
-            Some((unescaped(mount.split(' ').nth(4)?), system.split(' ').next()?))
-        });
-        // The innermost; of those at one place the last, which hides the others.
-        let (point, system) = mounts
-            .filter(|(point, _)| file.starts_with(&**point))
-            .max_by_key(|(point, _)| point.len())?;
-        if file == Path::new(&*point) {
-            return Some(
-                "it is mounted by itself, as `docker run -v ./db:/app/db` does with a file, and what stands beside it is not: mount its folder"
-                    .to_owned(),
-            );
-        }
-        OF_NETWORKS.contains(&system).then(|| {
-            format!("it is on a network file system ({system}), where SQLite's locks and shared memory do not reach: put it on a local disk, or use PostgreSQL")
-        })
-    }
-
-    /// A space, a tab, a line feed and a backslash are three octal digits.
-    fn unescaped(point: &str) -> Cow<'_, str> {
-        if !point.contains('\\') {
-            return point.into();
-        }
-        let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-        let unescape = |text: String, (from, to): (&str, &str)| text.replace(from, to);
-        escapes.into_iter().fold(point.to_owned(), unescape).into()
-    }
-}
-
-/// Elsewhere files cannot be mounted by themselves.
-#[cfg(not(target_os = "linux"))]
-mod mount {
-    pub(super) fn what_is_wrong_with(_: &std::path::Path) -> Option<String> {
-        None
-    }
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::mount::wrong_by;
     use super::*;
-
-    const MOUNTS: &str = r"
-22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-31 22 0:40 / /srv/far rw - nfs4 server:/export rw
-32 31 254:0 / /srv/far/near rw shared:7 master:2 - ext4 /dev/vdb rw
-33 22 254:0 /host/db /app/db\040x rw - ext4 /dev/vda rw
-34 22 0:41 / /mnt rw - 9p c: rw
-35 22 254:0 / /mnt rw - ext4 /dev/vda rw
-";
-
-    #[test]
-    fn a_file_s_mount_is_the_innermost_that_is_seen() {
-        let wrong = |file: &str| wrong_by(MOUNTS, Path::new(file));
-        for good in [
-            "/bmdb",
-            "/srv/farther/bmdb",
-            "/srv/far/near/bmdb",
-            "/app/db",
-            "/mnt/bmdb",
-        ] {
-            assert_eq!(wrong(good), None, "{good}");
-        }
-        assert!(wrong("/srv/far/bmdb").is_some_and(|why| why.contains("nfs4")));
-        assert!(wrong("/app/db x").is_some_and(|why| why.contains("mount its folder")));
-    }
 
     /// A folder with a file in it, and what is beside a file.
     fn folder(name: &str) -> (PathBuf, OpenFile) {

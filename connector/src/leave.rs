@@ -181,12 +181,10 @@ async fn know_failures(tx: &Tx, leaving: &mut [Leaving]) -> Result<(), DbErr> {
     use work_backoff::Column;
     let known: Vec<(MachineId, String, i64, i64)> = work_backoff::Entity::find()
         .select_only()
-        .columns([
-            Column::MachineId,
-            Column::Process,
-            Column::Attempts,
-            Column::LastIntervalSeconds,
-        ])
+        .columns([Column::MachineId, Column::Process])
+        // What is no number on SQLite, where somebody can write it, counts as 0.
+        .expr(Expr::col(Column::Attempts).cast_as("BIGINT"))
+        .expr(Expr::col(Column::LastIntervalSeconds).cast_as("BIGINT"))
         .filter(Column::MachineId.is_in(machines))
         .into_tuple()
         .all(tx)

@@ -140,7 +140,9 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
     let mut stops = Vec::new();
     for row in rows {
         let work: Option<WorkId> = row.try_get_by_index(0)?;
-        let reason: Option<String> = row.try_get_by_index(1)?;
+        // It was renewed, whatever somebody has written there.
+        let reason = row.try_get_by_index::<Option<String>>(1);
+        let reason = reason.unwrap_or_else(|_odd| Some("for a reason that cannot be read".to_owned()));
         stops.extend(work.zip(reason));
     }
     Ok(Some(stops))
@@ -148,7 +150,7 @@ async fn renew(core: &Core) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
 
 /// Shows the heartbeats, which run on a thread of their own, that the runtime in which the session was started still runs tasks; and that it has ended,
 /// which drops this.
-pub(crate) async fn tick(runs: Runs) {
+pub(crate) async fn tick(runs: Arc<Runs>) {
     let core = &runs.0;
     let config = &core.database.config;
     let period = (config.interval / 3).min(config.stall_limit_or_default() / 4);

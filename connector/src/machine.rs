@@ -13,6 +13,7 @@ use sea_orm::{
 
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::fact::{Fact, Identity};
 use crate::process::check_text;
 use crate::tx::Tx;
 
@@ -120,7 +121,7 @@ pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
 /// [`Error::DuplicateProviderId`] when the provider has given us that id before; [`Error::Invalid`] for texts with NUL or over 4 kB.
 pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
     new.check()?;
-    check_identity(tx, None, new.provider.clone(), new.provider_id.clone()).await?;
+    check_identity(tx, None, (Some(&new.provider), Some(&new.provider_id))).await?;
     let machine = MachineId::random();
     insert(tx, &[(machine, &new)])
         .await
@@ -128,20 +129,44 @@ pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
     Ok(machine)
 }
 
-/// Whether a provider's id is this machine's, or nobody's.
-pub(crate) async fn check_identity(
-    tx: &Tx,
-    machine: Option<MachineId>,
-    provider: String,
-    provider_id: String,
+/// Whether another machine has the provider's id that these rows give this one.
+pub(crate) async fn check_identities(
+    connection: &impl ConnectionTrait,
+    machine: MachineId,
+    facts: impl IntoIterator<Item = &Fact>,
 ) -> Result<(), Error> {
-    use machine_provided::Column;
-    let known = machine_provided::Entity::find()
+    for identity in facts.into_iter().filter_map(Fact::identity) {
+        check_identity(connection, Some(machine), identity).await?;
+    }
+    Ok(())
+}
+
+/// Whether a provider's id is this machine's, or nobody's. What is not said of it, the machine's own row says.
+async fn check_identity(
+    connection: &impl ConnectionTrait,
+    machine: Option<MachineId>,
+    (provider, provider_id): Identity<'_>,
+) -> Result<(), Error> {
+    use machine_provided::{Column, Entity};
+    const DOING: &str = "look for a machine";
+    let own = match machine {
+        Some(machine) if provider.is_none() || provider_id.is_none() => Entity::find_by_id(machine)
+            .one(connection)
+            .await
+            .map_err(Error::database(DOING))?,
+        _ => None,
+    };
+    let own = own.map(|own| (own.provider, own.provider_id)).unzip();
+    let text = |said: Option<&str>, own: Option<String>| said.map(str::to_owned).or(own);
+    let (Some(provider), Some(provider_id)) = (text(provider, own.0), text(provider_id, own.1)) else {
+        return Ok(());
+    };
+    let known = Entity::find()
         .filter(Column::Provider.eq(&provider))
         .filter(Column::ProviderId.eq(&provider_id))
-        .one(tx)
+        .one(connection)
         .await
-        .map_err(Error::database("look for a machine"))?;
+        .map_err(Error::database(DOING))?;
     match known {
         Some(known) if machine != Some(known.machine_id) => Err(Error::DuplicateProviderId {
             provider,

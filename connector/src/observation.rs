@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use bmdb_entity::{MachineId, machine};
+use bmdb_entity::MachineId;
+use bmdb_entity::machine::{Column, Entity};
 use sea_orm::sea_query::{LockType, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr};
 
@@ -10,6 +11,8 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::{Fact, Facts};
 use crate::failure::Failure;
+use crate::machine;
+use crate::once::is_taken;
 use crate::session::{Core, Session};
 use crate::tx::Tx;
 
@@ -90,7 +93,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::TagIncomplete`]; [`Error::Invalid`] for a row that names another machine, for two rows of one tag, for [`Facts::updating`], and for a text
-    /// with NUL: before anything is written;
+    /// with NUL: before anything is written; [`Error::DuplicateProviderId`];
     /// [`Error::SessionExpired`]; [`Error::Contended`], [`Error::CommitUnknown`] and [`Error::Database`] for one of the transactions, and those before
     /// it are made. To state it all again does no harm.
     ///
@@ -121,12 +124,19 @@ async fn state_part(core: &Core, part: &[Observation]) -> Result<Vec<bool>, Erro
         core.lock_row(tx).await?;
         write(tx, part).await
     };
-    match scope.run(body).await {
+    let stated = match scope.run(body).await {
         // To state it again is the same, a moment later.
         Err(Failure::Unknown { .. }) => scope.run(body).await,
         done => done,
+    };
+    let error = match stated.map_err(|failure| failure.into_error(scope.doing)) {
+        Err(error) if is_taken(&error) => error,
+        other => return other,
+    };
+    for one in part {
+        machine::check_identities(&*core.database, one.machine, one.facts.iter()).await?;
     }
-    .map_err(|failure| failure.into_error(scope.doing))
+    Err(error)
 }
 
 async fn write(tx: &Tx, part: &[Observation]) -> Result<Vec<bool>, Error> {
@@ -190,9 +200,9 @@ async fn there(tx: &Tx, part: &[Observation]) -> Result<HashSet<MachineId>, Erro
     let machines: BTreeSet<_> = part.iter().map(|one| one.machine).collect();
     let mut select = Query::select();
     select
-        .column(machine::Column::MachineId)
-        .from(machine::Entity)
-        .and_where(machine::Column::MachineId.is_in(machines));
+        .column(Column::MachineId)
+        .from(Entity)
+        .and_where(Column::MachineId.is_in(machines));
     if tx.dialect() == Dialect::Postgres {
         select.lock(LockType::KeyShare);
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bmdb_entity::SessionId;
 use bmdb_entity::work_history::Event;
-use sea_orm::DbErr;
 
 use crate::database::Database;
 use crate::error::Error;
@@ -34,12 +33,20 @@ pub(crate) async fn after_restore(database: &Database) -> Result<Restored, Error
     const AHEAD: &str = "SELECT CAST(count(machine_id) AS BIGINT) FROM machine WHERE fence > {clock}";
     const DOING: &str = "end the sessions of a backup";
     let rows = database.read(DOING, SESSIONS, []).await?;
-    let sessions = rows.iter().map(|row| {
-        let interval: i64 = row.try_get_by_index(1)?;
-        Ok((row.try_get_by_index(0)?, Duration::from_millis(interval.unsigned_abs())))
-    });
-    let sessions: Vec<(SessionId, Duration)> =
-        sessions.collect::<Result<_, DbErr>>().map_err(Error::database(DOING))?;
+    // The first thing that was wrong; all others are done first.
+    let mut wrong = None;
+    let mut sessions: Vec<(SessionId, Duration)> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // An interval that cannot be read may be any.
+        let interval = row.try_get_by_index::<i64>(1);
+        let interval = interval.map_or(LONGEST_INTERVAL, |interval| {
+            Duration::from_millis(interval.unsigned_abs())
+        });
+        match row.try_get_by_index(0) {
+            Ok(session) => sessions.push((session, interval)),
+            Err(error) => wrong = wrong.or(Some(Error::database(DOING)(error))),
+        }
+    }
     let scope = database.scope(DOING);
     let broken = scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(BREAK, []).await?));
     broken.await.map_err(|failure| failure.into_error(DOING))?;
@@ -50,10 +57,20 @@ pub(crate) async fn after_restore(database: &Database) -> Result<Restored, Error
     let mut restored = Restored::default();
     for (session, _) in sessions {
         let expired = scope.run(async |tx: &Tx| expire(tx, session).await);
-        if let Some(freed) = expired.await.map_err(|failure| failure.into_error(DOING))? {
-            restored.expired.push(session);
-            restored.freed += freed;
+        match expired.await.map_err(|failure| failure.into_error(DOING)) {
+            Ok(Some(freed)) => {
+                restored.expired.push(session);
+                restored.freed += freed;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%session, error = &error as &dyn std::error::Error, "a session of the backup is not expired");
+                wrong = wrong.or(Some(error));
+            }
         }
+    }
+    if let Some(error) = wrong {
+        return Err(error);
     }
     let rows = database.read(DOING, AHEAD, []).await?;
     let ahead = rows

@@ -27,7 +27,8 @@ use crate::worker::Worker;
 /// at most the drain time and twice the grace: by default 9 s, which fits the 10 s that `docker stop` waits before it kills. Kubernetes waits for 30 s
 /// (`terminationGracePeriodSeconds`): `.drain(Duration::from_secs(20)).grace(Duration::from_secs(4))` fits that.
 ///
-/// What cannot be aborted because it blocks its thread keeps its machine, and the session goes on for it until it ends or the process does. If works
+/// What cannot be aborted because it blocks its thread keeps its machine, and the session goes on for it until it ends or the process does, also when the
+/// [`Bmdb`] is closed meanwhile. If works
 /// block every thread of the runtime, nothing goes on, and no time is kept: let none block, or give the runtime more threads than there are such works.
 ///
 /// ```no_run
@@ -201,6 +202,9 @@ impl Runner {
             Err(_elapsed) => {
                 tracing::warn!(session = %session.id(), "a session is not closed yet: it goes on by itself")
             }
+        }
+        if !works.is_empty() {
+            session.core().stay();
         }
         for held in session.held() {
             tracing::error!(

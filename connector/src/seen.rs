@@ -124,8 +124,9 @@ impl<P: Process> Seen<P> {
         select
             .expr_as(Expr::col(machine_id), "bmdb_machine")
             .expr_as(fence, "bmdb_fence")
-            .expr_as(backoff(Column::Attempts), "bmdb_attempts")
-            .expr_as(backoff(Column::LastIntervalSeconds), "bmdb_interval")
+            // What is no number on SQLite, where somebody can write it, counts as 0.
+            .expr_as(backoff(Column::Attempts).cast_as("BIGINT"), "bmdb_attempts")
+            .expr_as(backoff(Column::LastIntervalSeconds).cast_as("BIGINT"), "bmdb_interval")
             .join_as(
                 JoinType::LeftJoin,
                 work_backoff::Entity,

@@ -17,6 +17,7 @@ use crate::health::{self, Health};
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::hosts::Hosts;
 use crate::singles::Singles;
+use crate::supervised::supervised;
 
 /// How many connections there may be of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +146,10 @@ pub(crate) async fn open(
     if hosts.are_several() {
         let pools = [&library, &heartbeats, &bodies, &by_keys, &searches].map(PgPool::clone);
         let moves = Arc::clone(&health);
-        let follow = async move { hosts.follow(pools.into(), || moves.all_are_stale()).await };
+        let follow = supervised("hosts", move || {
+            let (hosts, pools, moves) = (Arc::clone(&hosts), pools.clone(), Arc::clone(&moves));
+            async move { hosts.follow(pools.into(), || moves.all_are_stale()).await }
+        });
         // Where nothing that the component does can keep it from running. It ends with the thread, and what it holds with it.
         drop(thread.runtime().spawn(follow));
     }

@@ -70,6 +70,8 @@ pub(crate) struct Core {
     /// The session is over and its tasks end.
     pub(crate) ended: CancellationToken,
     draining: AtomicBool,
+    /// A work of it cannot be ended: it lives until that ends, or the process does, whatever else is closed.
+    stays: AtomicBool,
     /// Claims that are under way.
     claiming: AtomicUsize,
     pub(crate) tasks: TaskTracker,
@@ -138,6 +140,7 @@ impl Session {
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
             crowds: Crowds::new(database.dialect, &tasks, &database.in_place),
             tasks,
@@ -157,12 +160,15 @@ impl Session {
         let own = Arc::clone(&core);
         let watches = supervised("watch", move || liveness::watch(Arc::clone(&own)));
         core.tasks.spawn_on(watches, thread);
-        core.tasks.spawn(liveness::tick(liveness::Runs(Arc::clone(&core))));
+        let runs = Arc::new(liveness::Runs(Arc::clone(&core)));
+        core.tasks
+            .spawn(supervised("ticks", move || liveness::tick(Arc::clone(&runs))));
         let own = Arc::clone(&core);
         core.tasks.spawn(supervised("release", move || {
             release::run(Arc::clone(&own), Arc::clone(&queue))
         }));
-        database.tasks.spawn(keep(Arc::clone(&core)));
+        let own = Arc::clone(&core);
+        database.tasks.spawn(supervised("keep", move || keep(Arc::clone(&own))));
         tracing::info!(session = %id, component = config.component, "session started");
         Ok(Self(Arc::new(Handle(core))))
     }
@@ -331,12 +337,23 @@ impl Session {
     }
 }
 
-/// Closes the session when nobody has it any more, or the database is closed.
+/// Closes the session when nobody has it any more, or the database is closed. One that [stays](Core::stay) goes on without its database, on heartbeats, and
+/// when nobody has it any more, a collector expires it.
 async fn keep(core: Arc<Core>) {
     tokio::select! {
         () = core.ended.cancelled() => return,
         () = core.abandoned.cancelled() => {}
-        () = core.database.closing.cancelled() => {}
+        () = core.database.closing.cancelled() => {
+            if core.stays.load(Ordering::Acquire) && !core.lost.is_cancelled() {
+                let own = Arc::clone(&core);
+                core.tasks.spawn(async move {
+                    own.abandoned.cancelled().await;
+                    own.lose("its database was closed while a work of it went on");
+                    own.ended.cancel();
+                });
+                return;
+            }
+        }
     }
     if let Err(error) = core.close().await {
         tracing::warn!(session = %core.id, %error, "a session was not closed; a collector will expire it");
@@ -460,6 +477,11 @@ impl Core {
             return Err(self.expired());
         }
         Ok(())
+    }
+
+    /// A work of it blocks its thread and cannot be ended. Its effect must not meet the next holder's, so the session is not closed with the database.
+    pub(crate) fn stay(&self) {
+        self.stays.store(true, Ordering::Release);
     }
 
     /// The session is lost, for good.

@@ -2,9 +2,12 @@
 
 pub use bmdb_entity::Tag;
 
-use bmdb_entity::{MachineId, machine_provided};
+use std::panic::AssertUnwindSafe;
+
+use bmdb_entity::MachineId;
+use futures_util::FutureExt;
 use sea_orm::sea_query::Value;
-use sea_orm::{ActiveModelTrait, ActiveValue, ConnectionTrait, EntityName, IdenStatic, Iterable};
+use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::error::Error;
 use crate::fact::{Fact, Verb};
@@ -38,7 +41,7 @@ use crate::tx::Tx;
 pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     const DOING: &str = "set a tag";
     let (machine, fact) = named::<T>(&row, Verb::Set)?;
-    check_identity::<T>(tx, machine, &row).await?;
+    machine::check_identities(tx, machine, [&fact]).await?;
     let insert = fact.set(tx.dialect(), machine);
     match tx.execute(&insert).await.map_err(Error::database(DOING)) {
         Ok(_) => Ok(()),
@@ -69,7 +72,7 @@ pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
 /// [`Error::TagMissing`] when the machine does not have the tag, and nothing was written; else as [`set`].
 pub async fn update<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     let (machine, fact) = named::<T>(&row, Verb::Update)?;
-    check_identity::<T>(tx, machine, &row).await?;
+    machine::check_identities(tx, machine, [&fact]).await?;
     let update = fact.update_one(tx.dialect(), machine);
     let updated = tx.execute(&update).await.map_err(Error::database("update a tag"))?;
     if updated.rows_affected() == 1 {
@@ -88,32 +91,6 @@ fn named<T: Tag>(row: &T::ActiveModel, verb: Verb) -> Result<(MachineId, Fact), 
     let machine = fact.about;
     let machine = machine.ok_or_else(|| Error::invalid("a tag's row", T::name(), "a row that names its machine"))?;
     Ok((machine, fact))
-}
-
-/// Whether another machine has the provider id that a row of [`provided`] gives this one.
-async fn check_identity<T: Tag>(tx: &Tx, machine: MachineId, row: &T::ActiveModel) -> Result<(), Error> {
-    if T::default().table_name() != machine_provided::Entity.table_name() {
-        return Ok(());
-    }
-    let text = |name: &str| {
-        let column = T::Column::iter().find(|column| column.as_str() == name)?;
-        match row.get(column) {
-            ActiveValue::Set(Value::String(text)) | ActiveValue::Unchanged(Value::String(text)) => text,
-            _ => None,
-        }
-    };
-    let (provider, provider_id) = match (text("provider"), text("provider_id")) {
-        (None, None) => return Ok(()),
-        (Some(provider), Some(provider_id)) => (provider, provider_id),
-        (provider, provider_id) => match get::<machine_provided::Entity>(tx, machine).await? {
-            Some(known) => (
-                provider.unwrap_or(known.provider),
-                provider_id.unwrap_or(known.provider_id),
-            ),
-            None => return Ok(()),
-        },
-    };
-    machine::check_identity(tx, Some(machine), provider, provider_id).await
 }
 
 /// PostgreSQL holds no NUL in texts and JSON; SQLite would.
@@ -140,12 +117,20 @@ pub(crate) fn has_nul(json: &serde_json::Value) -> bool {
 /// Reads a machine's tag.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// When the database cannot be read, or the row, such as a time that somebody has set to `infinity`.
 pub async fn get<T: Tag>(connection: &impl ConnectionTrait, machine: MachineId) -> Result<Option<T::Model>, Error> {
-    T::find_by_id(machine)
-        .one(connection)
+    const DOING: &str = "read a tag";
+    // sqlx panics on `infinity` in a time, and a type of the user's may on anything.
+    match AssertUnwindSafe(T::find_by_id(machine).one(connection))
+        .catch_unwind()
         .await
-        .map_err(Error::database("read a tag"))
+    {
+        Ok(row) => row.map_err(Error::database(DOING)),
+        Err(_panic) => Err(Error::database(DOING)(DbErr::Type(format!(
+            "{} of machine {machine} holds a value outside of what its type can hold",
+            T::name()
+        )))),
+    }
 }
 
 /// Withdraws a fact. `false`: the machine did not have the tag.

@@ -1,7 +1,7 @@
 //! The one place where transactions begin, run again and commit.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
 use crate::once::is_rolled_back;
 use crate::pause::pause_within;
+use crate::savepoint::Savepoint;
 use crate::text::Text;
 
 /// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
@@ -73,6 +74,10 @@ impl Tx {
     /// When the transaction began, or before that.
     pub(crate) fn sent(&self) -> Moment {
         self.sent
+    }
+
+    fn savepoint(&self, inner: DatabaseTransaction) -> Savepoint {
+        Savepoint::new(inner, self.dialect, self.limit)
     }
 
     async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
@@ -123,36 +128,38 @@ impl ConnectionTrait for Tx {
     }
 }
 
-/// Nested transactions are savepoints: a failure inside one may be handled, since rolling back to the savepoint undoes it.
+/// Nested transactions are [savepoints](Savepoint).
 #[async_trait::async_trait]
 #[expect(clippy::disallowed_methods, reason = "these begin savepoints inside our transaction")]
 impl TransactionTrait for Tx {
-    type Transaction = DatabaseTransaction;
+    type Transaction = Savepoint;
 
-    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.watch(self.inner.begin()).await
+    async fn begin(&self) -> Result<Savepoint, DbErr> {
+        self.watch(self.inner.begin()).await.map(|inner| self.savepoint(inner))
     }
 
     async fn begin_with_config(
         &self,
         isolation: Option<IsolationLevel>,
         access: Option<AccessMode>,
-    ) -> Result<DatabaseTransaction, DbErr> {
-        self.watch(self.inner.begin_with_config(isolation, access)).await
+    ) -> Result<Savepoint, DbErr> {
+        let begun = self.watch(self.inner.begin_with_config(isolation, access)).await;
+        begun.map(|inner| self.savepoint(inner))
     }
 
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        self.watch(self.inner.begin_with_options(options)).await
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<Savepoint, DbErr> {
+        let begun = self.watch(self.inner.begin_with_options(options)).await;
+        begun.map(|inner| self.savepoint(inner))
     }
 
     async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
     where
-        F: for<'c> FnOnce(&'c DatabaseTransaction) -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
+        F: for<'c> FnOnce(&'c Savepoint) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
         T: Send,
         E: std::fmt::Display + std::fmt::Debug + Send,
     {
-        self.inner.transaction(callback).await
+        let begun = self.begin().await.map_err(TransactionError::Connection)?;
+        begun.run(callback).await
     }
 
     async fn transaction_with_config<F, T, E>(
@@ -162,12 +169,12 @@ impl TransactionTrait for Tx {
         access: Option<AccessMode>,
     ) -> Result<T, TransactionError<E>>
     where
-        F: for<'c> FnOnce(&'c DatabaseTransaction) -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
+        F: for<'c> FnOnce(&'c Savepoint) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
         T: Send,
         E: std::fmt::Display + std::fmt::Debug + Send,
     {
-        self.inner.transaction_with_config(callback, isolation, access).await
+        let begun = self.begin_with_config(isolation, access).await;
+        begun.map_err(TransactionError::Connection)?.run(callback).await
     }
 }
 

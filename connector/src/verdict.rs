@@ -122,19 +122,13 @@ impl<'a, O: Sync> Verdict<'a, O> {
         let outcome: &O = match self {
             Self::Stated(facts) => {
                 let end = work.done().stating(facts.clone());
-                return end_of(end, with_next)
-                    .await
-                    .map_err(|error| objected(error, Objection::Body));
+                return end_of(end, with_next).await.map_err(objected);
             }
             Self::Failed(cause) => {
-                return end_of(work.fail(cause), with_next)
-                    .await
-                    .map_err(|error| objected(error, Objection::Library));
+                return end_of(work.fail(cause), with_next).await.map_err(objected);
             }
             Self::Canceled => {
-                return end_of(work.cancel(), with_next)
-                    .await
-                    .map_err(|error| objected(error, Objection::Library));
+                return end_of(work.cancel(), with_next).await.map_err(objected);
             }
             Self::Established(outcome) => outcome,
         };
@@ -192,7 +186,7 @@ async fn end_of<P: Process>(end: End<P>, with_next: bool) -> Result<Option<Work<
 enum Objection {
     /// What the library's own statements met.
     Library(Error),
-    /// What the statements met that write what was established.
+    /// What the commit phase answered.
     Body(Error),
     /// The commit phase panicked: with this cause.
     Panic(String),
@@ -210,10 +204,19 @@ impl Objection {
         match self {
             Self::Panic(_) => true,
             Self::Body(error) => !error.is_outage(),
-            // A constraint that is checked at COMMIT; and what the commit phase did that the library refuses.
-            Self::Library(Error::Database { source, .. }) => Fault::of(source) == Fault::Constraint,
             Self::Library(Error::Poisoned { source }) => !Fault::of(source).is_outage(),
-            Self::Library(error) => matches!(error, Error::Nested | Error::Invalid { .. }),
+            // What facts state, and what is checked at COMMIT, and what the commit phase did that the library refuses. A right that is missing, or a table, is
+            // not the machine's fault.
+            Self::Library(Error::Database { source, .. }) => Fault::of(source) == Fault::Constraint,
+            Self::Library(error) => matches!(
+                error,
+                Error::Nested
+                    | Error::Invalid { .. }
+                    | Error::UnknownMachine { .. }
+                    | Error::TagIncomplete { .. }
+                    | Error::TagMissing { .. }
+                    | Error::DuplicateProviderId { .. }
+            ),
         }
     }
 
@@ -235,11 +238,11 @@ impl Objection {
     }
 }
 
-fn objected<P: Process>(unfinished: Unfinished<P>, objection: fn(Error) -> Objection) -> Unfinished<P, Objection> {
+fn objected<P: Process>(unfinished: Unfinished<P>) -> Unfinished<P, Objection> {
     match unfinished {
         Unfinished::NotCommitted { work, error } => Unfinished::NotCommitted {
             work,
-            error: objection(error),
+            error: Objection::Library(error),
         },
         Unfinished::Unknown { work, error } => Unfinished::Unknown { work, error },
         Unfinished::Over(error) => Unfinished::Over(error),
@@ -332,6 +335,7 @@ mod tests {
             (Objection::Body(database(wrong())), true),
             (Objection::Body(database(lost())), false),
             (Objection::Body(contended()), false),
+            (Objection::Library(Error::UnknownMachine { machine }), true),
             (Objection::Library(contended()), false),
             (Objection::Library(database(wrong())), false),
             (Objection::Library(database(lost())), false),

@@ -32,6 +32,23 @@ pub enum Error {
         /// What else helps.
         hint: &'static str,
     },
+    /// Components may have the SQLite file open without sharing its locks with us; nothing was changed.
+    #[error("the file {} cannot be used: {reason}", path.display())]
+    UnsafeFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Something on the way to the server, such as a pooler, has dropped a setting that we gave it; nothing was changed.
+    #[error(
+        "the connection does not have {setting} as we set it: a pooler on the way drops start-up options (pgbouncer's ignore_startup_parameters); nothing was \
+         changed. Connect to the server itself"
+    )]
+    Dropped {
+        /// The setting.
+        setting: String,
+    },
     /// The database did not let us in.
     #[error("cannot open the database {database}: check that it runs, that the URL is right and that we may log in")]
     Open {

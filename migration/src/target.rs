@@ -7,7 +7,7 @@ use bmdb_address::{Postgres, Sqlite};
 use sea_orm_migration::sea_orm::DatabaseConnection;
 use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection};
+use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection, Executor};
 
 use crate::Error;
 
@@ -71,14 +71,21 @@ impl Target {
                 let may_create = place.may_create.unwrap_or(true);
                 let create = access == Access::Create && may_create;
                 must_exist(&place.file, create, may_create)?;
+                if let Some(reason) = bmdb_address::what_is_wrong_with(&place.file) {
+                    let path = place.file.clone();
+                    return Err(Error::UnsafeFile { path, reason });
+                }
                 let options = SqliteConnectOptions::new().filename(&place.file);
                 connect_sqlite(options.create_if_missing(create), access).await
             }
             Self::Postgres(server) => connect_postgres(server, access).await,
         };
-        opened.map_err(|source| Error::Open {
-            database: self.describe(),
-            source,
+        opened.map_err(|source| match Dropped::of(&source) {
+            Some(setting) => Error::Dropped { setting },
+            None => Error::Open {
+                database: self.describe(),
+                source,
+            },
         })
     }
 }
@@ -159,8 +166,13 @@ async fn connect_postgres(server: &Postgres, access: Access) -> Result<DatabaseC
         // The pool would keep trying a refused connection and then name only its own time-out; one plain attempt tells the cause.
         match tokio::time::timeout(patience, knock(&options, access)).await {
             Ok(Ok(())) => {
-                let pool = PgPoolOptions::new().max_connections(2).connect_with(options).await?;
-                return Ok(pool.into());
+                let pool = PgPoolOptions::new().max_connections(2).after_connect(|connection, _| {
+                    // Since PostgreSQL 17; older ones do not know it as a start-up option.
+                    let lift =
+                        "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'";
+                    Box::pin(async move { connection.execute(lift).await.map(drop) })
+                });
+                return Ok(pool.connect_with(options).await?.into());
             }
             Ok(Err(error)) => refused = refused.or(Some(error)),
             Err(_elapsed) => refused = refused.or(Some(sqlx::Error::PoolTimedOut)),
@@ -169,11 +181,14 @@ async fn connect_postgres(server: &Postgres, access: Access) -> Result<DatabaseC
     Err(refused.expect("BUG: a URL names one server at least"))
 }
 
+/// A time-out of 24 days is none, and tells a connection that has it from one on which nothing was set.
+const NEVER: &str = "2147483647";
+
 fn for_migrations(options: PgConnectOptions, access: Access) -> PgConnectOptions {
     // A role's time-outs are made for components. They would end the guard while it waits, or cut a long step in half.
     let options = options
         .options([
-            ("statement_timeout", "0"),
+            ("statement_timeout", NEVER),
             ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
             ("idle_session_timeout", "0"),
@@ -185,12 +200,33 @@ fn for_migrations(options: PgConnectOptions, access: Access) -> PgConnectOptions
     }
 }
 
+/// The setting that a connection does not have though it was given with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} was dropped on the way")]
+struct Dropped(&'static str);
+
+impl Dropped {
+    fn of(error: &sqlx::Error) -> Option<String> {
+        let sqlx::Error::Configuration(error) = error else {
+            return None;
+        };
+        error.downcast_ref::<Self>().map(|Self(setting)| (*setting).to_owned())
+    }
+}
+
 /// Opens one connection and lets go of it.
 ///
 /// # Errors
-/// The driver's; and one of the configuration where something is to be changed and the server takes no writes, as a standby does.
+/// The driver's; and one of the configuration where a pooler drops start-up options (the schema of `-s` is one), and where something is to be changed and
+/// the server takes no writes, as a standby does.
 async fn knock(options: &PgConnectOptions, access: Access) -> Result<(), sqlx::Error> {
     let mut connection = options.connect().await?;
+    let kept: String = sqlx::query_scalar("SELECT current_setting('statement_timeout')")
+        .fetch_one(&mut connection)
+        .await?;
+    if kept.trim_end_matches(char::is_alphabetic) != NEVER {
+        return Err(sqlx::Error::Configuration(Dropped("statement_timeout").into()));
+    }
     if access != Access::Look {
         let read_only: String = sqlx::query_scalar("SELECT current_setting('transaction_read_only')")
             .fetch_one(&mut connection)

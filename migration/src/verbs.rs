@@ -99,7 +99,7 @@ pub async fn make_roles(url: &str) -> Result<Vec<String>, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn mark_development(url: &str) -> Result<(), Error> {
-    let guard = Guard::acquire(Target::parse(url)?.connect(Access::Change).await?).await?;
+    let guard = Schema::bmdb().change(url, Access::Change).await?;
     let key = ColumnDef::new("id").big_integer().not_null().primary_key().take();
     let mark = Table::create().table(MARK).if_not_exists().col(key).take();
     guard
@@ -115,7 +115,7 @@ pub async fn mark_development(url: &str) -> Result<(), Error> {
 /// # Errors
 /// As [`status`].
 pub async fn unmark_development(url: &str) -> Result<(), Error> {
-    let guard = Guard::acquire(Target::parse(url)?.connect(Access::Change).await?).await?;
+    let guard = Schema::bmdb().change(url, Access::Change).await?;
     let unmark = Table::drop().table(MARK).if_exists().take();
     guard
         .executor()
@@ -213,7 +213,11 @@ impl Schema {
                 return Ok(false);
             }
         }
-        Ok(rights::missing(database, &self.bmdb).await?.is_empty())
+        let is_up = rights::missing(database, &self.bmdb).await?.is_empty();
+        if !is_up {
+            rights::refuse_stranger(database, &self.bmdb).await?;
+        }
+        Ok(is_up)
     }
 
     /// Takes the guard, for a role that may do what follows.

@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     drops_options: AtomicBool,
     /// Whether the server's messages are in a language that we do not know.
     translates: AtomicBool,
+    /// The codes of those that were.
+    translated: Mutex<Vec<String>>,
     connections: AtomicU64,
     round_trips: AtomicU64,
     /// Changes when all connections are to be cut; they also end with the proxy.
@@ -120,6 +122,7 @@ impl Proxy {
             rewrite: Mutex::new(None),
             drops_options: AtomicBool::new(false),
             translates: AtomicBool::new(false),
+            translated: Mutex::default(),
             connections: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
             cut: watch::Sender::new(0),
@@ -179,6 +182,12 @@ impl Proxy {
     /// From now on the texts of errors are in another language, as with `lc_messages`.
     pub fn translate(&self) {
         self.shared.translates.store(true, Ordering::Relaxed);
+    }
+
+    /// The codes of the errors that it has translated.
+    #[must_use]
+    pub fn translated(&self) -> Vec<String> {
+        lock(&self.shared.translated).clone()
     }
 
     /// Passes new connections on to the server of `url`, as when a name leads to another server after a fail-over.

@@ -12,6 +12,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::hostile::log::Kept;
+use crate::stress::waiting_for_a_lock;
 use crate::world::{
     AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, literal, provide, session, sessions, set_ahead,
     tamper, waiting_at, works,
@@ -178,6 +179,23 @@ on_each_backend! {
         assert!(!alive.lost().is_cancelled());
     }
 
+    async fn what_was_noted_of_another_lease_counts_for_nothing(db: TestDatabase) {
+        let (dead, _one, _two) = (session(&db).await, session(&db).await, session(&db).await);
+        let raw = db.raw().await;
+        // Noted as it stood for an hour; then renewed; and then its component died.
+        tamper(&raw, "INSERT INTO session_sighting (session_id, deadline, age_ms) SELECT session_id, 'of another lease', 3600000 FROM session_lease").await;
+        kill_session(&raw, &dead).await;
+        tamper(&raw, "UPDATE session SET interval_ms = 3000 WHERE interval_ms = 200").await;
+        let mut collector = connect(&db).await.collector();
+        let began = std::time::Instant::now();
+        until("it is expired", LONG, async || {
+            let expired = collector.sweep().await.unwrap().expired;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            expired == [dead.id()]
+        }).await;
+        assert!(began.elapsed() > Duration::from_secs(3), "it was watched for an interval: {:?}", began.elapsed());
+    }
+
     async fn many_collectors_expire_a_session_once(db: TestDatabase) {
         let (dead, _one, _two) = (session(&db).await, session(&db).await, session(&db).await);
         let machines = provide(&dead, 20).await;
@@ -254,7 +272,7 @@ async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
         let (dead, _alive) = (session(&db).await, session(&db).await);
         let raw = db.raw().await;
         kill_session(&raw, &dead).await;
-        let (_proxy, bmdb, mut expiring) = waiting_at(&db, "SELECT session_id FROM session WHERE session_id IN ").await;
+        let (_proxy, bmdb, mut expiring) = waiting_at(&db, "FOR UPDATE OF session SKIP LOCKED").await;
         let mut collector = bmdb.collector();
         let beats = async {
             let go_on = expiring.recv().await.expect("it is found dead");
@@ -283,8 +301,8 @@ async fn a_lease_that_changed_since_the_sweep_read_it_is_spared() {
     .await;
 }
 
-/// How long another dead session waits for one that somebody has locked.
-async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) {
+/// Another dead session is expired while somebody has locked what is of one. Answers whether the collector waited for the lock.
+async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) -> bool {
     let (locked, dead, _one, _two) = (
         session(db).await,
         session(db).await,
@@ -314,10 +332,15 @@ async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) {
     assert_eq!(rows.rows_affected(), 1);
     let began = std::time::Instant::now();
     let watching = async {
-        until("the other one is gone", LONG, async || sessions(&raw).await == 3).await;
-        began.elapsed()
+        let mut waits = false;
+        until("the other one is gone", LONG, async || {
+            waits |= waiting_for_a_lock(&raw).await > 0;
+            sessions(&raw).await == 3
+        })
+        .await;
+        (waits, began.elapsed())
     };
-    let (swept, waited) = tokio::join!(collector.sweep(), watching);
+    let (swept, (waits, waited)) = tokio::join!(collector.sweep(), watching);
     assert_eq!(swept.unwrap().expired, [dead.id()]);
     eprintln!("waited for {waited:?}");
     assert!(waited < Duration::from_secs(8), "{waited:?}");
@@ -326,6 +349,7 @@ async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) {
         collector.sweep().await.unwrap().expired == [locked.id()]
     })
     .await;
+    waits
 }
 
 /// CockroachDB leaves nothing out that is locked: there the others wait for as long as such a transaction may take.
@@ -333,7 +357,10 @@ async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) {
 async fn one_locked_session_keeps_no_other_waiting_with_cockroach_text() {
     harness::bounded(async {
         let db = harness::TestDatabase::with_cockroach_text().await;
-        not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await;
+        assert!(
+            not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await,
+            "for a while"
+        );
     })
     .await;
 }
@@ -375,12 +402,38 @@ async fn a_collector_whose_sweep_panicked_goes_on() {
 }
 
 on_postgres! {
+    async fn a_session_that_somebody_has_locked_keeps_no_other_from_being_watched_together(db: TestDatabase) {
+        let (dead, locked) = (session(&db).await, session(&db).await);
+        let raw = db.raw().await;
+        kill_session(&raw, &dead).await;
+        kill_session(&raw, &locked).await;
+        tamper(&raw, "UPDATE session SET interval_ms = 3000").await;
+        let holder = raw.begin().await.unwrap();
+        let id = literal(&raw, locked.id().0);
+        holder.execute_unprepared(&format!("SELECT session_id FROM session WHERE session_id = {id} FOR UPDATE")).await.unwrap();
+        let bmdb = connect(&db).await;
+        until("the other is expired", LONG, async || {
+            // A component that crashes after some sweeps.
+            let mut collector = bmdb.collector();
+            for _ in 0..10 {
+                if collector.sweep().await.unwrap().expired == [dead.id()] {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            false
+        }).await;
+        holder.rollback().await.unwrap();
+    }
+
     async fn one_locked_session_keeps_no_other_waiting(db: TestDatabase) {
-        not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await;
+        let waits = not_kept_waiting(&db, "UPDATE session SET interval_ms = interval_ms").await;
+        assert!(!waits, "what is locked is left out");
     }
 
     async fn one_locked_work_keeps_no_other_session_waiting(db: TestDatabase) {
-        not_kept_waiting(&db, "DELETE FROM work").await;
+        let waits = not_kept_waiting(&db, "DELETE FROM work").await;
+        assert!(!waits, "what is locked is left out");
     }
 
     async fn a_body_in_progress_keeps_the_collector_waiting(db: TestDatabase) {

@@ -316,10 +316,11 @@ on_each_backend! {
             }
         }
         const MANY: usize = 128;
-        let session = session(&db).await;
+        // Of two components, which wait for each other only at the database.
+        let (session, other) = (session(&db).await, session(&db).await);
         provide(&session, MANY).await;
         let began = std::time::Instant::now();
-        let claims = (0..MANY).map(|_| session.claim::<Ranked>().into_future());
+        let claims = (0..MANY).map(|nth| [&session, &other][nth % 2].claim::<Ranked>().into_future());
         let works: Vec<_> = futures_util::future::join_all(claims).await.into_iter().map(Result::unwrap).collect();
         eprintln!("{MANY} claims took {:?}", began.elapsed());
         assert_eq!(works.iter().flatten().count(), MANY);

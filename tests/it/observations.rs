@@ -1,14 +1,16 @@
 //! Facts about machines that are stated by those who hold no work on them.
 
+use std::time::Duration;
+
 use bmdb::{
-    Error, Facts, MachineId, Observation, Session, agent_heartbeat, agent_started, os_installation_report, tag,
+    Bmdb, Error, Facts, MachineId, Observation, Session, agent_heartbeat, agent_started, os_installation_report, tag,
 };
 use futures_util::future::{join, join_all};
 use harness::{on_each_backend, on_postgres, until};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
 
-use crate::world::{LONG, connect, kill_session, provide, session, tamper};
+use crate::world::{LONG, config, connect, kill_session, provide, session, tamper};
 
 fn heard(machine: MachineId, key: &[u8]) -> Observation {
     Observation::new(machine, agent_heartbeat::row()).only_if(agent_started::row(key))
@@ -123,6 +125,24 @@ on_each_backend! {
 }
 
 on_postgres! {
+    async fn who_hears_the_same_agents_at_once_need_not_even_try_again(db: TestDatabase) {
+        let first = session(&db).await;
+        let machines = provide(&first, 100).await;
+        for machine in &machines {
+            start(&first, *machine, b"key").await;
+        }
+        // Who lost a race would not have the time for another.
+        let config = config(&db).retry_budget(Duration::from_millis(10));
+        let many = join_all((0..4).map(async |_| Bmdb::connect(config.clone()).await.unwrap().start_session().await.unwrap())).await;
+        let rounds = many.iter().map(async |session| {
+            for _ in 0..10 {
+                let answers = session.state(machines.iter().map(|machine| heard(*machine, b"key"))).await;
+                assert_eq!(answers.expect("nobody loses"), vec![true; 100]);
+            }
+        });
+        join_all(rounds).await;
+    }
+
     // Recovery forgets the agent while it is being heard: nothing is heard of an agent that is forgotten.
     async fn an_agent_that_is_being_forgotten_is_not_heard(db: TestDatabase) {
         let session = session(&db).await;

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bmdb::{Bmdb, Error, Hold, Session, SessionId};
-use harness::{on_each_backend, until};
+use bmdb::{Bmdb, Error, Hold, Session, SessionId, agent_heartbeat, tag};
+use harness::{Backend, TestDatabase, bounded, on_each_backend, until};
 use sea_orm::{DatabaseBackend, DatabaseConnection};
 
 use crate::hostile::log::Kept;
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, deadline, kill_session, literal, provide, session, tamper,
+    AgentStart, INTERVAL, LONG, Survey, config, connect, deadline, kill_session, literal, provide, session, tamper,
 };
 
 /// What stands in a column of times, as SQL.
@@ -57,6 +57,21 @@ on_each_backend! {
         kill_session(&raw, &dead).await;
         expires(&connect(&db).await, &odd.iter().chain([&dead]).collect::<Vec<_>>()).await;
         until("its machine is claimed again", LONG, async || alive.claim::<AgentStart>().await.unwrap().is_some()).await;
+    }
+
+    async fn a_tag_that_cannot_be_read_is_an_error(db: TestDatabase) {
+        let raw = db.raw().await;
+        let session = session(&db).await;
+        let machine = provide(&session, 1).await[0];
+        session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await.unwrap();
+        let bmdb = connect(&db).await;
+        assert!(tag::get::<agent_heartbeat::Entity>(bmdb.reads(), machine).await.unwrap().is_some());
+        tamper(&raw, "UPDATE machine_agent_heartbeat SET at = 'infinity'").await;
+        let outside = tag::get::<agent_heartbeat::Entity>(bmdb.reads(), machine).await.map(drop);
+        let inside = session.transact(async |tx| tag::get::<agent_heartbeat::Entity>(tx, machine).await).await.map(drop);
+        for odd in [outside, inside] {
+            assert!(matches!(odd, Err(Error::Database { doing: "read a tag", .. })), "{odd:?}");
+        }
     }
 
     async fn a_session_that_lives_mends_its_odd_deadline(db: TestDatabase) {
@@ -203,4 +218,33 @@ on_each_backend! {
         }
         held.cancel().await.unwrap();
     }
+}
+
+/// SQLite keeps in a column whatever is written there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_number_and_no_text_stops_neither_claims_nor_heartbeats_nor_a_restore() {
+    bounded(async {
+        let db = TestDatabase::migrated(Backend::Sqlite).await;
+        let raw = db.raw().await;
+        let bmdb = Bmdb::connect(config(&db).interval(Duration::from_secs(2))).await.unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let machine = provide(&session, 1).await[0];
+        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
+        tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000', attempts = 'many', last_interval_seconds = x'ff'").await;
+        let work = session.claim::<AgentStart>().await.unwrap().expect("its backoff is over");
+        work.fail("a test").await.unwrap();
+        let backoff = bmdb.backoffs(Some(machine)).await.unwrap().rows.remove(0);
+        assert_eq!(backoff.attempts, 1);
+        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        tamper(&raw, "UPDATE work SET stop_requested = x'ff'").await;
+        until("it is told to stop", LONG, async || work.stop().is_cancelled()).await;
+        assert!(session.loss().is_none(), "{:?}", session.loss());
+        tamper(&raw, "UPDATE session SET interval_ms = 'odd'").await;
+        let restored = tokio::time::timeout(Duration::from_secs(3), bmdb.after_restore()).await;
+        // It waits for as long as any interval may be: an hour.
+        assert!(restored.is_err());
+        tamper(&raw, "UPDATE session SET interval_ms = 2000").await;
+        assert_eq!(bmdb.after_restore().await.unwrap().expired, [session.id()]);
+    })
+    .await;
 }

@@ -44,6 +44,11 @@ async fn a_file_with_another_name_is_refused_by_both() {
         fs::hard_link(&file, &other).unwrap();
         for name in [&file, &other] {
             is_refused(connect(name).await, "hard links");
+            let url = format!("sqlite://{}", name.display());
+            for refused in [bmdb_migration::up(&url, None).await.map(drop), bmdb_migration::status(&url).await.map(drop)] {
+                let refused = refused.expect_err("a migrator shares no log with components either");
+                assert!(matches!(&refused, bmdb_migration::Error::UnsafeFile { reason, .. } if reason.contains("hard links")), "{refused}");
+            }
         }
         assert!(!with_suffix(&other, "-wal").exists(), "nothing was written");
         // Who has it open already shares all with those who came before.
@@ -173,6 +178,8 @@ async fn a_removed_file_ends_the_session_at_its_next_heartbeat() {
         let scene = Scene::on(&db, INTERVAL, 1).await;
         let work = claim(&scene.session).await;
         fs::remove_file(file_of(&db)).unwrap();
+        let refused = work.progress(&1).await;
+        assert!(matches!(refused, Err(Error::FileReplaced { .. })), "{refused:?}");
         let began = Instant::now();
         // The next heartbeat is due in a third of the interval.
         within(INTERVAL / 3 + NOISE / 3, scene.session.lost().cancelled()).await;

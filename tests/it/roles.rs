@@ -69,6 +69,8 @@ on_postgres! {
         tamper(&db.raw().await, "REVOKE ALL ON work_hold FROM bmdb_component").await;
         let refused = connect(&login(&db, "bmdb_component")).await.expect_err("it may not look at a table");
         assert!(matches!(&refused, Error::NotAllowed { lacks, .. } if lacks == &["SELECT on work_hold"]), "{refused}");
+        let refused = bmdb_migration::up(&login(&db, "bmdb_component"), None).await.expect_err("it has no right to give");
+        assert!(matches!(&refused, Refusal::NotAllowed { role, .. } if role == "bmdb_component"), "{refused}");
         bmdb_migration::up(&login(&db, "bmdb_migrator"), None).await.expect("up");
         connect(&login(&db, "bmdb_component")).await.expect("it may again");
     }
@@ -94,6 +96,8 @@ on_postgres! {
             bmdb_migration::up(&component, None).await,
             bmdb_migration::down(&component, 1, bmdb_migration::Destroy::Anyway).await,
             bmdb_migration::reset(&component, bmdb_migration::Destroy::Anyway).await,
+            bmdb_migration::mark_development(&component).await.map(|()| Vec::new()),
+            bmdb_migration::unmark_development(&component).await.map(|()| Vec::new()),
         ] {
             let refused = refused.expect_err("it owns nothing");
             assert!(

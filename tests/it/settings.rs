@@ -91,6 +91,16 @@ on_postgres! {
         assert!(error.to_string().ends_with("passes on start-up options, one connection to one client"), "{error}");
     }
 
+    async fn a_migrator_behind_a_pooler_that_drops_start_up_options_changes_nothing(db: TestDatabase) {
+        let pooler = Proxy::to(db.url()).await;
+        pooler.drop_options();
+        let url = format!("{}?options[search_path]=elsewhere", pooler.url());
+        for refused in [bmdb_migration::up(&url, None).await.map(drop), bmdb_migration::status(&url).await.map(drop)] {
+            let refused = refused.expect_err("its schema would be lost, and its patience");
+            assert!(matches!(&refused, bmdb_migration::Error::Dropped { setting } if setting == "statement_timeout"), "{refused}");
+        }
+    }
+
     async fn a_pooler_that_begins_to_drop_them_gets_no_more_work_and_is_named(db: TestDatabase) {
         let pooler = Proxy::to(db.url()).await;
         let tight = Config::new(pooler.url(), "test", "").interval(INTERVAL * 10);
@@ -120,12 +130,21 @@ on_postgres! {
     async fn a_stale_plan_is_known_in_every_language(db: TestDatabase) {
         let server = Proxy::to(db.url()).await;
         server.translate();
-        let session = connect_to(server.url()).await.start_session().await.unwrap();
+        // Bodies have one connection, so that it has the stale plan.
+        let config = Config::new(server.url(), "test", "").interval(INTERVAL).max_connections(1);
+        let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
         provide(&session, 1).await;
         let look = async || session.transact(async |tx| Ok::<_, Error>(provided::Entity::find().all(tx).await?)).await;
         assert_eq!(look().await.unwrap().len(), 1);
         tamper(&db.raw().await, "ALTER TABLE machine_provided ALTER COLUMN address TYPE varchar(4096)").await;
         assert_eq!(look().await.unwrap().len(), 1);
+        assert_eq!(server.translated(), ["0A000"], "it was met, and its text was none that we know");
+    }
+
+    async fn a_server_that_does_not_look_at_foreign_keys_is_refused(db: TestDatabase) {
+        set_for_all(&db.raw().await, "session_replication_role = replica").await;
+        let error = refused(db.url()).await;
+        assert!(chain(&error).contains("session_replication_role"), "{}", chain(&error));
     }
 
     async fn a_body_that_is_read_only_by_its_own_wish_fails_once(db: TestDatabase) {

@@ -1,13 +1,13 @@
 //! The verbs of tags: a row that is set whole, and columns that are updated.
 
-use bmdb::{Error, Facts, MachineId, Unfinished, Work, agent_heartbeat, provided, tag};
+use bmdb::{Error, Facts, MachineId, Observation, Unfinished, Work, agent_heartbeat, provided, tag};
 use futures_util::future::join_all;
-use harness::on_each_backend;
+use harness::{on_each_backend, until};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use crate::facts::{bench, claim, heard, machine_bench, make_bench, refused};
-use crate::world::{Survey, events, provide, session, works};
+use crate::world::{LONG, Survey, events, provide, session, works};
 
 on_each_backend! {
     async fn what_is_set_is_the_whole_row_and_what_is_updated_some_columns(db: TestDatabase) {
@@ -123,6 +123,7 @@ on_each_backend! {
 
     async fn a_provider_id_that_another_has_is_told_by_every_verb(db: TestDatabase) {
         let session = session(&db).await;
+        let raw = db.raw().await;
         let machines = provide(&session, 2).await;
         let row = |id: &str| provided::ActiveModel {
             machine_id: Set(machines[0]),
@@ -139,6 +140,23 @@ on_each_backend! {
         ] {
             assert!(matches!(answer, Err(Error::DuplicateProviderId { machine, .. }) if machine == machines[1]), "{answer:?}");
         }
+        // Stated without a transaction of one's own it is refused by the key, and told as the same.
+        let is_told = |error: &Error| matches!(error, Error::DuplicateProviderId { machine, .. } if *machine == machines[1]);
+        let claim = async || session.claim::<Survey>().on(machines[0]).await.unwrap().expect("it is always eligible");
+        let facts = [Facts::from(row("m1")), Facts::updating(row("m1")), Facts::updating(id.clone())];
+        for facts in &facts {
+            let refused = claim().await.done().stating(facts.clone()).await;
+            assert!(matches!(&refused, Err(Unfinished::NotCommitted { error, .. }) if is_told(error)), "{refused:?}");
+            drop(refused);
+            until("its work is let go of", LONG, async || works(&raw).await == 0).await;
+            let refused = claim().await.done().stating(facts.clone()).then(session.claim::<Survey>()).await;
+            assert!(matches!(&refused, Err(Unfinished::NotCommitted { error, .. }) if is_told(error)), "{refused:?}");
+            drop(refused);
+            until("its work is let go of", LONG, async || works(&raw).await == 0).await;
+        }
+        let observed = Observation::new(machines[0], row("m1"));
+        let refused = session.state([observed.clone()]).await;
+        assert!(refused.as_ref().is_err_and(is_told), "{refused:?}");
         session.transact(async |tx| tag::set::<provided::Entity>(tx, row("m0")).await).await.unwrap();
         session.transact(async |tx| tag::update::<provided::Entity>(tx, row("m9")).await).await.unwrap();
     }

@@ -6,7 +6,7 @@ use sea_orm::prelude::DateTimeUtc;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, Set, Statement};
 
-use crate::world::{provide, session, tamper};
+use crate::world::{connect, provide, session, tamper};
 
 /// A tag with a time that its users know, not the database.
 #[expect(unreachable_pub, reason = "SeaORM's macros make public types")]
@@ -102,5 +102,25 @@ on_each_backend! {
             machine_warranty::Entity::find().filter(EndsAt.gte(past)).count(tx).await.map_err(Error::from)
         });
         assert_eq!(since.await.unwrap(), 5);
+        // Also by those who read outside of transactions, and write in savepoints.
+        use sea_orm::{QueryFilter, PaginatorTrait, TransactionTrait};
+        let bmdb = connect(&db).await;
+        let since = async || machine_warranty::Entity::find().filter(EndsAt.gte(past)).count(bmdb.reads()).await.unwrap();
+        assert_eq!(since().await, 5);
+        tamper(&raw, "DELETE FROM machine_warranty").await;
+        session.transact(async |tx| {
+            let savepoint = tx.begin().await?;
+            row(machines[0], past).insert(&savepoint).await?;
+            let within = savepoint.begin().await?;
+            row(machines[1], future).insert(&within).await?;
+            within.commit().await?;
+            savepoint.commit().await?;
+            let of_a_savepoint = tx.transaction::<_, _, sea_orm::DbErr>(|savepoint| Box::pin(async move {
+                row(machines[2], future).insert(savepoint).await.map(drop)
+            }));
+            of_a_savepoint.await.map_err(|error| Error::from(sea_orm::DbErr::Custom(error.to_string())))
+        }).await.unwrap();
+        assert_eq!(how_many(&raw, "ends_at > CURRENT_TIMESTAMP").await, 2);
+        assert_eq!((how_many(&raw, "ends_at < CURRENT_TIMESTAMP").await, since().await), (1, 3));
     }
 }

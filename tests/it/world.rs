@@ -64,20 +64,26 @@ pub(crate) async fn waiting_at(
 
 /// Machines that a provider gave us, named m0, m1…
 pub(crate) async fn provide(session: &Session, count: usize) -> Vec<MachineId> {
-    let provide = async |tx: &bmdb::Tx| {
-        let mut machines = Vec::new();
-        for nth in 0..count {
-            let new = machine::NewMachine {
-                provider: "test".to_owned(),
-                provider_id: format!("m{nth}"),
-                address: Some(format!("192.0.2.{nth}")),
-                ..Default::default()
-            };
-            machines.push(machine::provide(tx, new).await?);
-        }
-        Ok::<_, Error>(machines)
-    };
-    session.transact(provide).await.expect("machines can be provided")
+    // On SQLite a body keeps heartbeats waiting.
+    const AT_ONCE: usize = 100;
+    let mut machines = Vec::with_capacity(count);
+    for first in (0..count).step_by(AT_ONCE) {
+        let provide = async |tx: &bmdb::Tx| {
+            let mut some = Vec::new();
+            for nth in first..count.min(first + AT_ONCE) {
+                let new = machine::NewMachine {
+                    provider: "test".to_owned(),
+                    provider_id: format!("m{nth}"),
+                    address: Some(format!("192.0.2.{nth}")),
+                    ..Default::default()
+                };
+                some.push(machine::provide(tx, new).await?);
+            }
+            Ok::<_, Error>(some)
+        };
+        machines.extend(session.transact(provide).await.expect("machines can be provided"));
+    }
+    machines
 }
 
 /// Host and port in the URL of a test's server.

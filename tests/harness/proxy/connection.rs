@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::wire::{Message, message, untagged, without_options};
-use super::{Bound, Fate, Fault, Passing, Shared};
+use super::{Bound, Fate, Fault, Passing, Shared, lock};
 
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
@@ -110,7 +110,7 @@ impl Connection<'_> {
                     let Some(message) = message else { return Ok(()) };
                     self.hear(&message);
                     let translates = message.tag == b'E' && self.shared.translates.load(Ordering::Relaxed);
-                    let message = if translates { message.translated() } else { message };
+                    let message = if translates { self.translated(&message) } else { message };
                     write(&mut self.client, &[message]).await?;
                 }
                 message = self.from_client.recv() => {
@@ -131,6 +131,11 @@ impl Connection<'_> {
             self.state = *state;
             self.unanswered = self.unanswered.saturating_sub(1);
         }
+    }
+
+    fn translated(&self, error: &Message) -> Message {
+        lock(&self.shared.translated).extend(error.code());
+        error.translated()
     }
 
     /// Remembers what is prepared, and changes its text if the test wants that.

@@ -77,6 +77,13 @@ impl Message {
         (0..count).map_while(value).collect()
     }
 
+    /// An error's code.
+    pub(super) fn code(&self) -> Option<String> {
+        let mut fields = self.body.split(|byte| *byte == 0);
+        let code = fields.find_map(|field| field.strip_prefix(b"C"))?;
+        Some(String::from_utf8_lossy(code).into_owned())
+    }
+
     /// An error with another text and all else the same.
     pub(super) fn translated(&self) -> Self {
         let fields = self.body.split(|byte| *byte == 0).filter(|field| !field.is_empty());

@@ -31,9 +31,9 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ),
     (
         "collect",
-        1000,
-        "a sweep reads every session and its lease, a page for each hundred of them, and expires some in one transaction, at fewer pages each than to \
-         close one takes",
+        1500,
+        "a sweep reads every session and its lease, a page for each hundred of them, notes what it has seen of those that wait to be expired, and expires some \
+         in one transaction, at fewer pages each than to close one takes",
     ),
 ];
 

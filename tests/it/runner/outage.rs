@@ -113,8 +113,9 @@ fn is_end(sql: &str) -> bool {
 
 on_postgres! {
     async fn no_machine_is_blamed_for_what_the_database_cannot_do(db: TestDatabase) {
-        // A full disk, a statement that took too long, a failed disk, a server that shuts down, one that can only be read, lost races.
-        let codes = ["53100", "57014", "58030", "57P01", "25006", "40001", "55P03", "XX001"];
+        // A full disk, a statement that took too long, a failed disk, a server that shuts down, one that can only be read, lost races, a damaged page, a right
+        // and a column that are missing.
+        let codes = ["53100", "57014", "58030", "57P01", "25006", "40001", "55P03", "XX001", "42501", "42703"];
         provide(&session(&db).await, 6).await;
         let proxy = Proxy::to(db.url()).await;
         let left = Arc::new(Mutex::new(codes.repeat(2)));

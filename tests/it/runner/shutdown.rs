@@ -5,14 +5,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bmdb::{CancellationToken, Error, Runner, Work, Worker, agent_started};
+use bmdb::{Bmdb, CancellationToken, Error, Runner, Work, Worker, agent_started};
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use super::{Endless, Starter, start};
 use crate::world::{
-    AgentStart, LONG, Survey, connect, connect_to, events, kill_session, literal, provide, session, sessions, tamper,
-    works,
+    AgentStart, LONG, Survey, config, connect, connect_to, events, kill_session, literal, provide, session, sessions,
+    tamper, works,
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -66,6 +66,33 @@ on_each_backend! {
         assert_eq!(works(&raw).await, 1, "what it does to the machine goes on, so the machine stays held");
         go_on.send(()).unwrap();
         until("it is let go of, and the session is closed", LONG, async || works(&raw).await == 0 && sessions(&raw).await == 1).await;
+    }
+
+    async fn who_blocks_a_thread_keeps_its_machine_when_the_database_is_closed(db: TestDatabase) {
+        let owner = session(&db).await;
+        provide(&owner, 1).await;
+        let raw = db.raw().await;
+        let interval = Duration::from_secs(3);
+        let (blocking, has_begun, go_on) = Blocking::new();
+        let bmdb = Bmdb::connect(config(&db).interval(interval)).await.unwrap();
+        let (shutdown, mut running) = start(Runner::new(bmdb.clone()).worker(blocking, 1).drain(SHORT).grace(SHORT));
+        until("the work has begun", LONG, async || has_begun.load(Ordering::SeqCst) == 1).await;
+        shutdown.cancel();
+        tokio::time::timeout(LONG, running.join_next()).await.expect("the runner ends in time").unwrap().unwrap().unwrap();
+        tokio::time::timeout(LONG, bmdb.close()).await.expect("the database closes in time");
+        // For longer than one heartbeat lasts.
+        let mut collector = connect(&db).await.collector();
+        let began = Instant::now();
+        while began.elapsed() < 2 * interval {
+            assert!(!collector.sweep().await.unwrap().braked);
+            assert_eq!((works(&raw).await, sessions(&raw).await), (1, 2), "what it does to the machine goes on");
+            tokio::time::sleep(interval / 10).await;
+        }
+        go_on.send(()).unwrap();
+        until("nothing is left to hold the machine for", LONG, async || {
+            collector.sweep().await.unwrap();
+            works(&raw).await == 0
+        }).await;
     }
 
     async fn other_workers_go_on_after_a_loss_beside_one_that_blocks_its_thread(db: TestDatabase) {
