@@ -529,6 +529,73 @@ fn is_stale_plan(error: &dyn sqlx::error::DatabaseError) -> bool {
 mod tests {
     use super::*;
 
+    /// As a server says it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("other words")]
+    struct Said(&'static str);
+
+    impl sqlx::error::DatabaseError for Said {
+        fn message(&self) -> &str {
+            "other words"
+        }
+        fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some(self.0.into())
+        }
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn what_postgresql_says_is_told_apart_by_its_code() {
+        for (codes, fault) in [
+            (["40001", "40P01", "55P03"].as_slice(), Fault::Conflict),
+            (
+                &["57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "08006"],
+                Fault::Disconnected,
+            ),
+            (&["57P01"], Fault::GoesDown),
+            (&["25006"], Fault::ReadOnly),
+            (&["26000"], Fault::StalePlan),
+            (&["42501"], Fault::NotAllowed),
+            (
+                &["23502", "23514", "23P01", "P0001", "44000", "22001", "22003", "22021"],
+                Fault::Constraint,
+            ),
+            (
+                &["53100", "57014", "58030", "XX001", "28000", "3D000", "F0000", "25P02"],
+                Fault::Unable,
+            ),
+            (&["42P01", "42703", "0A000", ""], Fault::Other),
+        ] {
+            for code in codes {
+                assert_eq!(Fault::of_code(&Said(code)), fault, "{code}");
+            }
+        }
+        let outages = [
+            Fault::Conflict,
+            Fault::Disconnected,
+            Fault::GoesDown,
+            Fault::ReadOnly,
+            Fault::Unable,
+            Fault::NotAllowed,
+        ];
+        assert!(
+            outages.iter().all(|fault| fault.is_outage()),
+            "they say nothing of a machine"
+        );
+        assert!(!Fault::Constraint.is_outage() && !Fault::Other.is_outage());
+    }
+
     #[test]
     fn what_sqlite_says_is_told_apart_by_its_code() {
         for (code, fault) in [
@@ -547,6 +614,8 @@ mod tests {
             (13, Fault::Unable),
             (1299, Fault::Constraint),
             (1811, Fault::Constraint),
+            (18, Fault::Constraint),
+            (20, Fault::Constraint),
             (0, Fault::Other),
         ] {
             assert_eq!(Fault::of_sqlite(code), fault, "{code}");

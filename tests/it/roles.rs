@@ -133,7 +133,7 @@ on_postgres! {
         let _alone = make_roles(&db).await;
         let admin = db.raw().await;
         let name = db.url().rsplit('/').next().expect("a URL has a path").to_owned();
-        for limit in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
+        for limit in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"] {
             tamper(&admin, &format!("ALTER ROLE bmdb_migrator IN DATABASE {name} SET {limit} = '20ms'")).await;
         }
         tamper(&admin, "DELETE FROM seaql_migrations WHERE version LIKE '%create_work_retrieval'").await;
