@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bmdb::{Bmdb, Error, MachineId, Work, agent_started, machine};
+use bmdb::{Bmdb, Error, MachineId, Session, Work, agent_started, machine};
 use bmdb_entity::work_candidate;
-use harness::{on_each_backend, on_postgres, until};
+use harness::{TestDatabase, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
 
 use crate::stress::waiting_for_a_lock;
@@ -22,6 +22,18 @@ async fn age_the_search(raw: &DatabaseConnection) {
         _ => "now() - INTERVAL '1 minute'",
     };
     tamper(raw, &format!("UPDATE work_retrieval SET began_at = {minute_ago}")).await;
+}
+
+/// Three machines that are free and eligible, a search that has ended, and no hint: whoever claims must search.
+async fn searched_without_hints(db: &TestDatabase) -> (Session, DatabaseConnection) {
+    let session = session(db).await;
+    provide(&session, 3).await;
+    let raw = db.raw().await;
+    assert_eq!(session.claim_many::<AgentStart>(3).await.unwrap().len(), 3);
+    until("the guards are let go of", LONG, async || session.held().is_empty()).await;
+    tamper(&raw, "DELETE FROM work").await;
+    tamper(&raw, "DELETE FROM work_candidate").await;
+    (session, raw)
 }
 
 on_each_backend! {
@@ -185,13 +197,7 @@ on_each_backend! {
     }
 
     async fn a_search_whose_component_died_is_taken_over(db: TestDatabase) {
-        let session = session(&db).await;
-        provide(&session, 3).await;
-        let raw = db.raw().await;
-        assert_eq!(session.claim_many::<AgentStart>(3).await.unwrap().len(), 3);
-        until("the guards are let go of", LONG, async || session.held().is_empty()).await;
-        tamper(&raw, "DELETE FROM work").await;
-        tamper(&raw, "DELETE FROM work_candidate").await;
+        let (session, raw) = searched_without_hints(&db).await;
         let end_in = |seconds: i32| match raw.get_database_backend() {
             sea_orm::DatabaseBackend::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '{seconds} seconds')"),
             _ => format!("now() + INTERVAL '{seconds} seconds'"),
@@ -207,13 +213,7 @@ on_each_backend! {
 
 on_postgres! {
     async fn a_turn_that_another_took_while_a_claim_waited_for_the_row_is_that_others(db: TestDatabase) {
-        let session = session(&db).await;
-        provide(&session, 3).await;
-        let raw = db.raw().await;
-        assert_eq!(session.claim_many::<AgentStart>(3).await.unwrap().len(), 3);
-        until("the guards are let go of", LONG, async || session.held().is_empty()).await;
-        tamper(&raw, "DELETE FROM work").await;
-        tamper(&raw, "DELETE FROM work_candidate").await;
+        let (session, raw) = searched_without_hints(&db).await;
         let another = raw.begin().await.unwrap();
         let tell = async |text: &str| another.execute_unprepared(text).await.map(drop).unwrap();
         tell("SELECT process FROM work_retrieval FOR UPDATE").await;

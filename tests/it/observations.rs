@@ -8,8 +8,9 @@ use bmdb::{
 use futures_util::future::{join, join_all};
 use harness::{on_each_backend, on_postgres, until};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, TransactionTrait};
 
+use crate::stress::waiting_for_a_lock;
 use crate::world::{LONG, config, connect, kill_session, provide, session, tamper};
 
 fn heard(machine: MachineId, key: &[u8]) -> Observation {
@@ -152,11 +153,7 @@ on_postgres! {
         let recovery = raw.begin().await.expect("a transaction");
         recovery.execute_unprepared("DELETE FROM machine_agent_started").await.expect("the agent is forgotten");
         let forgotten = async {
-            until("it waits for the row", LONG, async || {
-                let waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-                let waits = Statement::from_string(raw.get_database_backend(), waits);
-                raw.query_one_raw(waits).await.expect("a look").is_some()
-            })
+            until("it waits for the row", LONG, async || waiting_for_a_lock(&raw).await > 0)
             .await;
             recovery.commit().await.expect("commit");
         };
