@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, Database, DatabaseBackend, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::{folder, postgres};
@@ -184,6 +185,15 @@ impl TestDatabase {
         Database::connect(options)
             .await
             .expect("the test's own database can be opened")
+    }
+}
+
+/// A key as it stands in a statement.
+#[must_use]
+pub fn literal(raw: &DatabaseConnection, key: Uuid) -> String {
+    match raw.get_database_backend() {
+        DatabaseBackend::Sqlite => format!("x'{}'", key.simple()),
+        _ => format!("'{key}'"),
     }
 }
 

@@ -15,7 +15,7 @@ mod proxy;
 mod small_disk;
 mod until;
 
-pub use database::{Backend, NOT_DURABLE, TestDatabase};
+pub use database::{Backend, NOT_DURABLE, TestDatabase, literal};
 pub use history::{Snapshot, Told, check_history};
 pub use mine::Mine;
 #[doc(hidden)]

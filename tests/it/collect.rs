@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
-use harness::{on_each_backend, on_postgres, until};
+use harness::{literal, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
 use tracing_subscriber::Layer;
@@ -14,8 +14,8 @@ use tracing_subscriber::layer::Context;
 use crate::hostile::log::Kept;
 use crate::stress::waiting_for_a_lock;
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, literal, provide, session, sessions, set_ahead,
-    tamper, waiting_at, works,
+    AgentStart, INTERVAL, LONG, Survey, connect, events, kill_session, provide, session, sessions, set_ahead, tamper,
+    waiting_at, works,
 };
 
 on_each_backend! {

@@ -9,13 +9,11 @@ use std::time::Duration;
 use bmdb::{Bmdb, Config, Error, MachineId, Session, Unfinished, Work, agent_heartbeat, agent_started};
 use bmdb_entity::{work_backoff, work_history};
 use futures_util::future::join_all;
-use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, on_each_backend, until};
+use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, literal, on_each_backend, until};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
 use tokio::task::JoinSet;
 
-use crate::world::{
-    AgentStart, LONG, Survey, connect_to, events, literal, provide, session, tamper, waiting_at, works,
-};
+use crate::world::{AgentStart, LONG, Survey, connect_to, events, provide, session, tamper, waiting_at, works};
 
 /// Claims at once, as the tasks of a busy component do.
 async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {

@@ -100,7 +100,7 @@ on_each_backend! {
         }
         let over = connect(&db).await.start_session().await.expect("a session can be started");
         kill_session(&raw, &over).await;
-        let id = crate::world::literal(&raw, over.id().0);
+        let id = harness::literal(&raw, over.id().0);
         tamper(&raw, &format!("DELETE FROM session WHERE session_id = {id}")).await;
         let refused = over.state([good()]).await.expect_err("its session is over");
         assert!(matches!(refused, Error::SessionExpired { .. }), "{refused}");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bmdb::{Backoff, CancellationToken, Eligible, MachineId, Process, Runner, Work, Worker};
 use bmdb_entity::work_backoff;
 use futures_util::future::join_all;
-use harness::{Backend, TestDatabase, check_history, on_each_backend, until};
+use harness::{Backend, TestDatabase, check_history, literal, on_each_backend, until};
 use sea_orm::{DatabaseConnection, EntityTrait};
 
-use crate::world::{LONG, Survey, connect, events, literal, provide, session, tamper, works};
+use crate::world::{LONG, Survey, connect, events, provide, session, tamper, works};
 
 /// A tag of a user's own, with a word of which this component knows two.
 #[expect(unreachable_pub, reason = "SeaORM's macros make public types")]

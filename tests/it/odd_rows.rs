@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Error, Hold, Session, SessionId, agent_heartbeat, tag};
-use harness::{Backend, TestDatabase, bounded, on_each_backend, until};
+use harness::{Backend, TestDatabase, bounded, literal, on_each_backend, until};
 use sea_orm::{DatabaseBackend, DatabaseConnection};
 
 use crate::hostile::log::Kept;
 use crate::world::{
-    AgentStart, INTERVAL, LONG, Survey, config, connect, deadline, kill_session, literal, provide, session, tamper,
+    AgentStart, INTERVAL, LONG, Survey, config, connect, deadline, kill_session, provide, session, tamper,
 };
 
 /// What stands in a column of times, as SQL.

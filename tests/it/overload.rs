@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, Config, Session, Work};
 use bmdb_entity::work_history::{self, Event};
 use futures_util::future::join_all;
-use harness::{Backend, Fate, NOISE, Proxy, TestDatabase, bounded, check_history, on_each_backend, on_postgres, until};
+use harness::{
+    Backend, Fate, NOISE, Proxy, TestDatabase, bounded, check_history, literal, on_each_backend, on_postgres, until,
+};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter, TransactionTrait,
 };
 use tokio::task::JoinSet;
 
-use crate::world::{LONG, Survey, allow, connect, connect_to, literal, provide, refuse_where, session, works};
+use crate::world::{LONG, Survey, allow, connect, connect_to, provide, refuse_where, session, works};
 
 async fn started(raw: &DatabaseConnection) -> u64 {
     let starts = work_history::Entity::find().filter(work_history::Column::Event.eq(Event::Started));

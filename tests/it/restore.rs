@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Fence, Unfinished, machine};
-use harness::{Backend, TestDatabase, bounded, check_history, on_each_backend};
+use harness::{Backend, TestDatabase, bounded, check_history, literal, on_each_backend};
 use sea_orm::EntityTrait;
 
-use crate::world::{AgentStart, Survey, connect, events, literal, provide, session, sessions, tamper, works};
+use crate::world::{AgentStart, Survey, connect, events, provide, session, sessions, tamper, works};
 
 on_each_backend! {
     async fn a_history_that_is_lost_gives_no_fence_out_again(db: TestDatabase) {

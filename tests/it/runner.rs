@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bmdb::{CancellationToken, Counts, Error, MachineId, Process, Runner, Tx, Work, Worker, agent_started};
 use bmdb_entity::work_backoff;
-use harness::{on_each_backend, until};
+use harness::{literal, on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
 use crate::world::{
-    AgentStart, LONG, Survey, connect, events, kill_session, literal, provide, session, sessions, tamper, works,
+    AgentStart, LONG, Survey, connect, events, kill_session, provide, session, sessions, tamper, works,
 };
 
 /// Starts agents; how each machine fares is told by its name.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bmdb::{Error, Process, Unfinished, Work, agent_started, provided};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{work, work_backoff};
-use harness::{on_each_backend, until};
+use harness::{literal, on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 
 use crate::world::{
-    AgentRecovery, AgentStart, INTERVAL, LONG, Survey, deadline, events, literal, provide, session, tamper, works,
+    AgentRecovery, AgentStart, INTERVAL, LONG, Survey, deadline, events, provide, session, tamper, works,
 };
 
 on_each_backend! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, MachineId, Session, machine};
 use bmdb_entity::{session, session_lease, work, work_history};
-use harness::{ACQUIRE, Fate, Proxy, TestDatabase};
+use harness::{ACQUIRE, Fate, Proxy, TestDatabase, literal};
 pub(crate) use harness::{AgentRecovery, AgentStart, PATIENCE as LONG, Rivet, Survey, Weld};
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -138,14 +138,6 @@ pub(crate) async fn allow(raw: &DatabaseConnection, table: &str) {
     }
     tamper(raw, &format!("DROP TRIGGER refuse ON {table}")).await;
     tamper(raw, "DROP FUNCTION refuse").await;
-}
-
-/// An id as it stands in SQL.
-pub(crate) fn literal(raw: &DatabaseConnection, id: uuid::Uuid) -> String {
-    match raw.get_database_backend() {
-        sea_orm::DatabaseBackend::Sqlite => format!("x'{}'", id.simple()),
-        _ => format!("'{id}'"),
-    }
 }
 
 /// The deadline of the one session that there is.

@@ -1,5 +1,6 @@
 //! One component of a soak: a process that claims, works, ends, and says on standard output what it was told. It is killed, not stopped.
 
+use std::future::IntoFuture;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ const TASKS: u64 = 4;
 
 /// Runs until it is killed, or standard input ends.
 pub(crate) async fn run(url: &str, name: &str, interval: Duration, seed: u64) {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or("nowhere", |location| location.file());
+        say(&format!("panic {}", place.replace(' ', "_")));
+    }));
     let mut lives = JoinSet::new();
     let (url, name) = (url.to_owned(), name.to_owned());
     lives.spawn(async move {
@@ -85,12 +90,29 @@ impl Worker {
     }
 
     async fn round<P: Process>(&mut self) -> Result<bool, Error> {
-        let mut next = self.session.claim::<P>().await?;
+        let claim = self.session.claim::<P>();
+        let Some(claimed) = self.patiently(claim).await else {
+            return Ok(false);
+        };
+        let mut next = claimed?;
         let found = next.is_some();
         while let Some(work) = next {
             next = self.hold(work).await?;
         }
         Ok(found)
+    }
+
+    /// What this answers; one in eight callers does not wait for long, and then it is none.
+    async fn patiently<T>(&mut self, asked: impl IntoFuture<Output = T>) -> Option<T> {
+        let patience = match self.random.u8(0..8) {
+            0 => self.pause.mul_f64(self.random.f64() / 2.0),
+            _ => Duration::MAX,
+        };
+        let answer = tokio::time::timeout(patience, asked.into_future()).await;
+        if answer.is_err() {
+            say("gave-up");
+        }
+        answer.ok()
     }
 
     /// Works on a machine, and ends with the next claim or alone.
@@ -126,22 +148,29 @@ impl Worker {
                 return Ok(None);
             }
         };
-        say(&format!("ending {id} {event} {}", now()));
+        let name = event.to_string();
+        say(&format!("ending {id} {name} {}", now()));
         let by_body = event == Event::Finished && self.random.bool();
-        let outcome: Result<Result<Option<Work<P>>, Error>, Unfinished<P>> = if by_body {
-            let finished = work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await;
-            finished.map(|()| Ok(None))
-        } else {
+        let next = self.random.bool().then(|| self.session.claim::<P>());
+        let ends = async move {
             let end = match event {
+                Event::Finished if by_body => {
+                    let finished = work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await;
+                    return finished.map(|()| Ok(None));
+                }
                 Event::Finished => work.done().stating(agent_heartbeat::row()),
                 Event::Failed => work.fail("a soak's failure"),
                 _ => work.cancel(),
             };
-            if self.random.bool() {
-                end.then(self.session.claim::<P>()).await
-            } else {
-                end.await.map(|()| Ok(None))
+            match next {
+                Some(claim) => end.then(claim).await,
+                None => end.await.map(|()| Ok(None)),
             }
+        };
+        // Who gives up is told nothing of what becomes of it.
+        let Some(outcome): Option<Result<Result<Option<Work<P>>, Error>, Unfinished<P>>> = self.patiently(ends).await
+        else {
+            return Ok(None);
         };
         let answer = match &outcome {
             Ok(_) => "ended",
@@ -149,7 +178,7 @@ impl Worker {
             // Its guard is dropped: it will be canceled.
             Err(_) => "refused",
         };
-        say(&format!("{answer} {id} {event}"));
+        say(&format!("{answer} {id} {name}"));
         outcome.unwrap_or(Ok(None))
     }
 }

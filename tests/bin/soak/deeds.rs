@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use bmdb::Bmdb;
+use bmdb::{Bmdb, MachineId};
+use harness::literal;
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
 };
 
 /// What happens to processes and connections, and how often on average.
@@ -30,6 +31,16 @@ pub(crate) enum Deed {
     Tamper,
 }
 
+/// Writes a time into machines that is none.
+pub(crate) async fn make_odd(raw: &DatabaseConnection, machines: &[MachineId]) -> Result<(), DbErr> {
+    for machine in machines {
+        let id = literal(raw, machine.0);
+        let odd = format!("UPDATE machine SET created_at = 'infinity' WHERE machine_id = {id}");
+        raw.execute_unprepared(&odd).await?;
+    }
+    Ok(())
+}
+
 /// Makes the deadline of one session infinite, so far down the list of them. Only of one whose last heartbeat is not old: to who died before that it
 /// would give another interval.
 pub(crate) async fn tamper_with_one(raw: DatabaseConnection, interval: Duration, chosen: f64) {
@@ -38,15 +49,10 @@ pub(crate) async fn tamper_with_one(raw: DatabaseConnection, interval: Duration,
     let nth = (chosen * sessions.len() as f64) as usize;
     let Some(session) = sessions.get(nth) else { return };
     let seconds = interval.as_secs_f64() * 2.0 / 3.0;
-    let (id, soon) = match raw.get_database_backend() {
-        DatabaseBackend::Sqlite => (
-            format!("x'{}'", session.session_id.0.simple()),
-            format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '+{seconds:.3} seconds')"),
-        ),
-        _ => (
-            format!("'{}'", session.session_id),
-            format!("now() + INTERVAL '{seconds:.3} seconds'"),
-        ),
+    let id = literal(&raw, session.session_id.0);
+    let soon = match raw.get_database_backend() {
+        DatabaseBackend::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '+{seconds:.3} seconds')"),
+        _ => format!("now() + INTERVAL '{seconds:.3} seconds'"),
     };
     let tamper =
         format!("UPDATE session_lease SET deadline = 'infinity' WHERE session_id = {id} AND deadline > {soon}");

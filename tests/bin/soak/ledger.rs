@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bmdb::{Fence, MachineId, WorkId};
+use bmdb::{Fence, MachineId, Process, WorkId};
 use bmdb_entity::work_history::Event;
-use harness::Snapshot;
+use harness::{Snapshot, Survey};
 
 /// One claim as its component saw it.
 #[derive(Debug)]
@@ -37,7 +37,12 @@ pub(crate) struct Ledger {
     frozen: HashMap<usize, u128>,
     /// The newest fence that each place has seen, as a resource would.
     newest: HashMap<(MachineId, String), Fence>,
+    /// The machines that nobody can read who claims for a survey.
+    odd: HashSet<MachineId>,
     pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) driver_panics: u64,
+    /// How many callers gave up before they had their answer.
+    pub(crate) given_up: u64,
     pub(crate) operations: u64,
     pub(crate) unknown: u64,
     pub(crate) late_effects_refused: u64,
@@ -46,6 +51,14 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// An empty one of a fleet with these odd machines.
+    pub(crate) fn of(odd: &[MachineId]) -> Self {
+        Self {
+            odd: odd.iter().copied().collect(),
+            ..Self::default()
+        }
+    }
+
     /// Takes down a line that a process said.
     pub(crate) fn hear(&mut self, process: usize, line: &str) {
         if self.try_hear(process, line).is_none() {
@@ -102,6 +115,12 @@ impl Ledger {
                 *self.errors.entry((*kind).to_owned()).or_default() += 1;
                 self.unknown += u64::from(*kind == "CommitUnknown");
             }
+            // That driver panics at a time that it cannot read, and only there may anything panic.
+            ["panic", place] if place.contains("/sqlx-postgres-") => self.driver_panics += 1,
+            ["gave-up"] => {
+                self.operations += 1;
+                self.given_up += 1;
+            }
             ["lost", _session] => self.sessions_lost += 1,
             ["dropped" | "session", _id] => {}
             _ => return None,
@@ -142,6 +161,9 @@ impl Ledger {
             if (row.machine_id, row.fence, row.slot.as_str()) != (claim.machine, claim.fence, claim.slot.as_str()) {
                 wrong.push(format!("history has it otherwise: {claim:?}"));
             }
+            if row.process == Survey::NAME && self.odd.contains(&claim.machine) {
+                wrong.push(format!("a machine was handed out that cannot be read: {claim:?}"));
+            }
             let end = ends.get(work).map(|row| &row.event);
             let as_asked = end.is_some() && end == claim.asked.as_ref();
             match claim.answer {
@@ -159,12 +181,24 @@ impl Ledger {
         }
         for (work, row) in &ends {
             let asked = self.claims.get(work).and_then(|claim| claim.asked.as_ref());
-            if matches!(row.event, Event::Finished | Event::Failed) && asked != Some(&row.event) {
+            let is_unread = row.event == Event::Failed && self.odd.contains(&row.machine_id);
+            if matches!(row.event, Event::Finished | Event::Failed) && asked != Some(&row.event) && !is_unread {
                 wrong.push(format!("nobody asked for this end: {row:?}"));
             }
         }
         wrong.extend(self.overlaps());
+        if !self.odd.is_empty() && self.unread(snapshot) == 0 {
+            wrong.push("no machine that cannot be read was tried".to_owned());
+        }
         wrong
+    }
+
+    /// How often a claim has failed because the machine could not be read.
+    pub(crate) fn unread(&self, snapshot: &Snapshot) -> usize {
+        let failed = snapshot.history.iter().filter(|row| row.event == Event::Failed);
+        failed
+            .filter(|row| self.odd.contains(&row.machine_id) && !self.claims.contains_key(&row.work_id))
+            .count()
     }
 
     /// Effects that began while another already knew that it held the place. Processes that were frozen are left out: nothing but the resource can

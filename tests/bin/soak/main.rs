@@ -15,14 +15,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, CancellationToken, Error, machine};
+use bmdb::{Bmdb, CancellationToken, Error, MachineId, machine};
 use bmdb_entity::work_history::Event;
 use clap::{Parser, ValueEnum};
 use harness::{Backend, Proxy, Snapshot, TestDatabase};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
-use deeds::{DEEDS, Deed, break_one, lock_file, tamper_with_one};
+use deeds::{DEEDS, Deed, break_one, lock_file, make_odd, tamper_with_one};
 use fleet::Fleet;
 use ledger::Ledger;
 use network::{Tally, disturb, wait};
@@ -88,6 +88,9 @@ async fn main() -> ExitCode {
     }
 }
 
+/// So many machines more than are asked for cannot be read by who claims for a survey.
+const ODD: usize = 2;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs it all; whether nothing was wrong.
@@ -113,8 +116,14 @@ async fn soak(cli: &Cli) -> Result<bool, Failure> {
     };
     let sqlite = url.starts_with("sqlite:");
     let bmdb = Bmdb::connect(component::config(url, "soak", interval)).await?;
-    provide(&bmdb, cli.machines).await?;
+    let machines = provide(&bmdb, cli.machines + ODD).await?;
     let raw = sea_orm::Database::connect(sea_orm::ConnectOptions::new(url).sqlx_logging(false).to_owned()).await?;
+    let odd = if cli.faults == Faults::All {
+        &machines[cli.machines..]
+    } else {
+        &[]
+    };
+    make_odd(&raw, odd).await?;
     // One that is never disturbed, so that take-overs have a bound.
     let over = CancellationToken::new();
     let collecting = JoinSet::from_iter([bmdb.collector().run(over.clone())]);
@@ -133,7 +142,7 @@ async fn soak(cli: &Cli) -> Result<bool, Failure> {
     let tally = Arc::new(Mutex::new(Tally::default()));
     let mut soak = Soak {
         fleet: Fleet::start(urls, interval, seed),
-        ledger: Ledger::default(),
+        ledger: Ledger::of(odd),
         random: fastrand::Rng::with_seed(seed),
         bmdb,
         raw,
@@ -153,21 +162,23 @@ async fn soak(cli: &Cli) -> Result<bool, Failure> {
     soak.report(converged, seed).await
 }
 
-async fn provide(bmdb: &Bmdb, machines: usize) -> Result<(), Error> {
+async fn provide(bmdb: &Bmdb, machines: usize) -> Result<Vec<MachineId>, Error> {
     let session = bmdb.start_session().await?;
     let provide = async |tx: &bmdb::Tx| {
+        let mut provided = Vec::new();
         for nth in 0..machines {
             let new = machine::NewMachine {
                 provider: "soak".to_owned(),
                 provider_id: format!("m{nth}"),
                 ..Default::default()
             };
-            machine::provide(tx, new).await?;
+            provided.push(machine::provide(tx, new).await?);
         }
-        Ok::<_, Error>(())
+        Ok::<_, Error>(provided)
     };
-    session.transact(provide).await?;
-    session.close().await
+    let provided = session.transact(provide).await?;
+    session.close().await?;
+    Ok(provided)
 }
 
 struct Soak {
@@ -385,6 +396,12 @@ impl Soak {
         println!(
             "ambiguous        {} commits; {unknown} answers left open, all closed by history",
             tally.ambiguous
+        );
+        println!("given up         {} calls", self.ledger.given_up);
+        println!(
+            "unread machines  {} claims have failed, {} panics of the driver were caught",
+            self.ledger.unread(&snapshot),
+            self.ledger.driver_panics
         );
         println!("sessions lost    {}", self.ledger.sessions_lost);
         println!(

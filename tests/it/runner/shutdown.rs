@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, CancellationToken, Error, Runner, Work, Worker, agent_started};
-use harness::{Backend, Fate, Fault, Proxy, TestDatabase, on_each_backend, on_postgres, until};
+use harness::{Backend, Fate, Fault, Proxy, TestDatabase, literal, on_each_backend, on_postgres, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use super::{Endless, Starter, start};
 use crate::world::{
-    AgentStart, LONG, Survey, config, connect, connect_to, events, kill_session, literal, provide, session, sessions,
-    tamper, works,
+    AgentStart, LONG, Survey, config, connect, connect_to, events, kill_session, provide, session, sessions, tamper,
+    works,
 };
 
 const SHORT: Duration = Duration::from_millis(200);
