@@ -174,6 +174,17 @@ impl TestDatabase {
         postgres::server().await.warnings(name)
     }
 
+    /// A new database with what `pg_dump` takes of this one now.
+    ///
+    /// # Panics
+    /// Panics if PostgreSQL's programs fail, or this is not on the server that tests share.
+    pub async fn dumped_and_restored(&self) -> Self {
+        let Place::Postgres { name } = &self.place else {
+            panic!("there is no server to take it from");
+        };
+        on_server(postgres::dump_and_restore(name).await).await
+    }
+
     /// A plain SeaORM connection, for looking and for tampering: the trap for schema changes does not hold it, and
     /// it runs at READ COMMITTED unless a transaction asks for more.
     ///

@@ -3,6 +3,7 @@
 mod binaries;
 mod certificates;
 mod clock;
+mod dump;
 mod keeper;
 mod own;
 mod tls;
@@ -21,6 +22,7 @@ use binaries::Binaries;
 pub(crate) use binaries::we_are_root;
 pub use certificates::Certificates;
 pub use clock::Clock;
+pub(crate) use dump::dump_and_restore;
 use keeper::Keeper;
 pub use own::{OwnServer, Stop, cpu_time, kill};
 pub use tls::TlsServer;

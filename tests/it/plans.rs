@@ -3,6 +3,7 @@
 //! Plans are those of the library's own statements with real values, which the server writes to its log (`auto_explain`), custom and generic ones.
 
 mod fleet;
+mod lists;
 mod log;
 mod operations;
 mod pages;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bmdb::{Bmdb, Config, Error, Fence, Unfinished, machine};
+use bmdb::{Bmdb, Config, Error, Fence, Session, Unfinished, machine};
 use harness::{Backend, TestDatabase, bounded, check_history, literal, on_each_backend};
 use sea_orm::EntityTrait;
 
@@ -87,60 +87,68 @@ on_each_backend! {
     }
 }
 
-/// As docs/backups.md has it.
+/// A backup as docs/backups.md has it: `copy` makes it while components work, and answers the URL of what is put back, and what must live as long.
+async fn is_put_back<Kept>(backend: Backend, copy: impl AsyncFnOnce(&TestDatabase) -> (String, Kept)) {
+    let db = TestDatabase::migrated(backend).await;
+    let before = session(&db).await;
+    let machine = provide(&before, 1).await[0];
+    let claim = async |session: &Session| session.claim::<Survey>().await.unwrap().expect("it is fit");
+    claim(&before).await.done().await.unwrap();
+    let _held = claim(&before).await;
+    let (url, _kept) = copy(&db).await;
+    let dead = before.id();
+    before.close().await.unwrap();
+    // What is done now is not in the backup.
+    let after = session(&db).await;
+    let lost = claim(&after).await;
+    let fence = lost.fence();
+    lost.done().await.unwrap();
+    after.close().await.unwrap();
+
+    let config = Config::new(&url, "test", "").interval(Duration::from_secs(1));
+    let bmdb = Bmdb::connect(config).await.unwrap();
+    let restored = bmdb.after_restore().await.unwrap();
+    assert_eq!(
+        (restored.expired.as_slice(), restored.freed, restored.ahead),
+        (&[dead][..], 1, 0)
+    );
+    let raw = sea_orm::Database::connect(&url).await.unwrap();
+    assert_eq!(
+        events(&raw, machine).await,
+        ["started", "finished", "started", "expired"]
+    );
+    bmdb.lift_hold(machine, Some("survey")).await.unwrap();
+    let session = bmdb.start_session().await.unwrap();
+    let work = claim(&session).await;
+    assert!(
+        work.fence() > fence,
+        "{} was given out after the backup, {} now",
+        fence,
+        work.fence()
+    );
+    work.done().await.unwrap();
+    session.close().await.unwrap();
+    assert_eq!(check_history(&raw).await, Vec::<String>::new());
+    // What a migrator has done is in it too.
+    assert_eq!(bmdb_migration::up(&url, None).await.unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_was_backed_up_while_in_use_is_put_back() {
-    bounded(async {
-        let db = TestDatabase::migrated(Backend::Sqlite).await;
-        let before = session(&db).await;
-        let machine = provide(&before, 1).await[0];
-        before
-            .claim::<Survey>()
-            .await
-            .unwrap()
-            .expect("it is fit")
-            .done()
-            .await
-            .unwrap();
-        let _held = before.claim::<Survey>().await.unwrap().expect("it is fit");
+    let copy = async |db: &TestDatabase| {
         let folder = tempfile::TempDir::new().unwrap();
         let copy = folder.path().join("bmdb.sqlite");
         tamper(&db.raw().await, &format!("VACUUM INTO '{}'", copy.display())).await;
-        let dead = before.id();
-        before.close().await.unwrap();
-        // What is done now is not in the backup.
-        let after = session(&db).await;
-        let lost = after.claim::<Survey>().await.unwrap().expect("it is fit");
-        let fence = lost.fence();
-        lost.done().await.unwrap();
-        after.close().await.unwrap();
+        (format!("sqlite://{}?mode=rw", copy.display()), folder)
+    };
+    bounded(is_put_back(Backend::Sqlite, copy)).await;
+}
 
-        let url = format!("sqlite://{}?mode=rw", copy.display());
-        let bmdb = Bmdb::connect(Config::new(&url, "test", "").interval(Duration::from_secs(1)))
-            .await
-            .unwrap();
-        let restored = bmdb.after_restore().await.unwrap();
-        assert_eq!(
-            (restored.expired.as_slice(), restored.freed, restored.ahead),
-            (&[dead][..], 1, 0)
-        );
-        let raw = sea_orm::Database::connect(&url).await.unwrap();
-        assert_eq!(
-            events(&raw, machine).await,
-            ["started", "finished", "started", "expired"]
-        );
-        bmdb.lift_hold(machine, Some("survey")).await.unwrap();
-        let session = bmdb.start_session().await.unwrap();
-        let work = session.claim::<Survey>().await.unwrap().expect("it is fit");
-        assert!(
-            work.fence() > fence,
-            "{} was given out after the backup, {} now",
-            fence,
-            work.fence()
-        );
-        work.done().await.unwrap();
-        session.close().await.unwrap();
-        assert_eq!(check_history(&raw).await, Vec::<String>::new());
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_dumped_while_in_use_is_put_back() {
+    let copy = async |db: &TestDatabase| {
+        let restored = db.dumped_and_restored().await;
+        (restored.url().to_owned(), restored)
+    };
+    bounded(is_put_back(Backend::Postgres, copy)).await;
 }

@@ -211,7 +211,10 @@ impl OwnServer {
                 copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "bmdb"]);
                 copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
                 done("pg_basebackup", copy);
-                own_settings()
+                let mut settings = own_settings();
+                // A server that is gone is asked for more every five seconds by default.
+                settings.push("wal_retrieve_retry_interval=100ms".to_owned());
+                settings
             }),
             ..Setup::default()
         });
@@ -257,17 +260,15 @@ impl OwnServer {
         answers.unwrap_or_else(|log| panic!("PostgreSQL does not start again; its log:\n{log}"));
     }
 
-    /// Has it answer no commit that its standby has not got.
+    /// Has it answer no commit that none of its standbys has got, of which there are so many.
     ///
     /// # Panics
-    /// Panics if no standby follows it.
-    pub async fn wait_for_standby(&self) {
-        self.server
-            .statement("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            .await;
+    /// Panics if not so many follow it.
+    pub async fn wait_for_a_standby(&self, of: usize) {
+        self.server.statement(QUORUM).await;
         self.server.statement("SELECT pg_reload_conf()").await;
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')";
-        until("its standby follows", PATIENCE, async || self.says(waits).await).await;
+        let follow = format!("SELECT count(*) = {of} FROM pg_stat_replication WHERE sync_state = 'quorum'");
+        until("its standbys follow", PATIENCE, async || self.says(&follow).await).await;
     }
 
     /// Has a standby receive nothing more of what its server writes.
@@ -294,11 +295,15 @@ impl OwnServer {
         until("it takes no writes", PATIENCE, async || self.says(is_read_only).await).await;
     }
 
-    /// Makes a standby a server of its own.
+    /// Makes a standby a server of its own, which answers no commit that none of its own standbys has got, if it `waits` for them.
     ///
     /// # Panics
     /// Panics if it stays what it is.
-    pub async fn promote(&self) {
+    pub async fn promote(&self, waits: bool) {
+        if waits {
+            self.server.statement(QUORUM).await;
+            self.server.statement("SELECT pg_reload_conf()").await;
+        }
         self.server.statement("SELECT pg_promote(false)").await;
         until("it takes writes", PATIENCE, async || {
             !self.says("SELECT pg_is_in_recovery()").await
@@ -306,17 +311,43 @@ impl OwnServer {
         .await;
     }
 
+    /// Has a standby, whose replication is [cut](Self::cut_replication), follow another server.
+    pub async fn follow(&self, other: &Self) {
+        let port = other.server.keeper.port();
+        let follow = format!("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={port} user=bmdb'");
+        self.server.statement(&follow).await;
+        self.server.statement("SELECT pg_reload_conf()").await;
+    }
+
+    /// How much a standby has received of what is written.
+    pub async fn received(&self) -> u64 {
+        let received: i64 = self
+            .asks("SELECT CAST(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0') AS BIGINT)")
+            .await;
+        received.cast_unsigned()
+    }
+
     async fn says(&self, question: &str) -> bool {
+        self.asks(question).await
+    }
+
+    async fn asks<T>(&self, question: &str) -> T
+    where
+        T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+    {
         let asked = async {
             let mut connection = PgConnection::connect(&self.server.url("postgres")).await?;
             let answer = sqlx::query_scalar(AssertSqlSafe(question.to_owned()));
-            let answer: bool = answer.fetch_one(&mut connection).await?;
+            let answer: T = answer.fetch_one(&mut connection).await?;
             connection.close().await?;
             Ok::<_, sqlx::Error>(answer)
         };
         asked.await.unwrap_or_else(|error| panic!("`{question}`: {error}"))
     }
 }
+
+/// Whoever commits waits for one standby, whichever.
+const QUORUM: &str = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'";
 
 impl Setup<'_> {
     fn of_own() -> Self {

@@ -14,12 +14,14 @@ pub(super) enum Operation {
     StartSession,
     Heartbeat,
     Transact,
+    State,
     Claim,
     ClaimMany,
     WorkTransact,
     Progress,
     Finish,
     Done,
+    Update,
     Fail,
     FailMany,
     FailThenClaim,
@@ -42,17 +44,19 @@ pub(super) enum Operation {
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 27] = [
+    pub(super) const ALL: [Self; 29] = [
         Connect,
         StartSession,
         Heartbeat,
         Transact,
+        State,
         Claim,
         ClaimMany,
         WorkTransact,
         Progress,
         Finish,
         Done,
+        Update,
         Fail,
         FailMany,
         FailThenClaim,
@@ -74,15 +78,14 @@ impl Operation {
 
     pub(super) fn needs(self) -> Needs {
         match self {
-            WorkTransact | Progress | Finish | Done | Fail | FailThenClaim | Cancel | Drop | Close | AskToStop
-            | Explain | History => Needs::Work,
+            WorkTransact | Progress | Finish | Done | Update | Fail | FailThenClaim | Cancel | Drop | Close
+            | AskToStop | Explain | History => Needs::Work,
             FailMany => Needs::Works,
             Sweep => Needs::DeadWork,
             LiftHold | Holds => Needs::Hold,
             ClearBackoff | Backoffs => Needs::Backoff,
-            Connect | StartSession | Heartbeat | Transact | Claim | ClaimMany | PlaceHold | BreakSession | Count => {
-                Needs::Nothing
-            }
+            Connect | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold | BreakSession
+            | Count => Needs::Nothing,
         }
     }
 
@@ -100,6 +103,10 @@ impl Operation {
             },
             Heartbeat => beat(scene).await,
             Transact => Said::of(session.transact(async |tx| scene.count(tx).await).await),
+            State => {
+                let heard = bmdb::Observation::new(machine, agent_heartbeat::row());
+                told(session.state([heard]).await.map(|stated| stated == [true]))
+            }
             Claim => match session.claim::<Survey>().on(machine).await {
                 Ok(Some(work)) => scene.keep(work),
                 Ok(None) => panic!("nobody else wants it, so it is there to be had"),
@@ -130,6 +137,13 @@ impl Operation {
             }
             Finish => Said::of_end(scene.take().finish(async |tx| scene.count(tx).await).await),
             Done => Said::of_end(scene.take().done().stating(agent_heartbeat::row()).await),
+            Update => {
+                let address = bmdb::provided::ActiveModel {
+                    address: sea_orm::ActiveValue::Set(Some("192.0.2.7".to_owned())),
+                    ..sea_orm::ActiveModelTrait::default()
+                };
+                Said::of_end(scene.take().done().updating(address).await)
+            }
             Fail => Said::of_end(scene.take().fail("a test").await),
             FailMany => {
                 let works = vec![scene.take(), scene.take()];
@@ -221,6 +235,7 @@ impl Operation {
                 scene.number(&own).await
             }
             Transact | WorkTransact => scene.number(COUNTER).await,
+            State => scene.number(HEARD).await,
             Claim | ClaimMany => events("started").await,
             Progress => {
                 let written = "SELECT count(*) FROM work WHERE machine_id = $1 AND progress IS NOT NULL";
@@ -235,6 +250,11 @@ impl Operation {
                 let (stated, finished) = (scene.number(HEARD).await, events("finished").await);
                 // What an end states and the end are one.
                 if stated == finished { finished } else { i64::MAX }
+            }
+            Update => {
+                let updated = "SELECT count(*) FROM machine_provided WHERE machine_id = $1 AND address = '192.0.2.7'";
+                let (updated, finished) = (scene.number(updated).await, events("finished").await);
+                if updated == finished { finished } else { i64::MAX }
             }
             Fail | FailThenClaim => {
                 let attempts = "SELECT coalesce(max(attempts), 0) FROM work_backoff WHERE machine_id = $1";

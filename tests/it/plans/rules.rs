@@ -19,6 +19,10 @@ const BOTH_KINDS_OF_PLANS: usize = 6;
 const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ("claim many", 700, "it takes ten machines"),
     ("cancel many", 700, "it ends ten works"),
+    ("list holds", 1200, A_PAGE),
+    ("list holds from the middle", 1200, A_PAGE),
+    ("list backoffs", 1200, A_PAGE),
+    ("list backoffs from the middle", 1200, A_PAGE),
     (
         "claim with a filter",
         30_000,
@@ -36,6 +40,8 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
          in one transaction, at fewer pages each than to close one takes",
     ),
 ];
+
+const A_PAGE: &str = "it has a thousand rows, each on a page of its own where machines came at random";
 
 /// A large table that one statement may read whole, and why.
 const MAY_SCAN: &[(&str, &[&str], &str)] = &[

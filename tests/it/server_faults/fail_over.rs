@@ -49,7 +49,7 @@ async fn a_claim_that_a_fail_over_forgot_is_refused_and_its_fence_is_not_given_o
         let forgotten = claim(&holder).await;
 
         primary.stop(Stop::Immediate).await;
-        standby.promote().await;
+        standby.promote(false).await;
         name.redirect(standby.database().url());
         name.cut();
         sees_a_heartbeat(&copy, &holder).await;
@@ -88,20 +88,24 @@ async fn a_claim_that_a_fail_over_forgot_is_refused_and_its_fence_is_not_given_o
     .await;
 }
 
-/// Two servers and the name that leads to whoever takes writes; the first answers no commit that the second has not got.
-struct Pair {
+/// A server, those that follow it, and the name that leads to whoever takes writes. No commit is answered that none of those has got who follow.
+struct Servers {
     primary: OwnServer,
-    standby: OwnServer,
+    standbys: Vec<OwnServer>,
     name: Proxy,
 }
 
-impl Pair {
-    async fn start() -> Self {
+impl Servers {
+    async fn start(standbys: usize) -> Self {
         let primary = OwnServer::start().await;
-        let standby = primary.standby().await;
-        primary.wait_for_standby().await;
+        let standbys = join_all((0..standbys).map(|_| primary.standby())).await;
+        primary.wait_for_a_standby(standbys.len()).await;
         let name = Proxy::to(primary.database().url()).await;
-        Self { primary, standby, name }
+        Self {
+            primary,
+            standbys,
+            name,
+        }
     }
 
     async fn connect(&self, interval: Duration) -> Bmdb {
@@ -113,26 +117,43 @@ impl Pair {
         Bmdb::connect(config).await.unwrap()
     }
 
-    /// Both servers by their own addresses, the one that takes no writes first.
+    /// All by their own addresses, those that take no writes first.
     fn list(&self) -> String {
-        let (primary, standby) = (self.primary.database(), self.standby.database());
-        let (first, second) = (host_of(standby.url()), host_of(primary.url()));
-        primary.url().replace(second, &format!("{first},{second}"))
+        let primary = self.primary.database();
+        let all = self.standbys.iter().chain([&self.primary]);
+        let hosts: Vec<String> = all.map(|server| host_of(server.database().url()).to_owned()).collect();
+        primary.url().replace(host_of(primary.url()), &hosts.join(","))
     }
 
-    /// The standby takes over, and the name leads to it. Connections to the first that are open stay open.
-    async fn switch(&self) {
-        self.standby.promote().await;
-        self.name.redirect(self.standby.database().url());
+    /// The standby that has received most takes over, the others follow it, and the name leads to it. Connections to the first that are open stay open.
+    async fn switch(&self) -> &OwnServer {
+        // What the old one writes meanwhile nobody has got when the new one begins.
+        join_all(self.standbys.iter().map(OwnServer::cut_replication)).await;
+        let received = join_all(self.standbys.iter().map(OwnServer::received)).await;
+        let furthest = (0..received.len())
+            .max_by_key(|nth| received[*nth])
+            .expect("one follows");
+        let new = &self.standbys[furthest];
+        let others: Vec<_> = (0..received.len()).filter(|nth| *nth != furthest).collect();
+        new.promote(!others.is_empty()).await;
+        for other in &others {
+            self.standbys[*other].follow(new).await;
+        }
+        if !others.is_empty() {
+            new.wait_for_a_standby(others.len()).await;
+        }
+        self.name.redirect(new.database().url());
+        new
     }
 }
 
-/// A component at this URL claims all the time while the servers change as `fails` says; afterwards the new one has every claim that was answered.
-async fn is_promoted_under_load(url: impl FnOnce(&Pair) -> String, fails: impl AsyncFnOnce(&Pair)) {
-    const INTERVAL: Duration = Duration::from_secs(6);
-    let pair = Pair::start().await;
-    let bmdb = Pair::connect_to(&url(&pair), INTERVAL).await;
-    let scene = Scene::of(bmdb, &pair.primary.database(), 20).await;
+/// A component at this URL claims all the time while the first of three servers fails as `fails` says and another takes over; afterwards that one, and
+/// who follows it, have every claim that was answered.
+async fn is_promoted_under_load(url: impl FnOnce(&Servers) -> String, fails: impl AsyncFnOnce(&OwnServer)) {
+    const INTERVAL: Duration = Duration::from_secs(9);
+    let servers = Servers::start(2).await;
+    let bmdb = Servers::connect_to(&url(&servers), INTERVAL).await;
+    let scene = Scene::of(bmdb, &servers.primary.database(), 20).await;
     // Each claim that was answered, and when.
     let answered = Mutex::new(Vec::new());
     let over = CancellationToken::new();
@@ -152,10 +173,11 @@ async fn is_promoted_under_load(url: impl FnOnce(&Pair) -> String, fails: impl A
         }
     }));
     let count_since = |moment: Instant| answered.lock().unwrap().iter().filter(|(_, at)| *at >= moment).count();
-    let servers = async {
+    let change = async {
         let began = Instant::now();
         until("there is load", LONG, async || count_since(began) > 20).await;
-        fails(&pair).await;
+        fails(&servers.primary).await;
+        let new = servers.switch().await;
         let switched = Instant::now();
         until("claims are answered again", LONG, async || count_since(switched) > 20).await;
         let first = answered
@@ -166,41 +188,37 @@ async fn is_promoted_under_load(url: impl FnOnce(&Pair) -> String, fails: impl A
             .filter(|at| *at >= switched)
             .min();
         over.cancel();
-        first.expect("there is one").duration_since(switched)
+        (new, first.expect("there is one").duration_since(switched))
     };
-    let ((), out) = tokio::join!(async { drop(load.await) }, servers);
+    let ((), (new, out)) = tokio::join!(async { drop(load.await) }, change);
     eprintln!("claims were answered again {out:?} after the name had moved");
     assert!(out <= INTERVAL + NOISE, "{out:?}");
     assert!(!scene.session.lost().is_cancelled(), "the session goes on");
-    let raw = pair.standby.database().raw().await;
-    let history = work_history::Entity::find().all(&raw).await.unwrap();
-    for ((machine, fence), _) in answered.into_inner().unwrap() {
-        let is_there = history
-            .iter()
-            .any(|row| row.machine_id == machine && row.fence == fence);
-        assert!(
-            is_there,
-            "the claim of {machine} with fence {fence} was answered and is not there"
-        );
-    }
     scene.session.close().await.unwrap();
+    let raw = new.database().raw().await;
+    let history = work_history::Entity::find().all(&raw).await.unwrap();
+    let has = |claim| history.iter().any(|row| (row.machine_id, row.fence) == claim);
+    for (claim, _) in answered.into_inner().unwrap() {
+        assert!(has(claim), "the claim {claim:?} was answered and is not there");
+    }
+    for standby in &servers.standbys {
+        let copy = standby.database().raw().await;
+        until("all who follow have all of it", LONG, async || {
+            work_history::Entity::find().count(&copy).await.unwrap() == history.len() as u64
+        })
+        .await;
+    }
     assert_eq!(works(&raw).await, 0);
     assert_eq!(check_history(&raw).await, Vec::<String>::new());
 }
 
 /// An address of ours that is moved.
-fn name(pair: &Pair) -> String {
-    pair.name.url().to_owned()
+fn name(servers: &Servers) -> String {
+    servers.name.url().to_owned()
 }
 
-async fn crashes(pair: &Pair) {
-    pair.primary.stop(Stop::Immediate).await;
-    pair.switch().await;
-}
-
-async fn becomes_read_only(pair: &Pair) {
-    pair.primary.make_read_only().await;
-    pair.switch().await;
+async fn crashes(primary: &OwnServer) {
+    primary.stop(Stop::Immediate).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,35 +228,35 @@ async fn no_answered_claim_is_lost_when_the_server_crashes_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_becomes_read_only_and_stays_up_is_left_under_load() {
-    bounded(is_promoted_under_load(name, becomes_read_only)).await;
+    bounded(is_promoted_under_load(name, OwnServer::make_read_only)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answered_claim_is_lost_when_a_server_of_a_list_crashes_under_load() {
-    bounded(is_promoted_under_load(Pair::list, crashes)).await;
+    bounded(is_promoted_under_load(Servers::list, crashes)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_a_list_that_becomes_read_only_and_stays_up_is_left_under_load() {
-    bounded(is_promoted_under_load(Pair::list, becomes_read_only)).await;
+    bounded(is_promoted_under_load(Servers::list, OwnServer::make_read_only)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_which_none_takes_writes_is_refused_with_what_each_said() {
     bounded(async {
-        let pair = Pair::start().await;
-        let list = pair.list();
+        let servers = Servers::start(1).await;
+        let list = servers.list();
         // The standby is the first, and passed over.
         let steps = bmdb_migration::up(&list, None).await.unwrap();
         assert_eq!(steps, Vec::<String>::new());
-        pair.primary.stop(Stop::Fast).await;
+        servers.primary.stop(Stop::Fast).await;
         let config = Config::new(&list, "test", "");
         let refused = Bmdb::connect(config).await.unwrap_err();
         let said = format!(
             "{refused} {}",
             std::error::Error::source(&refused).expect("it has a cause")
         );
-        let (primary, standby) = (pair.primary.database(), pair.standby.database());
+        let (primary, standby) = (servers.primary.database(), servers.standbys[0].database());
         for words in [host_of(primary.url()), host_of(standby.url()), "read-only", "refused"] {
             assert!(said.contains(words), "{words}: {said}");
         }
@@ -251,8 +269,8 @@ async fn a_list_of_which_none_takes_writes_is_refused_with_what_each_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
     bounded(async {
-        let pair = Pair::start().await;
-        let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 1).await;
+        let servers = Servers::start(1).await;
+        let scene = Scene::of(servers.connect(INTERVAL).await, &servers.primary.database(), 1).await;
         let work = claim(&scene.session).await;
         // A connection of each kind is open and idle.
         let bodies = (0..4).map(|_| scene.session.transact(async |_tx| Ok::<_, Error>(())));
@@ -260,8 +278,8 @@ async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
             body.unwrap();
         }
         scene.bmdb.start_session().await.unwrap().close().await.unwrap();
-        pair.primary.make_read_only().await;
-        pair.switch().await;
+        servers.primary.make_read_only().await;
+        servers.switch().await;
         let began = Instant::now();
         let second = scene.bmdb.start_session().await.unwrap();
         scene.session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
@@ -272,7 +290,7 @@ async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
         let took = began.elapsed();
         eprintln!("a session and two bodies took {took:?}");
         assert!(took < Duration::from_secs(5) + NOISE, "{took:?}");
-        let raw = pair.standby.database().raw().await;
+        let raw = servers.standbys[0].database().raw().await;
         assert_eq!(agent_started::Entity::find().count(&raw).await.unwrap(), 1);
         second.close().await.unwrap();
         scene.session.close().await.unwrap();
@@ -284,12 +302,12 @@ async fn sessions_and_bodies_leave_a_server_that_became_read_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_leaves_a_server_that_became_read_only_though_others_have_left_it() {
     bounded(async {
-        let pair = Pair::start().await;
-        let scene = Scene::of(pair.connect(INTERVAL).await, &pair.primary.database(), 1).await;
+        let servers = Servers::start(1).await;
+        let scene = Scene::of(servers.connect(INTERVAL).await, &servers.primary.database(), 1).await;
         let work = claim(&scene.session).await;
         scene.session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
-        pair.primary.make_read_only().await;
-        pair.switch().await;
+        servers.primary.make_read_only().await;
+        servers.switch().await;
         let machine = work.machine();
         work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
             .await
@@ -302,12 +320,17 @@ async fn a_body_leaves_a_server_that_became_read_only_though_others_have_left_it
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_only_beats_leaves_a_server_that_became_read_only() {
     bounded(async {
-        let pair = Pair::start().await;
-        let scene = Scene::of(pair.connect(Duration::from_secs(9)).await, &pair.primary.database(), 1).await;
+        let servers = Servers::start(1).await;
+        let scene = Scene::of(
+            servers.connect(Duration::from_secs(9)).await,
+            &servers.primary.database(),
+            1,
+        )
+        .await;
         scene.sees_a_heartbeat().await;
-        pair.primary.make_read_only().await;
-        pair.switch().await;
-        sees_a_heartbeat(&pair.standby.database().raw().await, &scene.session).await;
+        servers.primary.make_read_only().await;
+        servers.switch().await;
+        sees_a_heartbeat(&servers.standbys[0].database().raw().await, &scene.session).await;
         assert!(!scene.session.lost().is_cancelled());
         scene.session.close().await.unwrap();
     })
@@ -319,13 +342,13 @@ async fn a_session_that_only_beats_leaves_a_server_that_became_read_only() {
 async fn a_holder_that_is_left_on_the_old_server_stops_before_the_new_one_lets_another_start() {
     const INTERVAL: Duration = Duration::from_secs(3);
     bounded(async {
-        let pair = Pair::start().await;
-        let scene = Scene::on(&pair.primary.database(), INTERVAL, 1).await;
+        let servers = Servers::start(1).await;
+        let scene = Scene::on(&servers.primary.database(), INTERVAL, 1).await;
         let work = claim(&scene.session).await;
         // Nobody fences the old one: the network between the two is gone, and it takes writes.
-        pair.standby.cut_replication().await;
-        pair.switch().await;
-        let bmdb = pair.connect(INTERVAL).await;
+        servers.standbys[0].cut_replication().await;
+        servers.switch().await;
+        let bmdb = servers.connect(INTERVAL).await;
         let shutdown = CancellationToken::new();
         let mut collector = tokio::task::JoinSet::new();
         collector.spawn(bmdb.collector().run(shutdown.clone()));
@@ -342,7 +365,7 @@ async fn a_holder_that_is_left_on_the_old_server_stops_before_the_new_one_lets_a
         collector.join_all().await;
         other.close().await.unwrap();
         // What it still has to say there nobody hears.
-        pair.primary.stop(Stop::Immediate).await;
+        servers.primary.stop(Stop::Immediate).await;
         drop(work);
     })
     .await;

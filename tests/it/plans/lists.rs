@@ -1,0 +1,186 @@
+//! Lists of many rows: a page is found by its key, and reads as many rows as it has.
+
+use std::time::{Duration, Instant};
+
+use bmdb::{Bmdb, Config, Fence, MachineId};
+use bmdb_entity::work_history::Event;
+use harness::{Backend, TestDatabase, literal};
+use sea_orm::{DatabaseBackend, DatabaseConnection};
+use uuid::Uuid;
+
+use super::rules;
+use super::scene::{HOUR, Scene, TIMES};
+use crate::world::tamper;
+
+/// How many rows there are: machines with ten backoffs and two holds each, and claims that one of them has had.
+#[derive(Clone, Copy)]
+struct Many {
+    machines: u32,
+    claims: u32,
+}
+
+/// A million backoffs, two hundred thousand holds, and half a million events of one machine.
+const MANY: Many = Many {
+    machines: 100_000,
+    claims: 250_000,
+};
+
+const BUSY: Uuid = Uuid::from_u128(7);
+
+impl Many {
+    /// Fills a migrated database, which has no other rows.
+    async fn fill(self, raw: &DatabaseConnection) {
+        let (id, now, later) = match raw.get_database_backend() {
+            DatabaseBackend::Sqlite => (
+                "randomblob(16)",
+                "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+                "strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 day')",
+            ),
+            _ => ("gen_random_uuid()", "now()", "now() + INTERVAL '1 day'"),
+        };
+        let Self { machines, claims } = self;
+        let upto =
+            |most: u32| format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most})");
+        let busy = literal(raw, BUSY);
+        for rows in [
+            format!(
+                "INSERT INTO machine (machine_id, created_at, fence) {} SELECT {id}, {now}, 7 FROM n",
+                upto(machines)
+            ),
+            format!(
+                "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) {} \
+                 SELECT machine_id, 'process-' || i, {later}, 'no answer', 3, 600 FROM n, machine",
+                upto(10)
+            ),
+            format!(
+                "INSERT INTO work_hold (machine_id, slot, reason, placed_by, placed_at) {} \
+                 SELECT machine_id, 'slot-' || i, 'no disk', 'ada', {now} FROM n, machine",
+                upto(2)
+            ),
+            format!("INSERT INTO machine (machine_id, created_at, fence) VALUES ({busy}, {now}, {claims})"),
+            format!(
+                "INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at) {} \
+                 SELECT {busy}, i, event, {busy}, 'survey', 'survey', {busy}, 'test', '', {now} FROM n, \
+                 (SELECT 'started' AS event UNION ALL SELECT 'finished') AS events",
+                upto(claims)
+            ),
+        ] {
+            tamper(raw, &rows).await;
+        }
+        let analyze = match raw.get_database_backend() {
+            DatabaseBackend::Sqlite => "ANALYZE",
+            _ => "VACUUM (ANALYZE)",
+        };
+        tamper(raw, analyze).await;
+    }
+}
+
+/// A key in the middle of the machines'.
+const MIDDLE: MachineId = MachineId(Uuid::from_u128(1 << 127));
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_a_million_rows_costs_as_many_pages_as_it_has_rows() {
+    let mut scene = Scene::new().await;
+    MANY.fill(&scene.raw).await;
+    harness::bounded(async {
+        let bmdb = scene.component("operator", HOUR).await;
+        let middle = || (MIDDLE, String::new());
+        for _ in 0..3 * TIMES {
+            let holds = scene
+                .watch("list holds", "FROM work_hold", bmdb.holds(None))
+                .await
+                .unwrap();
+            assert_eq!((holds.rows.len(), holds.next.is_some()), (1000, true));
+            let holds = bmdb.holds(None).after(middle());
+            let holds = scene
+                .watch("list holds from the middle", "FROM work_hold", holds)
+                .await
+                .unwrap();
+            assert!(holds.rows.len() == 1000 && holds.rows[0].machine_id >= MIDDLE);
+            let backoffs = scene
+                .watch("list backoffs", "FROM work_backoff", bmdb.backoffs(None))
+                .await
+                .unwrap();
+            assert_eq!((backoffs.rows.len(), backoffs.next.is_some()), (1000, true));
+            let backoffs = bmdb.backoffs(None).after(middle());
+            let backoffs = scene
+                .watch("list backoffs from the middle", "FROM work_backoff", backoffs)
+                .await
+                .unwrap();
+            assert!(backoffs.rows.len() == 1000 && backoffs.rows[0].machine_id >= MIDDLE);
+            let history = bmdb.history(MachineId(BUSY));
+            let history = scene.watch("long history", "FROM work_history", history).await.unwrap();
+            assert_eq!((history.rows.len(), history.rows[0].fence), (1000, Fence(1)));
+            let last = (Fence(200_000), Event::Finished);
+            let history = bmdb.history(MachineId(BUSY)).after(last);
+            let history = scene
+                .watch("long history from its middle", "FROM work_history", history)
+                .await
+                .unwrap();
+            assert_eq!((history.rows.len(), history.rows[0].fence), (1000, Fence(200_001)));
+        }
+    })
+    .await;
+    let report = scene.report();
+    println!("{report}");
+    let broken = rules::broken(&scene.seen, &scene.tables().await);
+    assert!(broken.is_empty(), "{}\n{report}", broken.join("\n"));
+}
+
+/// SQLite says of no statement what it has read, so pages of many rows are read beside pages of few.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_takes_no_longer_for_the_rows_that_are_not_in_it() {
+    /// A page that is read by its key takes as long in both; where all rows are read, it takes at least a hundred times as long.
+    const TIMES_AS_LONG: u32 = 20;
+    const FEW: Many = Many {
+        machines: 2000,
+        claims: 1000,
+    };
+    let times = async |many: Many| {
+        let db = TestDatabase::migrated(Backend::Sqlite).await;
+        many.fill(&db.raw().await).await;
+        let bmdb = Bmdb::connect(Config::new(db.url(), "test", "")).await.unwrap();
+        let mut best = [Duration::MAX; 4];
+        for _ in 0..7 {
+            let mut began = Instant::now();
+            let mut took = |nth: usize| {
+                best[nth] = best[nth].min(began.elapsed());
+                began = Instant::now();
+            };
+            assert_eq!(
+                bmdb.holds(None)
+                    .after((MIDDLE, String::new()))
+                    .await
+                    .unwrap()
+                    .rows
+                    .len(),
+                1000
+            );
+            took(0);
+            assert_eq!(
+                bmdb.backoffs(None)
+                    .after((MIDDLE, String::new()))
+                    .await
+                    .unwrap()
+                    .rows
+                    .len(),
+                1000
+            );
+            took(1);
+            assert_eq!(bmdb.history(MachineId(BUSY)).await.unwrap().rows.len(), 1000);
+            took(2);
+            let last = (Fence(i64::from(many.claims) - 600), Event::Finished);
+            assert_eq!(
+                bmdb.history(MachineId(BUSY)).after(last).await.unwrap().rows.len(),
+                1000
+            );
+            took(3);
+        }
+        best
+    };
+    let (few, many) = (times(FEW).await, times(MANY).await);
+    println!("few rows {few:?}, many {many:?}");
+    for (few, many) in std::iter::zip(few, many) {
+        assert!(many < few * TIMES_AS_LONG, "few rows {few:?}, many {many:?}");
+    }
+}
