@@ -113,7 +113,6 @@ impl FromStr for Synchronous {
 /// | `retry_budget` | 15 s | how long a transaction is run again after conflicts; never past the session's trust |
 /// | `allow_plaintext` | false | connect to another host without `sslmode=verify-full` |
 /// | `synchronous` | `full` | SQLite: whether a commit waits for the disk. `normal`: it does not, and a power loss gives [fences out again](Synchronous) |
-///
 /// | `tls_root_certificate` | the public ones | a file with the authority that signed the server's certificate; demands `verify-full` |
 /// | `tls_client_certificate`, `tls_client_key` | none | files with what the server knows this component by |
 /// | `dialect` | as the server says | `cockroach` sends CockroachDB's text to PostgreSQL, so that tests run it too |

@@ -47,7 +47,32 @@ pub(crate) struct Clause {
 
 /// The machines that are fit for `P`: every clause must be met.
 ///
-/// Clauses are evaluated by the database, with the database's clock. See [`Process`] for a whole example.
+/// Clauses are evaluated by the database, with the database's clock. What BMDB adds is not said here: that nobody works in the slot, that no backoff and no
+/// hold keeps the machine from the process, and that it has the process's item. See [`Process`] for a whole example.
+///
+/// ```
+/// use bmdb::{Eligible, Process, agent_heartbeat, agent_started, os_installation_report, os_installation_request, provided};
+/// use sea_orm::ColumnTrait;
+/// use std::time::Duration;
+///
+/// struct Recovery;
+///
+/// impl Process for Recovery {
+///     const NAME: &'static str = "recovery";
+///     type Item = provided::Model;
+///
+///     fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+///         machines
+///             .has::<agent_started::Entity>()
+///             .unmet::<os_installation_request::Entity, os_installation_report::Entity>()
+///             .lacks_where::<provided::Entity>("is not rented out", provided::Column::Status.eq("rented"))
+///             .either(
+///                 |never_heard| never_heard.lacks::<agent_heartbeat::Entity>(),
+///                 |silent| silent.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, Duration::from_secs(600)),
+///             )
+///     }
+/// }
+/// ```
 pub struct Eligible<P: Process> {
     pub(crate) clauses: Vec<Clause>,
     pub(crate) order: Vec<(Expr, Order)>,

@@ -179,6 +179,18 @@ async fn check_identity(
 
 /// Creates the machines of a batch that are not there yet, by provider and provider id. Importing the same again changes nothing.
 ///
+/// ```no_run
+/// # async fn example(session: bmdb::Session, inventory: Vec<bmdb::machine::NewMachine>) -> Result<(), bmdb::Error> {
+/// use bmdb::machine;
+///
+/// for batch in inventory.chunks(machine::LARGEST_IMPORT) {
+///     let imported = session.transact(async |tx| machine::import(tx, batch).await).await?;
+///     println!("{} are new, {} were known", imported.created, imported.known);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`Error::Invalid`] for a batch over [`LARGEST_IMPORT`], and for texts with NUL or over 4 kB.
 pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {

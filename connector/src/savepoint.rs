@@ -12,6 +12,24 @@ use crate::limit::Limit;
 
 /// A savepoint in the body of a transaction: what [`Tx`](crate::Tx)'s `begin` opens. A failure inside one may be handled: to roll back to it undoes the
 /// failure. Dropped, it is rolled back.
+///
+/// ```no_run
+/// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+/// use sea_orm::{ConnectionTrait, TransactionTrait};
+///
+/// let body = async |tx: &bmdb::Tx| {
+///     let attempt = tx.begin().await?;
+///     match attempt.execute_unprepared("UPDATE rack SET powered = true").await {
+///         Ok(_) => attempt.commit().await?,
+///         // The rest of the body goes on without it.
+///         Err(_) => attempt.rollback().await?,
+///     }
+///     Ok::<_, bmdb::Error>(())
+/// };
+/// session.transact(body).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Savepoint {
     inner: DatabaseTransaction,

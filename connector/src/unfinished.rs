@@ -7,6 +7,27 @@ use crate::process::Process;
 use crate::work::Work;
 
 /// Why a work did not end as asked.
+///
+/// ```no_run
+/// # use bmdb::{Unfinished, Work};
+/// # use bmdb::{Eligible, Process, provided};
+/// # struct AgentStart;
+/// # impl Process for AgentStart {
+/// #     const NAME: &'static str = "agent-start";
+/// #     type Item = provided::Model;
+/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// # }
+/// # async fn example(work: Work<AgentStart>) -> Result<(), bmdb::Error> {
+/// match work.done().await {
+///     Ok(()) => println!("done"),
+///     // The machine is still ours: what was done is not lost, so say it again.
+///     Err(Unfinished::NotCommitted { work, .. } | Unfinished::Unknown { work, .. }) => work.done().await?,
+///     Err(Unfinished::Over(error)) => println!("somebody else may work on it by now: {error}"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[non_exhaustive]
 pub enum Unfinished<P: Process, E = Error> {
     /// Nothing was written; the guard comes back, so that the end can be tried again or another chosen.

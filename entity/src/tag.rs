@@ -36,6 +36,20 @@ pub trait MachineRow: EntityTrait<PrimaryKey: PrimaryKeyTrait<ValueType = Machin
 /// assert_eq!(machine_rack::Entity::name(), "machine_rack");
 /// ```
 ///
+/// The table: `machine_id` is its whole primary key and refers to `machine`, without `ON DELETE`, and columns are of types that every database has: UUID,
+/// text, 64-bit integers, double precision, booleans, times with a time zone, bytes, JSON. In a migrator of your own, run by
+/// `bmdb_migration::cli::main_with`:
+///
+/// ```text
+/// CREATE TABLE IF NOT EXISTS machine_rack (
+///     machine_id UUID PRIMARY KEY REFERENCES machine (machine_id),    -- on SQLite uuid_text, as SeaORM's pk_uuid makes it
+///     rack TEXT NOT NULL
+/// )
+/// ```
+///
+/// A column that is added later has a default or takes NULL, so that components of the day before can write the row. On SQLite a time is text in the form
+/// `2026-11-30 12:00:00.000`, as `timestamp_with_time_zone` and [`STATED_AT`](Self::STATED_AT) write it.
+///
 /// A key that is not the machine is refused by the compiler, because then a machine could have two:
 ///
 /// ```compile_fail
@@ -68,6 +82,30 @@ pub trait Tag: MachineRow {
 }
 
 /// A tag with a generation: the desired side or the observed side of a pair, such as an installation request and its report.
+///
+/// ```
+/// mod machine_firmware_request {
+///     use sea_orm::entity::prelude::*;
+///
+///     #[sea_orm::model]
+///     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+///     #[sea_orm(table_name = "machine_firmware_request")]
+///     pub struct Model {
+///         #[sea_orm(primary_key, auto_increment = false)]
+///         pub machine_id: bmdb_entity::MachineId,
+///         pub generation: i64,
+///         #[sea_orm(column_type = "Text")]
+///         pub version: String,
+///     }
+///     impl ActiveModelBehavior for ActiveModel {}
+///
+///     bmdb_entity::tag!();
+///
+///     impl bmdb_entity::Generation for Entity {
+///         const GENERATION: Column = Column::Generation;
+///     }
+/// }
+/// ```
 pub trait Generation: Tag {
     /// The column that holds the generation. A desire is met when the observation carries the same generation.
     const GENERATION: Self::Column;
@@ -75,7 +113,26 @@ pub trait Generation: Tag {
 
 /// Makes the entity of the enclosing module a [`Tag`]. Its table name is its name and its key column is `machine_id`.
 ///
-/// `tag!(stated_at)` also names the column that the database's clock fills on each write. See [`Tag`] for a whole example.
+/// `tag!(SeenAt)` also names the column, by SeaORM's name, that the database's clock fills on each write. [`Tag`] says how the table must look.
+///
+/// ```
+/// mod machine_power {
+///     use sea_orm::entity::prelude::*;
+///
+///     #[sea_orm::model]
+///     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+///     #[sea_orm(table_name = "machine_power")]
+///     pub struct Model {
+///         #[sea_orm(primary_key, auto_increment = false)]
+///         pub machine_id: bmdb_entity::MachineId,
+///         pub is_on: bool,
+///         pub seen_at: DateTimeUtc,
+///     }
+///     impl ActiveModelBehavior for ActiveModel {}
+///
+///     bmdb_entity::tag!(SeenAt);
+/// }
+/// ```
 #[macro_export]
 macro_rules! tag {
     (@impl $stated_at:expr) => {

@@ -25,3 +25,8 @@ pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
 pub use proxy::{Bound, Fate, Fault, Passing, Proxy};
 pub use small_disk::SmallDisk;
 pub use until::{ACQUIRE, NOISE, PATIENCE, until};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
