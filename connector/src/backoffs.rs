@@ -3,7 +3,7 @@
 use bmdb_entity::{MachineId, work_backoff};
 use sea_orm::FromQueryResult;
 
-use crate::database::Database;
+use crate::bmdb::Bmdb;
 use crate::error::Error;
 use crate::process::{check_name, known_names};
 use crate::tx::Tx;
@@ -29,18 +29,27 @@ pub(crate) async fn of_process(
     backoff.transpose().map_err(Error::database(DOING))
 }
 
-pub(crate) async fn clear(database: &Database, machine: MachineId, process: &str) -> Result<bool, Error> {
-    const CLEAR: &str = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
-    check_name("the name of a process", process)?;
-    let known = known_names(database).await?;
-    if !known.iter().any(|name| name == process) {
-        return Err(Error::UnknownProcess {
-            process: process.to_owned(),
-            known,
-        });
+impl Bmdb {
+    /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what names no process, [`Error::UnknownProcess`], or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the backoff or does not.
+    pub async fn clear_backoff(&self, machine: MachineId, process: &str) -> Result<bool, Error> {
+        let database = self.database();
+        const CLEAR: &str = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
+        check_name("the name of a process", process)?;
+        let known = known_names(database).await?;
+        if !known.iter().any(|name| name == process) {
+            return Err(Error::UnknownProcess {
+                process: process.to_owned(),
+                known,
+            });
+        }
+        let scope = database.scope("clear a backoff");
+        let clear = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(CLEAR, [machine.into(), process.into()]).await?);
+        Ok(scope.run_or_error(clear).await? == 1)
     }
-    let scope = database.scope("clear a backoff");
-    let cleared =
-        scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(CLEAR, [machine.into(), process.into()]).await?));
-    Ok(cleared.await.map_err(|failure| failure.into_error("clear a backoff"))? == 1)
 }

@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::goes_on::GoesOn;
-use crate::tx::answer_of;
+use crate::goes_on::{GoesOn, answer_of};
 
 /// Where a call runs, and for whom.
 #[derive(Clone)]

@@ -135,11 +135,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         let turn: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
         Ok::<_, Error>(turn)
     };
-    let Some(turn) = scope
-        .run(begin)
-        .await
-        .map_err(|failure| failure.into_error(scope.doing))?
-    else {
+    let Some(turn) = scope.run_or_error(begin).await? else {
         // There are enough, or somebody is at it.
         database.looking.rest::<P>(SHORTEST_REST);
         return Ok(());
@@ -152,10 +148,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database) -> Result<(), Error
         }
     };
     let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
-    let new = scope
-        .run(end)
-        .await
-        .map_err(|failure| failure.into_error(scope.doing))?;
+    let new = scope.run_or_error(end).await?;
     database.looking.rest::<P>(rest_after(new, began.elapsed()));
     Ok(())
 }
@@ -171,8 +164,7 @@ pub(crate) async fn give_back<P: Process>(database: &Database, turn: i64) {
             .map_err(Error::from)
     };
     // If it cannot be told, the turn ends by itself.
-    if let Err(failure) = scope.run(give_back).await {
-        let error = failure.into_error(scope.doing);
+    if let Err(error) = scope.run_or_error(give_back).await {
         tracing::debug!(process = P::NAME, %error, "the turn to search was not given back");
     }
 }

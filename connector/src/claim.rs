@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::fact::Facts;
 use crate::failure::Failure;
 use crate::leave::{Leaving, Trace, Way};
-use crate::once::{is_dangling, is_locked_out, is_taken};
 use crate::plain::Plain;
 use crate::process::{self, Process};
 use crate::seen::Taken;
@@ -40,6 +39,27 @@ pub(crate) const MOST: u32 = 1000;
 /// `Ok(None)`: nothing is eligible now. Losing a race for a machine is not an error: the next candidate is tried. Claims that tasks of one session make
 /// at the same time share statements, each answered on its own. A machine whose item cannot be read, such as one with a word that only a newer component
 /// knows, is no error either: it has failed with that cause, the process backs off from it, and the next candidate is tried.
+///
+/// ```no_run
+/// # use bmdb::{Eligible, Process, provided};
+/// # struct AgentStart;
+/// # impl Process for AgentStart {
+/// #     const NAME: &'static str = "agent-start";
+/// #     type Item = provided::Model;
+/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// # }
+/// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
+/// use sea_orm::ColumnTrait;
+///
+/// // Of this process's machines, one in this hall.
+/// let hall = provided::Column::Location.starts_with("hall-7/");
+/// if let Some(work) = session.claim::<AgentStart>().filter(hall).await? {
+///     println!("{} is ours, with fence {}", work.provider_id, work.fence());
+///     work.cancel().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`], [`Error::InvalidTime`] and [`Error::Invalid`] for the process,
@@ -113,7 +133,7 @@ impl<P: Process> Claim<P> {
         let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, place);
         match attempt.await {
             Err(Failure::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
-            Err(Failure::NotCommitted(error)) if is_locked_out(&error) => Ok(Attempt::lost_race()),
+            Err(Failure::NotCommitted(error)) if error.is_locked_out() => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
     }
@@ -260,7 +280,7 @@ impl<P: Process> Claim<P> {
         let attempt = self.attempt_from(source, begun, works.clone(), None, *alone, place);
         match attempt.await {
             Ok(attempt) => Ok(attempt),
-            Err(Failure::NotCommitted(error)) if is_locked_out(&error) => {
+            Err(Failure::NotCommitted(error)) if error.is_locked_out() => {
                 *alone = true;
                 Ok(Attempt::lost_race())
             }
@@ -328,12 +348,12 @@ impl<P: Process> Claim<P> {
         let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
         match attempt {
             // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
-            Err(Failure::NotCommitted(error)) if is_dangling(&error) && states_nothing => {
+            Err(Failure::NotCommitted(error)) if error.is_foreign_key_violation() && states_nothing => {
                 core.lose("its row is gone");
                 Err(Failure::NotCommitted(core.expired()))
             }
             // Another claim has taken the slot and its fence, and this one looked in between.
-            Err(Failure::NotCommitted(error)) if is_taken(&error) => Ok(Attempt::lost_race()),
+            Err(Failure::NotCommitted(error)) if error.is_key_violation() => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
     }
@@ -444,6 +464,24 @@ impl<P: Process> IntoFuture for Claim<P> {
 
 /// A claim of up to so many machines in one transaction; await it. An empty answer: nothing is eligible now. They can be fewer than are eligible, when
 /// fewer are hinted at; the next claim finds the others. Else as [`Claim`].
+///
+/// ```no_run
+/// # use bmdb::Work;
+/// # use bmdb::{Eligible, Process, provided};
+/// # struct AgentStart;
+/// # impl Process for AgentStart {
+/// #     const NAME: &'static str = "agent-start";
+/// #     type Item = provided::Model;
+/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// # }
+/// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
+/// let works = session.claim_many::<AgentStart>(100).await?;
+/// for ended in Work::fail_many(works, "the switch is down").await {
+///     ended?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct ClaimMany<P: Process> {
     claim: Claim<P>,

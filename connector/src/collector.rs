@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
+use crate::bmdb::Bmdb;
 use crate::database::Database;
 use crate::error::Error;
 use crate::expiry;
@@ -29,6 +30,16 @@ use crate::tx::Scope;
 /// started or brakes. A collector that ends before it has watched for an interval leaves word of what it has seen (`session_sighting`), and the next
 /// one goes on from there: components that crash and start again and again expire the dead all the same, once they have watched for an interval
 /// together. Each adds what passes between its first sweep and its last, so those that never live for two periods expire nobody.
+///
+/// ```no_run
+/// # async fn example(bmdb: bmdb::Bmdb) {
+/// // A component that does nothing else.
+/// let shutdown = bmdb::CancellationToken::new();
+/// tokio::spawn(bmdb.collector().run(shutdown.clone()));
+/// tokio::signal::ctrl_c().await.expect("signals can be heard");
+/// shutdown.cancel();
+/// # }
+/// ```
 pub struct Collector {
     database: Arc<Database>,
     period: Duration,
@@ -57,8 +68,16 @@ pub struct Sweep {
     pub braked: bool,
 }
 
+impl Bmdb {
+    /// A collector for this database. [`Runner`](crate::Runner) runs one by default.
+    #[must_use]
+    pub fn collector(&self) -> Collector {
+        Collector::new(Arc::clone(self.database()))
+    }
+}
+
 impl Collector {
-    pub(crate) fn new(database: Arc<Database>) -> Self {
+    fn new(database: Arc<Database>) -> Self {
         let period = database.config.interval / 4;
         Self {
             database,

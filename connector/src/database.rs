@@ -18,6 +18,7 @@ use crate::file::OpenFile;
 use crate::health::Health;
 use crate::heartbeat_thread::HeartbeatThread;
 use crate::limit::Limit;
+use crate::lock::locked;
 use crate::looking::Looking;
 use crate::process::Registration;
 use crate::seen::Views;
@@ -168,6 +169,16 @@ impl Database {
         self.query_all_raw(statement).await.map_err(Error::database(doing))
     }
 
+    /// A count that is read outside transactions.
+    pub(crate) async fn read_count(&self, doing: &'static str, statement: Statement) -> Result<u64, Error> {
+        let rows = self.read_statement(doing, statement).await?;
+        let count = rows
+            .first()
+            .expect("BUG: a count has one row")
+            .try_get_by_index::<i64>(0);
+        Ok(count.map_err(Error::database(doing))?.unsigned_abs())
+    }
+
     /// Runs a statement outside transactions until it gets an answer, within the budget. It must not matter how often it takes effect.
     pub(crate) async fn persist<T, F>(&self, doing: &'static str, statement: impl Fn() -> F) -> Result<T, Error>
     where
@@ -212,9 +223,7 @@ impl Database {
 
     /// The sessions that this process believes in.
     pub(crate) fn own_sessions(&self) -> MutexGuard<'_, Vec<SessionId>> {
-        self.own_sessions
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock")
+        locked(&self.own_sessions)
     }
 
     /// Checks that SQLite's file still is the one that was opened.

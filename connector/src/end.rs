@@ -15,10 +15,8 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::fact::Facts;
 use crate::failure::Failure;
-use crate::lease::Moment;
 use crate::leave::{self, Leaving, Trace, Way};
 use crate::machine;
-use crate::once::{is_of_one, is_taken};
 use crate::process::Process;
 use crate::session::Core;
 use crate::tx::{Scope, Tx, TxClosure};
@@ -110,7 +108,7 @@ impl<P: Process> Work<P> {
     /// The same, of what is known.
     pub(crate) fn over_as<E>(self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
         let key = self.key();
-        let is_trusted = !core.lease.remaining(Moment::now()).is_zero();
+        let is_trusted = core.check_trust().is_ok();
         let error = match how_over(settled.ok().as_ref(), asked, is_trusted) {
             Over::AsAsked => Error::AlreadyFinished {
                 machine: key.machine,
@@ -131,11 +129,9 @@ impl<P: Process> Work<P> {
     }
 
     pub(crate) fn not_committed<E>(mut self, error: E) -> Unfinished<P, E> {
-        let core = self.session().core();
-        if core.lease.remaining(Moment::now()).is_zero() {
-            let error = core.expired();
+        if let Err(expired) = self.session().core().check_trust() {
             self.claimed.disarm();
-            return Unfinished::Over(error);
+            return Unfinished::Over(expired);
         }
         Unfinished::NotCommitted { work: self, error }
     }
@@ -219,7 +215,7 @@ impl Ends {
 
     /// Takes those out that were perhaps refused for another with which they shared a statement.
     fn take_refused(&mut self) -> Vec<Leaving> {
-        let refused = self.rest.extract_if(.., |(_, error)| is_of_one(error));
+        let refused = self.rest.extract_if(.., |(_, error)| error.is_of_one());
         refused.map(|(leaving, _)| leaving).collect()
     }
 }
@@ -243,7 +239,7 @@ pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience
         place.leave().await;
         ends = ends.and(end_apart(core, refused, patience).await);
     }
-    for (leaving, error) in ends.rest.iter_mut().filter(|(_, error)| is_taken(error)) {
+    for (leaving, error) in ends.rest.iter_mut().filter(|(_, error)| error.is_key_violation()) {
         place.leave().await;
         let facts = leaving.facts.iter();
         if let Err(duplicate) = machine::check_identities(&*core.database, leaving.key.machine, facts).await {

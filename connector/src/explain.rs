@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, IntoCondition, JoinType};
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult};
 
-use crate::database::Database;
+use crate::bmdb::Bmdb;
 use crate::eligible::{Among, Eligible, fence_can_rise, from_machines, has_item, item_table, machines_and_items};
 use crate::error::Error;
 use crate::failure::Failure;
@@ -78,37 +78,47 @@ pub struct Holder {
     pub stop_requested: Option<String>,
 }
 
-/// How many machines a claim of `P` could take now.
-pub(crate) async fn count<P: Process>(database: &Database) -> Result<u64, Error> {
-    const DOING: &str = "count eligible machines";
-    check::<P>()?;
-    let eligible = Eligible::<P>::of_process();
-    let mut select = from_machines::<P>();
-    select
-        .expr(
-            Expr::col((machine::Entity, machine::Column::MachineId))
-                .count()
-                .cast_as(Alias::new("BIGINT")),
-        )
-        .cond_where(eligible.claimable(database.dialect, Among::All));
-    let rows = database
-        .read_statement(DOING, database.dialect.backend().build(&select))
-        .await?;
-    let count: i64 = rows
-        .first()
-        .expect("BUG: a count has one row")
-        .try_get_by_index(0)
-        .map_err(Error::database(DOING))?;
-    Ok(count.unsigned_abs())
-}
+impl Bmdb {
+    /// How many machines are eligible for `P` now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::InvalidTime`] and [`Error::InvalidBackoff`] for a process that could not claim; or when the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn count<P: Process>(&self) -> Result<u64, Error> {
+        let database = self.database();
+        const DOING: &str = "count eligible machines";
+        check::<P>()?;
+        let eligible = Eligible::<P>::of_process();
+        let mut select = from_machines::<P>();
+        select
+            .expr(
+                Expr::col((machine::Entity, machine::Column::MachineId))
+                    .count()
+                    .cast_as(Alias::new("BIGINT")),
+            )
+            .cond_where(eligible.claimable(database.dialect, Among::All));
+        let counts = database.dialect.backend().build(&select);
+        database.read_count(DOING, counts).await
+    }
 
-pub(crate) async fn explain<P: Process>(database: &Database, machine: MachineId) -> Result<Explanation, Error> {
-    check::<P>()?;
-    let scope = database.snapshot(DOING);
-    match scope.run(async |tx: &Tx| explain_within::<P>(tx, machine).await).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(explained) | Err(Failure::Unknown { value: explained, .. }) => Ok(explained),
-        Err(Failure::NotCommitted(error)) => Err(error),
+    /// Whether `P` could claim `machine` now, and if not, why: each clause, the holder, the backoff, the holds, and the earliest time.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMachine`]; for a process that could not claim, as [`count`](Self::count); or when the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn explain<P: Process>(&self, machine: MachineId) -> Result<Explanation, Error> {
+        let database = self.database();
+        check::<P>()?;
+        let scope = database.snapshot(DOING);
+        match scope.run(async |tx: &Tx| explain_within::<P>(tx, machine).await).await {
+            // What was read is true whether or not the transaction that read it committed.
+            Ok(explained) | Err(Failure::Unknown { value: explained, .. }) => Ok(explained),
+            Err(Failure::NotCommitted(error)) => Err(error),
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Fault};
+use crate::error::Error;
+use crate::fault::Fault;
 
 /// What is kept beside a file that is open.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];

@@ -59,6 +59,17 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for GoesOn<F> {
     }
 }
 
+/// What a task answered; its panic goes on in the caller. `None`: the runtime is shutting down.
+pub(crate) async fn answer_of<T>(task: JoinHandle<T>) -> Option<T> {
+    match task.await {
+        Ok(answer) => Some(answer),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_shut_down) => None,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

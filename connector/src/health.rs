@@ -1,14 +1,15 @@
 //! What a component has learned about its connections, so that no bad one is used again.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sea_orm::DbErr;
 
 use crate::connect::{CheckError, is_time_out};
-use crate::error::Fault;
+use crate::fault::Fault;
 use crate::hosts::Hosts;
 use crate::limit::unanswered_because;
+use crate::lock::locked;
 
 #[derive(Default)]
 pub(crate) struct Health {
@@ -58,12 +59,12 @@ impl Health {
 
     /// A new connection was good.
     pub(crate) fn let_in(&self) {
-        *lock(&self.refusal) = None;
+        *locked(&self.refusal) = None;
     }
 
     /// A new connection was not.
     pub(crate) fn refused(&self, error: &CheckError) {
-        *lock(&self.refusal) = Some(error.to_string());
+        *locked(&self.refusal) = Some(error.to_string());
         self.doubt();
     }
 
@@ -71,7 +72,7 @@ impl Health {
     pub(crate) async fn told<T>(&self, answer: Result<T, DbErr>) -> Result<T, DbErr> {
         match (answer, &self.hosts) {
             (Err(error), Some(hosts)) if is_time_out(&error) => {
-                let refusal = lock(&self.refusal).clone();
+                let refusal = locked(&self.refusal).clone();
                 Err(match refusal {
                     Some(refusal) => unanswered_because(refusal),
                     None => hosts.door().why().await,
@@ -97,16 +98,12 @@ impl Health {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("BUG: nothing panics while it holds this lock")
-}
-
 fn note(moment: &Mutex<Option<Instant>>) {
-    *lock(moment) = Some(Instant::now());
+    *locked(moment) = Some(Instant::now());
 }
 
 fn since(moment: &Mutex<Option<Instant>>) -> Option<Duration> {
-    let moment = *lock(moment);
+    let moment = *locked(moment);
     moment.map(|moment| moment.elapsed())
 }
 

@@ -7,6 +7,7 @@ use chrono::{DateTime, Datelike, Utc};
 use sea_orm::FromQueryResult;
 use sea_orm::sea_query::Value;
 
+use crate::bmdb::Bmdb;
 use crate::database::Database;
 use crate::dialect::{LONGEST, milliseconds};
 use crate::error::Error;
@@ -117,47 +118,64 @@ async fn check_slot(database: &Database, slot: &str) -> Result<(), Error> {
     }
 }
 
-/// Places a hold, or replaces the one that is there. It raises the machine's fence, so that a claim that looked before the hold was there loses:
-/// once this has returned, nothing new starts.
-pub(crate) async fn place(database: &Database, machine: MachineId, hold: Hold) -> Result<(), Error> {
-    hold.check(database).await?;
-    let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
-    let (until, value): (&str, Value) = match hold.until {
-        Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
-        Until::For(time) => ("{after $3}", milliseconds(time).into()),
-        Until::Time(time) => ("{time $3}", time.into()),
-    };
-    let text = format!(
-        "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at) VALUES ($1, $2, {until}, $4, $5, {{now}}) \
-         ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
-         placed_by = excluded.placed_by, placed_at = excluded.placed_at"
-    );
-    let values: [Value; 5] = [
-        machine.into(),
-        slot.into(),
-        value,
-        hold.reason.clone().into(),
-        hold.placed_by.clone().into(),
-    ];
-    let scope = database.scope("place a hold");
-    let placed = scope.run(async |tx: &Tx| {
-        exclude_claims(tx, machine).await?;
-        tx.execute_text(&text, values.clone()).await?;
-        Ok(())
-    });
-    placed.await.map_err(|failure| failure.into_error("place a hold"))
-}
-
-/// Lifts a hold. `false`: there was none.
-pub(crate) async fn lift(database: &Database, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
-    const LIFT: &str = "DELETE FROM work_hold WHERE machine_id = $1 AND slot = $2";
-    if let Some(slot) = slot {
-        check_name("the name of a slot", slot)?;
+impl Bmdb {
+    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
+    /// on; see [`ask_to_stop`](Self::ask_to_stop).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without a reason or an author and for an end that lies too far away, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future places the hold or does not.
+    pub async fn place_hold(&self, machine: MachineId, hold: Hold) -> Result<(), Error> {
+        let database = self.database();
+        hold.check(database).await?;
+        let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
+        let (until, value): (&str, Value) = match hold.until {
+            Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
+            Until::For(time) => ("{after $3}", milliseconds(time).into()),
+            Until::Time(time) => ("{time $3}", time.into()),
+        };
+        let text = format!(
+            "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at) VALUES ($1, $2, {until}, $4, $5, {{now}}) \
+             ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
+             placed_by = excluded.placed_by, placed_at = excluded.placed_at"
+        );
+        let values: [Value; 5] = [
+            machine.into(),
+            slot.into(),
+            value,
+            hold.reason.clone().into(),
+            hold.placed_by.clone().into(),
+        ];
+        let scope = database.scope("place a hold");
+        let place = async |tx: &Tx| {
+            // A claim that looked before the hold was there loses: once this has returned, nothing new starts.
+            exclude_claims(tx, machine).await?;
+            tx.execute_text(&text, values.clone()).await?;
+            Ok(())
+        };
+        scope.run_or_error(place).await
     }
-    let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
-    let scope = database.scope("lift a hold");
-    let lifted = scope.run(async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?));
-    Ok(lifted.await.map_err(|failure| failure.into_error("lift a hold"))? == 1)
+
+    /// Lifts the hold on a slot, or with `None` the one on the whole machine. `false`: there was none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what names no slot, or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lifts the hold or does not.
+    pub async fn lift_hold(&self, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
+        let database = self.database();
+        const LIFT: &str = "DELETE FROM work_hold WHERE machine_id = $1 AND slot = $2";
+        if let Some(slot) = slot {
+            check_name("the name of a slot", slot)?;
+        }
+        let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
+        let scope = database.scope("lift a hold");
+        let lift = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?);
+        Ok(scope.run_or_error(lift).await? == 1)
+    }
 }
 
 /// A hold's row, as the driver can read it, and its name for people.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::lock::locked;
 use crate::process::Process;
 use crate::session::Session;
 use crate::supervised::{panic_text, supervised};
@@ -142,7 +143,7 @@ impl Claims<'_> {
             let (process, poll) = (self.lane.process, self.pace.poll);
             match self.lane.worker.claim(self.session, more).await {
                 Ok(Some(work)) => {
-                    let mut works = self.works.lock().expect("BUG: nothing panics while it holds this lock");
+                    let mut works = locked(self.works);
                     while works.try_join_next().is_some() {}
                     works.spawn(async move {
                         if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
@@ -169,11 +170,7 @@ impl Claims<'_> {
 
     async fn wait_for_turn(&self) {
         let Some(between) = self.pace.between else { return };
-        let next_claim = || {
-            self.next_claim
-                .lock()
-                .expect("BUG: nothing panics while it holds this lock")
-        };
+        let next_claim = || locked(&self.next_claim);
         let due = *next_claim();
         tokio::time::sleep_until(due).await;
         let now = Instant::now();

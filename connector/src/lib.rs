@@ -10,6 +10,11 @@
 //! The database decides; a process only decides when to stop believing. A component [connects](Bmdb::connect), [starts a
 //! session](Bmdb::start_session), [claims](Session::claim), works, and [finishes](Work::finish), [fails](Work::fail) or
 //! [cancels](Work::cancel); or hands a [`Worker`] to the [`Runner`], which does all that.
+//!
+//! # What a component depends on
+//! On this crate, on `tokio`, and on SeaORM 2, which is [re-exported](sea_orm) so that the versions agree: with `use bmdb::sea_orm;` in a module, its
+//! macros find it there. An entity of your own needs no feature of SeaORM's that this crate does not turn on: `macros`, `with-chrono`, `with-json`, `with-uuid`,
+//! and the drivers of PostgreSQL and SQLite with `runtime-tokio-rustls`. The schema is made by `bmdb-migration`, before the component starts.
 
 mod address;
 mod attempt;
@@ -35,6 +40,7 @@ mod expiry;
 mod explain;
 mod fact;
 mod failure;
+mod fault;
 mod file;
 mod goes_on;
 mod health;
@@ -47,6 +53,7 @@ mod lease;
 mod leave;
 mod limit;
 mod liveness;
+mod lock;
 mod looking;
 pub mod machine;
 mod observation;
@@ -83,8 +90,14 @@ mod worker;
 
 pub use backoff::{Backoff, BackoffError};
 pub use bmdb::Bmdb;
-/// The rows as stored, for queries of your own.
-pub use bmdb_entity as entity;
+/// The rows as stored, for queries of your own: [SeaORM](sea_orm)'s entities. What is the library's own business is not among them.
+pub mod entity {
+    pub use bmdb_entity::{
+        machine, machine_agent_heartbeat, machine_agent_started, machine_hardware_report,
+        machine_os_installation_report, machine_os_installation_request, machine_provided, process, session,
+        session_lease, work, work_backoff, work_history, work_hold,
+    };
+}
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};
@@ -104,6 +117,8 @@ pub use restore::Restored;
 pub use runner::Runner;
 pub use savepoint::Savepoint;
 pub use schema::MIGRATIONS;
+/// The version that this crate is built with.
+pub use sea_orm;
 pub use select::MachineSelect;
 pub use session::{Drained, Session};
 pub use tag::{
@@ -115,8 +130,3 @@ pub use tx::{Tx, TxClosure, TxFnOnce};
 pub use unfinished::Unfinished;
 pub use work::{HeldWork, StopReason, Work};
 pub use worker::Worker;
-
-/// Compiles the README's example.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb_entity::MachineId;
 use uuid::Uuid;
 
+use crate::lock::locked;
 use crate::process::Process;
 use crate::source::{Source, Told};
 
@@ -57,7 +58,7 @@ impl Looking {
     }
 
     fn looks(&self) -> MutexGuard<'_, HashMap<&'static str, Look>> {
-        self.0.lock().expect("BUG: nothing panics while it holds this lock")
+        locked(&self.0)
     }
 
     /// It is not time before so long from now.

@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::fact::{Fact, Facts};
 use crate::failure::Failure;
 use crate::machine;
-use crate::once::is_taken;
 use crate::session::{Core, Session};
 use crate::tx::Tx;
 
@@ -130,7 +129,7 @@ async fn state_part(core: &Core, part: &[Observation]) -> Result<Vec<bool>, Erro
         done => done,
     };
     let error = match stated.map_err(|failure| failure.into_error(scope.doing)) {
-        Err(error) if is_taken(&error) => error,
+        Err(error) if error.is_key_violation() => error,
         other => return other,
     };
     for one in part {

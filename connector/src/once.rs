@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
-use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
+use sea_orm::{DbErr, QueryResult, Statement};
 
 use crate::call::Place;
 use crate::dialect::Dialect;
-use crate::error::{Error, Fault};
+use crate::error::Error;
 use crate::failure::Failure;
+use crate::fault::{Fault, is_lock_timeout, is_rolled_back};
 use crate::file::OpenFile;
 use crate::pause::pause_within;
 use crate::singles::Singles;
@@ -89,41 +89,6 @@ impl Scope<'_> {
     }
 }
 
-fn code_of(error: &DbErr) -> Option<String> {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return None;
-    };
-    Some(error.as_database_error()?.code()?.into_owned())
-}
-
-/// Whether somebody had locked a row that the statement needed, for longer than it waits.
-fn is_lock_timeout(error: &DbErr) -> bool {
-    // lock_not_available (postgresql.org/docs/current/errcodes-appendix.html)
-    code_of(error).is_some_and(|code| code == "55P03")
-}
-
-/// The same, of what was told at last.
-pub(crate) fn is_locked_out(error: &Error) -> bool {
-    matches!(error, Error::Contended { source: Some(source), .. } if is_lock_timeout(source))
-}
-
-/// Whether one of several may be why a statement failed for all: for what it states, by a rule of the user's, or for a row that somebody has locked. No
-/// disk, no right, no table is the same for each.
-pub(crate) fn is_of_one(error: &Error) -> bool {
-    let Error::Database { source, .. } = error else {
-        return is_locked_out(error);
-    };
-    let Some(code) = code_of(source) else {
-        return true;
-    };
-    if code.len() < 5 {
-        // SQLite's: a constraint's or a trigger's word (sqlite.org/rescode.html).
-        return code.parse().is_ok_and(|code: u32| code & 0xff == 19);
-    }
-    let of_all = ["25", "42", "53", "58", "XX"];
-    !of_all.iter().any(|class| code.starts_with(class))
-}
-
 fn effect_of(error: &DbErr, dialect: Dialect) -> Effect {
     match error {
         // No connection: nothing was sent.
@@ -131,36 +96,4 @@ fn effect_of(error: &DbErr, dialect: Dialect) -> Effect {
         error if is_rolled_back(error, dialect) => Effect::None,
         _ => Effect::Unknown,
     }
-}
-
-/// Whether the server itself says that what it was sent last, a COMMIT or a statement that is a transaction, had no effect. An ERROR says so, unless
-/// its code is that of a server that does not know (40003); a FATAL one may come after the commit. CockroachDB may also be interrupted while it commits,
-/// or fail in its own code (cockroachlabs.com/docs/stable/common-errors, "result is ambiguous").
-pub(crate) fn is_rolled_back(error: &DbErr, dialect: Dialect) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let error = error
-        .as_database_error()
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| {
-        let is_of_cockroach = dialect == Dialect::Cockroach && matches!(error.code().get(..2), Some("57" | "XX"));
-        error.severity() == PgSeverity::Error && error.code() != "40003" && !is_of_cockroach
-    })
-}
-
-/// Whether a foreign key was what refused the statement.
-pub(crate) fn is_dangling(error: &Error) -> bool {
-    matches!(error, Error::Database { source, .. } if matches!(
-        source.sql_err(),
-        Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))
-    ))
-}
-
-/// Whether a key was what refused the statement.
-pub(crate) fn is_taken(error: &Error) -> bool {
-    matches!(error, Error::Database { source, .. } if matches!(
-        source.sql_err(),
-        Some(sea_orm::SqlErr::UniqueConstraintViolation(_))
-    ))
 }

@@ -8,6 +8,7 @@ use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{Fence, MachineId, work_backoff, work_hold};
 use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
+use crate::bmdb::Bmdb;
 use crate::database::Database;
 use crate::error::Error;
 use crate::text::Text;
@@ -82,8 +83,30 @@ mod sealed {
     pub struct Select<'a>(pub(super) &'a mut super::Text);
 }
 
+impl Bmdb {
+    /// What happened on a machine, in the order of its claims and in [pages](List). A machine that is gone keeps its history.
+    ///
+    /// Fences order it, not the times: those are of when a transaction began, so that a claim which waited for the end before it may have the earlier
+    /// one.
+    pub fn history(&self, machine: MachineId) -> List<work_history::Model> {
+        List::new(self.database(), Some(machine))
+    }
+
+    /// The holds on a machine, or on all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year beyond 9999,
+    /// is none.
+    pub fn holds(&self, machine: Option<MachineId>) -> List<work_hold::Model> {
+        List::new(self.database(), machine)
+    }
+
+    /// The backoffs from a machine, or from all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year
+    /// beyond 9999, is none.
+    pub fn backoffs(&self, machine: Option<MachineId>) -> List<work_backoff::Model> {
+        List::new(self.database(), machine)
+    }
+}
+
 impl<Row: Listed> List<Row> {
-    pub(crate) fn new(database: &Arc<Database>, machine: Option<MachineId>) -> Self {
+    fn new(database: &Arc<Database>, machine: Option<MachineId>) -> Self {
         Self {
             database: Arc::clone(database),
             machine,

@@ -13,6 +13,7 @@ use crate::database::Database;
 use crate::dialect::{LONGEST, milliseconds};
 use crate::eligible::Eligible;
 use crate::error::Error;
+use crate::lock::locked;
 
 /// A kind of work: a type with a name, and the rule by which machines are fit for it.
 ///
@@ -94,10 +95,7 @@ pub(crate) enum Registration {
 /// Checks `P` and makes sure of its row. The database is asked once per component, however many ask at once: by the first of them, for all.
 pub(crate) async fn register<P: Process>(database: &Arc<Database>) -> Result<(), Error> {
     let mut registering = {
-        let mut known = database
-            .registered
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock");
+        let mut known = locked(&database.registered);
         match known.get(P::NAME) {
             Some(Registration::Registered(registered)) => {
                 return agree::<P>(registered.slot, &database.config.component);
@@ -144,10 +142,7 @@ fn begin<P: Process>(database: &Arc<Database>) -> Registering {
     let registers = Arc::clone(database);
     database.tasks.spawn(async move {
         let row = write_row::<P>(&registers).await;
-        let mut known = registers
-            .registered
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock");
+        let mut known = locked(&registers.registered);
         match &row {
             Ok((slot, _)) if slot == P::SLOT => {
                 known.insert(P::NAME, Registration::Registered(Registered { slot: P::SLOT }))
@@ -196,7 +191,7 @@ async fn write_row<P: Process>(database: &Database) -> Result<Row, Error> {
     let cool_down = milliseconds(P::COOL_DOWN);
     let component = database.config.component.clone();
     let scope = database.scope(REGISTERING);
-    let row = scope.run(async |tx: &crate::Tx| {
+    let register = async |tx: &crate::Tx| {
         let values: [Value; 5] = [
             P::NAME.into(),
             P::SLOT.into(),
@@ -216,8 +211,8 @@ async fn write_row<P: Process>(database: &Database) -> Result<Row, Error> {
             .first()
             .ok_or(sea_orm::DbErr::RecordNotFound("process".to_owned()))?;
         Ok::<_, Error>((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
-    });
-    row.await.map_err(|failure| failure.into_error(REGISTERING))
+    };
+    scope.run_or_error(register).await
 }
 
 /// None has begun: a search before all others is due.
@@ -233,11 +228,7 @@ pub(crate) async fn add_searches<P: Process>(database: &Database) -> Result<(), 
             .await
             .map_err(Error::from)
     };
-    scope
-        .run(add)
-        .await
-        .map(drop)
-        .map_err(|failure| failure.into_error(scope.doing))
+    scope.run_or_error(add).await.map(drop)
 }
 
 /// Whether `text` can be stored on every backend: no NUL, and not longer than `longest` bytes.

@@ -11,6 +11,7 @@ use crate::awake::Awake;
 use crate::bmdb::Bmdb;
 use crate::error::Error;
 use crate::lane::{Lane, Pace};
+use crate::lock::locked;
 use crate::pause::Pauses;
 use crate::process::Process;
 use crate::session::Session;
@@ -170,7 +171,7 @@ impl Runner {
             ended = lanes => ended.map(drop),
         };
         no_more.cancel();
-        let works = std::mem::take(&mut *works.lock().expect("BUG: nothing panics while it holds this lock"));
+        let works = std::mem::take(&mut *locked(&works));
         self.wind_down(session, works).await;
         claimed
     }

@@ -6,7 +6,8 @@ use sea_orm::{ConnectionTrait, QueryResult};
 
 use crate::database::Database;
 use crate::dialect::Dialect;
-use crate::error::{Error, Fault};
+use crate::error::Error;
+use crate::fault::Fault;
 use crate::limit::unanswered;
 
 /// The steps of `bmdb-migration` that this component was built for. A test compares them with the migrations themselves.

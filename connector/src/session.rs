@@ -15,17 +15,21 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bmdb::Bmdb;
 use crate::claim::{Claim, ClaimMany};
 use crate::crowd::Crowds;
 use crate::database::Database;
 use crate::error::Error;
+use crate::fault::Fault;
+use crate::goes_on::answer_of;
 use crate::history::{self, Author};
 use crate::lease::{Lease, Moment, Ticks};
+use crate::lock::locked;
 use crate::process::Process;
 use crate::supervised::supervised;
-use crate::tx::{Scope, Tx, TxClosure, answer_of, check_not_nested};
+use crate::tx::{Scope, Tx, TxClosure, check_not_nested};
 use crate::work::{Held, HeldWork, Release};
-use crate::{liveness, release};
+use crate::{liveness, release, schema};
 
 /// The liveness of one component incarnation: a row that heartbeats keep alive, and the right to transact and to hold work while it lives.
 ///
@@ -38,6 +42,17 @@ use crate::{liveness, release};
 /// Heartbeats run on a thread of their own, so code that blocks the threads of its runtime costs no session, unless it does so for longer than the
 /// [`stall_limit`](crate::Config::stall_limit). A session ends with the runtime in which it was started: it is lost at once. After a `fork` the child
 /// has no heartbeats: do not use a session there.
+///
+/// ```no_run
+/// # async fn example(bmdb: bmdb::Bmdb, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+/// use bmdb::agent_heartbeat;
+///
+/// let session = bmdb.start_session().await?;
+/// session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await?;
+/// session.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Session(Arc<Handle>);
 
@@ -95,9 +110,28 @@ pub struct Drained {
     pub left: usize,
 }
 
+impl Bmdb {
+    /// Starts a session: the liveness of this component, kept by heartbeats until it is closed or lost.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] for a role that may look only, or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a session row that a collector expires.
+    pub async fn start_session(&self) -> Result<Session, Error> {
+        match Session::start(self.database()).await {
+            Err(Error::Database { source, .. }) if Fault::of(&source) == Fault::NotAllowed => {
+                schema::check_component(self.database()).await?;
+                Err(Error::database("start a session")(source))
+            }
+            started => started,
+        }
+    }
+}
+
 impl Session {
     /// Inserts the session's rows and starts its tasks.
-    pub(crate) async fn start(database: &Arc<Database>) -> Result<Self, Error> {
+    async fn start(database: &Arc<Database>) -> Result<Self, Error> {
         let config = &database.config;
         let id = SessionId::random();
         let interval_ms = i64::try_from(config.interval.as_millis()).expect("BUG: the interval is at most an hour");
@@ -117,10 +151,7 @@ impl Session {
         };
         // In doubt the row is left to a collector: it holds nothing.
         let scope = database.scope("start a session");
-        let sent = scope
-            .run(insert)
-            .await
-            .map_err(|failure| failure.into_error(scope.doing))?;
+        let sent = scope.run_or_error(insert).await?;
         let lease = Lease::new(config.interval, config.margin_or_default(), sent);
         if lease.remaining(Moment::now()).is_zero() {
             return Err(Error::SessionExpired { session: id });
@@ -254,10 +285,7 @@ impl Session {
                 core.lock_row(tx).await?;
                 body.clone()(tx).await
             };
-            scope
-                .run(checked)
-                .await
-                .map_err(|failure| failure.into_error(scope.doing))
+            scope.run_or_error(checked).await
         }
     }
 
@@ -384,11 +412,19 @@ impl Core {
         Error::SessionExpired { session: self.id }
     }
 
-    /// Whether new work may be claimed.
-    pub(crate) fn check_open(&self) -> Result<(), Error> {
+    /// Whether its process may still believe in it.
+    pub(crate) fn check_trust(&self) -> Result<(), Error> {
         if self.lease.remaining(Moment::now()).is_zero() {
             Err(self.expired())
-        } else if self.draining.load(Ordering::Acquire) {
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether new work may be claimed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.check_trust()?;
+        if self.draining.load(Ordering::Acquire) {
             Err(Error::Draining { session: self.id })
         } else {
             Ok(())
@@ -504,7 +540,7 @@ impl Core {
     }
 
     pub(crate) fn held(&self) -> MutexGuard<'_, HashMap<WorkId, Arc<Held>>> {
-        self.held.lock().expect("BUG: nothing panics while it holds this lock")
+        locked(&self.held)
     }
 
     /// For drops, which must not panic on a poisoned lock.

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::call::Place;
 use crate::health::Health;
 use crate::limit::Limit;
+use crate::lock::locked;
 
 /// After so long without use a connection may be dead and nobody has noticed; the pool looks.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
@@ -114,9 +115,7 @@ impl Singles {
     }
 
     fn spares(&self) -> MutexGuard<'_, Vec<Spare>> {
-        self.spares
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock")
+        locked(&self.spares)
     }
 
     fn keep(&self, spare: Spare) {

@@ -13,7 +13,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, SqlxSqliteConnector};
 use crate::config::{Config, Synchronous};
 use crate::database::Pools;
 use crate::dialect::Dialect;
-use crate::error::{Error, Fault};
+use crate::error::Error;
+use crate::fault::Fault;
 use crate::file::{self, OpenFile};
 use crate::heartbeat_thread::HeartbeatThread;
 

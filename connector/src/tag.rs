@@ -12,7 +12,6 @@ use sea_orm::{ConnectionTrait, DbErr};
 use crate::error::Error;
 use crate::fact::{Fact, Verb};
 use crate::machine;
-use crate::once::is_dangling;
 use crate::tx::Tx;
 
 /// States a fact about a machine: `row` is its row of the tag from now on, the whole of it, whether or not it had one. A column that is not set is NULL,
@@ -46,7 +45,7 @@ pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     match tx.execute(&insert).await.map_err(Error::database(DOING)) {
         Ok(_) => Ok(()),
         // PostgreSQL refuses further statements in this transaction, so the machine cannot be looked for here; the key's name tells.
-        Err(error) if is_dangling(&error) => Err(Error::UnknownMachine { machine }),
+        Err(error) if error.is_foreign_key_violation() => Err(Error::UnknownMachine { machine }),
         Err(error) => Err(error),
     }
 }

@@ -1,6 +1,8 @@
 //! What a runner has done, counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use crate::lock::locked;
 
 /// What a runner has done for one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,61 +22,47 @@ pub struct Counts {
     pub panicked: u64,
 }
 
+/// The counts of one process, to which all of its lanes add.
 #[derive(Default)]
-pub(crate) struct Tally {
-    pub(crate) claimed: AtomicU64,
-    pub(crate) finished: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) canceled: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) panicked: AtomicU64,
-}
+pub(crate) struct Tally(Mutex<Counts>);
+
+/// One of the counts.
+pub(crate) type Count = fn(&mut Counts) -> &mut u64;
 
 impl Tally {
     /// Opens the account of a claimed work.
     pub(crate) fn claimed(&self) -> Account<'_> {
-        add(&self.claimed);
+        self.add(|counts| &mut counts.claimed);
         Account {
             tally: self,
-            is_open: true,
+            ended: |counts| &mut counts.lost,
         }
+    }
+
+    pub(crate) fn add(&self, count: Count) {
+        *count(&mut locked(&self.0)) += 1;
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
-            claimed: read(&self.claimed),
-            finished: read(&self.finished),
-            failed: read(&self.failed),
-            canceled: read(&self.canceled),
-            lost: read(&self.lost),
-            panicked: read(&self.panicked),
-        }
+        *locked(&self.0)
     }
 }
 
-pub(crate) fn add(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
-}
-
-/// A claimed work that has not ended. Dropped as that, it is lost.
+/// A claimed work. Its drop counts how it has ended: as lost, unless it was closed.
 pub(crate) struct Account<'a> {
     tally: &'a Tally,
-    is_open: bool,
+    ended: Count,
 }
 
 impl Account<'_> {
     /// It has ended in this way.
-    pub(crate) fn close(mut self, ended: &AtomicU64) {
-        self.is_open = false;
-        add(ended);
+    pub(crate) fn close(mut self, ended: Count) {
+        self.ended = ended;
     }
 }
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
-        if self.is_open {
-            add(&self.tally.lost);
-        }
+        self.tally.add(self.ended);
     }
 }

@@ -13,18 +13,18 @@ use sea_orm::{
     IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions,
     TransactionTrait,
 };
-use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::dialect::Dialect;
-use crate::error::{Error, Fault};
+use crate::error::Error;
 use crate::failure::Failure;
+use crate::fault::{Fault, is_rolled_back};
 use crate::file::OpenFile;
 use crate::goes_on::GoesOn;
 use crate::health::Health;
 use crate::lease::{Lease, Moment};
 use crate::limit::{Limit, unanswered};
-use crate::once::is_rolled_back;
+use crate::lock::locked;
 use crate::pause::pause_within;
 use crate::savepoint::Savepoint;
 use crate::text::Text;
@@ -86,20 +86,13 @@ impl Tx {
         let result = self.limit.within(statement).await;
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         if let Err(error) = &result {
-            self.fault
-                .lock()
-                .expect("BUG: nothing panics while it holds this lock")
-                .get_or_insert_with(|| error.clone());
+            locked(&self.fault).get_or_insert_with(|| error.clone());
         }
         result
     }
 
     fn first_fault(&self) -> Option<DbErr> {
-        let fault = self
-            .fault
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock")
-            .clone();
+        let fault = locked(&self.fault).clone();
         let dropped = self.in_flight.load(Ordering::Acquire) > 0;
         fault.or_else(|| dropped.then(|| DbErr::Custom("a statement was dropped before its answer came".to_owned())))
     }
@@ -223,17 +216,6 @@ pub(crate) fn check_not_nested() -> Result<(), Error> {
     }
 }
 
-/// What a task answered; its panic goes on in the caller. `None`: the runtime is shutting down.
-pub(crate) async fn answer_of<T>(task: JoinHandle<T>) -> Option<T> {
-    match task.await {
-        Ok(answer) => Some(answer),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_shut_down) => None,
-        },
-    }
-}
-
 /// Where and how long a transaction runs.
 pub(crate) struct Scope<'a> {
     /// What it is for, for errors and logs.
@@ -270,6 +252,16 @@ enum Attempt<T, E> {
 }
 
 impl Scope<'_> {
+    /// [Runs](Self::run) a body of which it makes no difference to its caller that nobody knows what became of it.
+    pub(crate) async fn run_or_error<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        F: TxClosure<T, E>,
+        T: Send,
+        E: From<Error> + Send,
+    {
+        self.run(body).await.map_err(|failure| failure.into_error(self.doing))
+    }
+
     /// Runs `body` until one run of it commits, it fails for good, or time is up.
     ///
     /// # Cancel safety

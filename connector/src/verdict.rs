@@ -3,19 +3,19 @@
 use std::any::Any;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bmdb_entity::MachineId;
 use futures_util::FutureExt;
 
 use crate::ending::{End, fit_cause};
-use crate::error::{Error, Fault};
+use crate::error::Error;
 use crate::fact::Facts;
+use crate::fault::Fault;
 use crate::pause::Pauses;
 use crate::process::Process;
 use crate::supervised::panic_text;
-use crate::tally::{Tally, add};
+use crate::tally::{Count, Tally};
 use crate::tx::Tx;
 use crate::unfinished::Unfinished;
 use crate::work::Work;
@@ -46,7 +46,7 @@ pub(crate) async fn carry_out<W: Worker>(
         let with_next = is_first && verdict.is_one_statement() && and_next();
         let (held, objection) = match verdict.end(worker, work, with_next, &report).await {
             Ok(next) => {
-                account.close(verdict.count(tally));
+                account.close(verdict.count());
                 return next;
             }
             Err(Unfinished::Over(error)) => {
@@ -161,11 +161,11 @@ impl<'a, O: Sync> Verdict<'a, O> {
         !matches!(self, Self::Established(_))
     }
 
-    fn count<'t>(&self, tally: &'t Tally) -> &'t AtomicU64 {
+    fn count(&self) -> Count {
         match self {
-            Self::Stated(_) | Self::Established(_) => &tally.finished,
-            Self::Failed(_) => &tally.failed,
-            Self::Canceled => &tally.canceled,
+            Self::Stated(_) | Self::Established(_) => |counts| &mut counts.finished,
+            Self::Failed(_) => |counts| &mut counts.failed,
+            Self::Canceled => |counts| &mut counts.canceled,
         }
     }
 }
@@ -266,7 +266,7 @@ impl Report<'_> {
     fn panicked(&self, function: &str, panic: &(dyn Any + Send)) -> String {
         let text = panic_text(panic);
         tracing::error!(process = self.process, machine = %self.machine, function, panic = text, "a worker panicked");
-        add(&self.tally.panicked);
+        self.tally.add(|counts| &mut counts.panicked);
         format!("the worker panicked: {text}")
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::lease::Moment;
 use crate::leave::{Leaving, Trace};
 use crate::liveness::is_short;
+use crate::lock::locked;
 use crate::process::Process;
 use crate::seen::Failures;
 use crate::session::Session;
@@ -84,9 +85,7 @@ impl Held {
     }
 
     fn reason(&self) -> std::sync::MutexGuard<'_, Option<StopReason>> {
-        self.reason
-            .lock()
-            .expect("BUG: nothing panics while it holds this lock")
+        locked(&self.reason)
     }
 
     /// How much longer it may run; `None` when it may for ever or has been told to stop.
@@ -303,9 +302,7 @@ impl<P: Process> Work<P> {
         }
         check_not_nested()?;
         let core = self.session().core();
-        if core.lease.remaining(Moment::now()).is_zero() {
-            return Err(core.expired());
-        }
+        core.check_trust()?;
         let statement = core.database.dialect.statement(
             "UPDATE work SET progress = $1 WHERE machine_id = $2 AND slot = $3 AND fence = $4 AND work_id = $5",
             [
@@ -354,10 +351,7 @@ impl<P: Process> Work<P> {
                 }
                 body.clone()(tx).await
             };
-            scope
-                .run(checked)
-                .await
-                .map_err(|failure| failure.into_error(scope.doing))
+            scope.run_or_error(checked).await
         }
     }
 }

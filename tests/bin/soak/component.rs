@@ -64,6 +64,9 @@ async fn live(url: &str, name: &str, interval: Duration, seed: u64) -> Result<()
     Ok(())
 }
 
+/// What becomes of an end, and of the claim of the next with it.
+type Ended<P> = Result<Result<Option<Work<P>>, Error>, Unfinished<P>>;
+
 struct Worker {
     session: Session,
     random: fastrand::Rng,
@@ -168,8 +171,7 @@ impl Worker {
             }
         };
         // Who gives up is told nothing of what becomes of it.
-        let Some(outcome): Option<Result<Result<Option<Work<P>>, Error>, Unfinished<P>>> = self.patiently(ends).await
-        else {
+        let Some(outcome): Option<Ended<P>> = self.patiently(ends).await else {
             return Ok(None);
         };
         let answer = match &outcome {
