@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sea_orm::ConnectionTrait;
 
-use crate::config::Config;
-use crate::database::Database;
-use crate::dialect::Dialect;
+use crate::db::config::Config;
+use crate::db::database::Database;
+use crate::db::dialect::Dialect;
 use crate::error::Error;
+use crate::store::known::Known;
 
 /// A connection to the Bare Metal Database: what a component opens once and clones freely.
 ///
@@ -30,7 +31,10 @@ use crate::error::Error;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Bmdb(Arc<Database>);
+pub struct Bmdb {
+    database: Arc<Database>,
+    known: Arc<Known>,
+}
 
 impl Bmdb {
     /// Opens the database and checks that its schema is one this component works on. Never alters a schema.
@@ -43,30 +47,37 @@ impl Bmdb {
     /// # Cancel safety
     /// Dropping the future closes what was opened.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        Database::open(config).await.map(Self)
+        let database = Database::open(config).await?;
+        let known = Arc::new(Known::nothing(database.dialect));
+        Ok(Self { database, known })
     }
 
     /// For reads outside transactions: any query of SeaORM's takes it. A read whose connection broke is made again, and none takes longer than the limits of
     /// the configuration. On SQLite it refuses writes; on PostgreSQL writing through it would skip the session's check: don't.
     #[must_use]
     pub fn reads(&self) -> &(impl ConnectionTrait + use<>) {
-        &*self.0
+        &*self.database
     }
 
     /// The database's name for people: where it is, without user, password or parameters.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.database.name
     }
 
     /// Which kind of database this is.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        self.0.dialect
+        self.database.dialect
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {
-        &self.0
+        &self.database
+    }
+
+    /// What all of its sessions remember of processes.
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Closes the sessions that still live, as [`Session::close`](crate::Session::close) does, and then every connection, after what is under way has ended. Close
@@ -76,15 +87,15 @@ impl Bmdb {
     /// # Cancel safety
     /// Dropping the future leaves some connections to be closed when they are dropped.
     pub async fn close(self) {
-        self.0.close().await;
+        self.database.close().await;
     }
 }
 
 impl fmt::Debug for Bmdb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bmdb")
-            .field("database", &self.0.name)
-            .field("config", &self.0.config)
+            .field("database", &self.database.name)
+            .field("config", &self.database.config)
             .finish()
     }
 }

@@ -1,5 +1,8 @@
 //! Taking a machine: from hints, from a search of the fleet when there are none, until something is taken or nothing is there.
 
+pub(crate) mod in_doubt;
+mod part;
+
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,25 +12,26 @@ use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
-use crate::attempt::Attempt;
-use crate::call::{Place, call};
-use crate::candidate;
-use crate::crowd::Request;
-use crate::dialect::Dialect;
-use crate::doubt::Doubts;
-use crate::ending::fit_cause;
+use crate::claim::in_doubt::InDoubt;
+use crate::claim::part::{ClaimPart, attempt_once};
+use crate::db::transaction::check_not_nested;
+use crate::db::tx_error::TxError;
 use crate::error::Error;
-use crate::fact::Facts;
-use crate::failure::Failure;
-use crate::leave::{Leaving, Trace, Way};
-use crate::plain::Plain;
-use crate::process::{self, Process};
-use crate::seen::Taken;
-use crate::session::{Claiming, Core, Session};
-use crate::source::{Next, Source};
-use crate::tx::check_not_nested;
-use crate::work::{Claimed, Release, Work};
-use crate::{single, stepwise};
+use crate::rules::check::fit_cause;
+use crate::rules::claim_plan::{CandidateSource, Step};
+use crate::rules::facts::Facts;
+use crate::rules::process::Process;
+use crate::runtime::detach::{Detach, run_detachable};
+use crate::runtime::escaped::Escaped;
+use crate::session::Session;
+use crate::session::held::Release;
+use crate::session::shared::{Claiming, Shared};
+use crate::session::work::{Guard, Work};
+use crate::store::attempt::{Attempt, ClaimRequest};
+use crate::store::candidate::ClaimedMachine;
+use crate::store::end::{EndRequest, Ending};
+use crate::store::hints;
+use crate::store::process;
 
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -63,10 +67,10 @@ pub(crate) const MOST: u32 = 1000;
 ///
 /// # Errors
 /// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`], [`Error::InvalidTime`] and [`Error::Invalid`] for the process,
-/// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is let go of in the background.
+/// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is released in the background.
 ///
 /// # Cancel safety
-/// Dropping the future leaks nothing: a claim that waits for its turn is not made, and what one under way takes is let go of by the session's task.
+/// Dropping the future leaks nothing: a claim that waits for its turn is not made, and what one under way takes is released by the session's task.
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct Claim<P: Process> {
     session: Session,
@@ -75,8 +79,39 @@ pub struct Claim<P: Process> {
     process: std::marker::PhantomData<fn() -> P>,
 }
 
+impl Session {
+    /// Claims a machine that is eligible for `P`. Await it, or narrow it first: see [`Claim`].
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Process, provided};
+    /// # struct AgentStart;
+    /// # impl Process for AgentStart {
+    /// #     const NAME: &'static str = "agent-start";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
+    /// while let Some(work) = session.claim::<AgentStart>().await? {
+    ///     println!("{} at {:?}, fence {}", work.provider_id, work.address, work.fence());
+    ///     work.cancel().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a claim does nothing until it is awaited"]
+    pub fn claim<P: Process>(&self) -> Claim<P> {
+        Claim::new(self.clone())
+    }
+
+    /// Claims up to `count` machines that are eligible for `P`, in one transaction.
+    #[must_use = "a claim does nothing until it is awaited"]
+    pub fn claim_many<P: Process>(&self, count: u32) -> ClaimMany<P> {
+        ClaimMany::new(self.clone(), count)
+    }
+}
+
 impl<P: Process> Claim<P> {
-    pub(crate) fn new(session: Session) -> Self {
+    fn new(session: Session) -> Self {
         Self {
             session,
             machine: None,
@@ -99,41 +134,42 @@ impl<P: Process> Claim<P> {
 
     fn up_to(self, count: u64) -> Answer<Result<Vec<Work<P>>, Error>> {
         Box::pin(async move {
-            let core = Arc::clone(self.session.core());
+            let shared = Arc::clone(self.session.shared());
             check_not_nested()?;
-            core.check_open()?;
-            process::register::<P>(&core.database).await?;
-            // If this future is dropped, the guards in the call's answer are dropped with it, and let go of.
-            let (claiming, doubts) = (core.claiming(), Doubts::none(&core));
-            let answer = call(&core.tasks, |place| async move {
-                self.go_on(count, None, doubts, claiming, &place).await
+            shared.check_open()?;
+            process::register::<P>(&shared.database, &shared.known).await?;
+            // If this future is dropped, the guards in the call's answer are dropped with it, and released.
+            let (claiming, doubts) = (shared.claiming(), InDoubt::none(&shared));
+            let answer = run_detachable(&shared.tasks, |detach| async move {
+                self.go_on(count, None, doubts, claiming, &detach).await
             });
-            answer.await.unwrap_or_else(|| Err(core.expired()))
+            answer.await.unwrap_or_else(|| Err(shared.expired()))
         })
     }
 
     /// Whether this claim can be made in one statement with an end of a work of this session.
-    pub(crate) async fn can_follow(&self, core: &Core) -> bool {
-        let is_its_own = core.id == self.session.id();
-        self.source(core).shares_a_statement(is_its_own, core.database.dialect)
-            && core.check_open().is_ok()
-            && process::register::<P>(&core.database).await.is_ok()
+    pub(crate) async fn can_follow(&self, shared: &Shared) -> bool {
+        let is_its_own = shared.id == self.session.id();
+        self.source(shared)
+            .shares_a_statement(is_its_own, shared.database.dialect)
+            && shared.check_open().is_ok()
+            && process::register::<P>(&shared.database, &shared.known).await.is_ok()
     }
 
     /// The first attempt, in one statement with an end. What the database refuses, for what the end states, or another that shares the statement, or the
     /// claim, has not ended: then it is to be tried alone.
     pub(crate) async fn attempt_after(
         &self,
-        core: &Core,
-        leaving: Leaving,
+        shared: &Shared,
+        leaving: EndRequest,
         work: WorkId,
-        place: &Place,
-    ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let source = self.source(core);
-        let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, place);
+        detach: &Detach,
+    ) -> Result<Attempt<P>, TxError<(), Error>> {
+        let source = self.source(shared);
+        let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, detach);
         match attempt.await {
-            Err(Failure::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
-            Err(Failure::NotCommitted(error)) if error.is_locked_out() => Ok(Attempt::lost_race()),
+            Err(TxError::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
+            Err(TxError::NotCommitted(error)) if error.is_locked_out() => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
     }
@@ -141,30 +177,30 @@ impl<P: Process> Claim<P> {
     /// Claims, after the first attempt if there was one.
     ///
     /// # Cancel safety
-    /// None: for a [`call`].
+    /// None: [`run_detachable`] runs it.
     pub(crate) async fn go_on(
         self,
         count: u64,
         first: Option<Attempt<P>>,
-        doubts: Doubts<P>,
+        doubts: InDoubt<P>,
         claiming: Claiming,
-        place: &Place,
+        detach: &Detach,
     ) -> Result<Vec<Work<P>>, Error> {
-        let core = Arc::clone(self.session.core());
-        let works = self.run(count, first, doubts, place).await?;
-        // Told to drain meanwhile: the guards are dropped, and let go of.
-        core.check_open()?;
+        let shared = Arc::clone(self.session.shared());
+        let works = self.run(count, first, doubts, detach).await?;
+        // Told to drain meanwhile: the guards are dropped, and released.
+        shared.check_open()?;
         drop(claiming);
         Ok(works)
     }
 
-    fn source(&self, core: &Core) -> Source {
+    fn source(&self, shared: &Shared) -> CandidateSource {
         match self.machine {
-            Some(machine) => Source::Machine(machine),
-            None if self.filter.is_empty() && !core.database.views.of::<P>().is_ordered => {
-                core.database.looking.hints::<P>()
+            Some(machine) => CandidateSource::Machine(machine),
+            None if self.filter.is_empty() && !shared.known.sql.of::<P>().is_ordered => {
+                shared.known.refresh.hints::<P>()
             }
-            None => Source::Alone,
+            None => CandidateSource::Scan,
         }
     }
 
@@ -172,19 +208,19 @@ impl<P: Process> Claim<P> {
         self,
         count: u64,
         mut first: Option<Attempt<P>>,
-        mut doubts: Doubts<P>,
-        place: &Place,
+        mut doubts: InDoubt<P>,
+        detach: &Detach,
     ) -> Result<Vec<Work<P>>, Error> {
-        let core = Arc::clone(self.session.core());
-        let mut source = self.source(&core);
+        let shared = Arc::clone(self.session.shared());
+        let mut source = self.source(&shared);
         let (started, mut rounds) = (Instant::now(), 0);
         // Once somebody had locked what an attempt needed: those with whom it would share a statement need not wait for it.
         let mut alone = false;
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
         let mut begun = None;
         loop {
-            // What is in doubt is let go of. Whose turn it is to search does so all the same: others wait for it.
-            if place.is_gone() && first.is_none() && !matches!(source, Source::Fleet(_)) {
+            // What is in doubt is released. Whose turn it is to search does so all the same: others wait for it.
+            if detach.is_gone() && first.is_none() && !matches!(source, CandidateSource::Search(_)) {
                 return Ok(Vec::new());
             }
             let arrived = doubts.arrived().await?;
@@ -195,31 +231,34 @@ impl<P: Process> Claim<P> {
             let attempt = match first.take() {
                 Some(attempt) => attempt,
                 None => {
-                    let attempt = match core.check_open() {
-                        Ok(()) => self.attempt(source, begun, count, &mut doubts, &mut alone, place).await,
+                    let attempt = match shared.check_open() {
+                        Ok(()) => {
+                            self.attempt(source, begun, count, &mut doubts, &mut alone, detach)
+                                .await
+                        }
                         Err(closed) => Err(closed),
                     };
-                    if let Source::Fleet(turn) = source
+                    if let CandidateSource::Search(turn) = source
                         && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
                     {
-                        candidate::give_back::<P>(&core.database, turn).await;
+                        hints::give_back::<P>(&shared.database, turn).await;
                     }
                     attempt?
                 }
             };
             let Attempt { taken, told, .. } = attempt;
-            let looking = &core.database.looking;
+            let looking = &shared.known.refresh;
             if source.is_by_hints() && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
-                refresh::<P>(&core);
+                refresh::<P>(&shared);
             }
             let took = !taken.is_empty();
             let works = self.guards(taken);
             if !works.is_empty() {
                 return Ok(works);
             }
-            place.leave().await;
+            detach.now().await;
             let elapsed = started.elapsed();
-            let is_late = elapsed > core.database.config.retry_budget;
+            let is_late = elapsed > shared.database.config.retry_budget;
             let contended = |attempts| Error::Contended {
                 doing: "claim a machine",
                 attempts,
@@ -231,13 +270,13 @@ impl<P: Process> Claim<P> {
             }
             if took {
                 // Nothing that can be read: there may be more.
-                if let Source::Fleet(_) = source {
-                    source = Source::Hints;
+                if let CandidateSource::Search(_) = source {
+                    source = CandidateSource::HintsThenSearch;
                 }
                 continue;
             }
             let Some(told) = told else {
-                source = Source::Hints;
+                source = CandidateSource::HintsThenSearch;
                 continue;
             };
             begun = begun.or(told.searches.map(|searches| searches.now()));
@@ -246,18 +285,18 @@ impl<P: Process> Claim<P> {
                 .zip(begun)
                 .is_some_and(|(searches, begun)| searches.has_ended_since(begun));
             let next = match told.next(source, searched) {
-                Next::From(next) => next,
-                Next::AddSearches => {
-                    process::add_searches::<P>(&core.database).await?;
+                Step::Retry(next) => next,
+                Step::EnsureSearchRow => {
+                    process::add_searches::<P>(&shared.database).await?;
                     source
                 }
                 // What was not there may have been taken by an attempt of ours.
-                Next::Nothing => return Ok(self.guards(doubts.arrived().await?)),
+                Step::NothingThere => return Ok(self.guards(doubts.arrived().await?)),
             };
             rounds += 1;
             let pause = told.pause(next, rounds, elapsed);
             source = next;
-            if is_late && !matches!(source, Source::Fleet(_)) {
+            if is_late && !matches!(source, CandidateSource::Search(_)) {
                 return Err(contended(rounds));
             }
             if let Some(pause) = pause {
@@ -268,24 +307,24 @@ impl<P: Process> Claim<P> {
 
     async fn attempt(
         &self,
-        source: Source,
+        source: CandidateSource,
         begun: Option<i64>,
         count: u64,
-        doubts: &mut Doubts<P>,
+        doubts: &mut InDoubt<P>,
         alone: &mut bool,
-        place: &Place,
+        detach: &Detach,
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        let attempt = self.attempt_from(source, begun, works.clone(), None, *alone, place);
+        let attempt = self.attempt_from(source, begun, works.clone(), None, *alone, detach);
         match attempt.await {
             Ok(attempt) => Ok(attempt),
-            Err(Failure::NotCommitted(error)) if error.is_locked_out() => {
+            Err(TxError::NotCommitted(error)) if error.is_locked_out() => {
                 *alone = true;
                 Ok(Attempt::lost_race())
             }
-            Err(Failure::NotCommitted(error)) => Err(error),
-            Err(Failure::Unknown { source, .. }) => {
+            Err(TxError::NotCommitted(error)) => Err(error),
+            Err(TxError::Unknown { source, .. }) => {
                 doubts.add(works, source);
                 Ok(Attempt::lost_race())
             }
@@ -295,96 +334,68 @@ impl<P: Process> Claim<P> {
     /// An attempt after the end of a work if there is one; by hints, in a statement with others of the session.
     async fn attempt_from(
         &self,
-        source: Source,
+        source: CandidateSource,
         begun: Option<i64>,
         works: Vec<WorkId>,
-        leaving: Option<Leaving>,
+        leaving: Option<EndRequest>,
         alone: bool,
-        place: &Place,
-    ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let core = self.session.core();
-        if source != Source::Plenty {
-            place.leave().await;
+        detach: &Detach,
+    ) -> Result<Attempt<P>, TxError<(), Error>> {
+        let shared = self.session.shared();
+        if source != CandidateSource::HintsOnly {
+            detach.now().await;
         }
         if alone || !source.is_by_hints() {
             // Others wait for who has the turn to search.
-            let may_give_up = (!matches!(source, Source::Fleet(_))).then_some(place);
-            let leaving = leaving.as_slice();
-            return self
-                .attempt_once(core, source, begun, &works, leaving, may_give_up)
-                .await;
+            let may_give_up = (!matches!(source, CandidateSource::Search(_))).then_some(detach);
+            let request = ClaimRequest {
+                source,
+                filter: &self.filter,
+                works: &works,
+                after: leaving.as_slice(),
+                begun,
+            };
+            return attempt_once(shared, request, may_give_up).await;
         }
-        let asked = Asked {
-            session: self.session.clone(),
+        let asked = ClaimPart {
+            shared: Arc::clone(shared),
             works,
             leaving,
-            searches: source == Source::Hints,
+            searches: source == CandidateSource::HintsThenSearch,
             begun,
-            place: place.clone(),
+            detach: detach.clone(),
             process: self.process,
         };
-        match core.crowds.ask(asked).await {
+        match shared.batcher.ask(asked).await {
             Some(attempt) => attempt,
-            None if place.is_given_up() => Ok(Attempt::lost_race()),
-            None => Err(Failure::UNKNOWN),
+            None if detach.is_given_up() => Ok(Attempt::lost_race()),
+            None => Err(TxError::UNKNOWN),
         }
     }
 
-    async fn attempt_once(
-        &self,
-        core: &Core,
-        source: Source,
-        begun: Option<i64>,
-        works: &[WorkId],
-        after: &[Leaving],
-        place: Option<&Place>,
-    ) -> Result<Attempt<P>, Failure<(), Error>> {
-        let attempt = match core.database.dialect {
-            Dialect::Sqlite => stepwise::attempt(core, self, source, begun, works, after, place).await,
-            Dialect::Postgres | Dialect::Cockroach => {
-                single::attempt(core, self, source, begun, works, after, place).await
-            }
-        };
-        let states_nothing = after.iter().all(|leaving| leaving.facts.is_empty());
-        match attempt {
-            // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
-            Err(Failure::NotCommitted(error)) if error.is_foreign_key_violation() && states_nothing => {
-                core.lose("its row is gone");
-                Err(Failure::NotCommitted(core.expired()))
-            }
-            // Another claim has taken the slot and its fence, and this one looked in between.
-            Err(Failure::NotCommitted(error)) if error.is_key_violation() => Ok(Attempt::lost_race()),
-            attempt => attempt,
-        }
-    }
-
-    pub(crate) fn filter_condition(&self) -> &Condition {
-        &self.filter
-    }
-
-    /// Guards for what was taken. A machine whose item cannot be read is let go of as failed: it backs off, and others are tried.
-    fn guards(&self, taken: Vec<Taken<P>>) -> Vec<Work<P>> {
-        let guard = |taken: Taken<P>| {
+    /// Guards for what was taken. A machine whose item cannot be read is released as failed: it backs off, and others are tried.
+    fn guards(&self, taken: Vec<ClaimedMachine<P>>) -> Vec<Work<P>> {
+        let guard = |taken: ClaimedMachine<P>| {
             let (key, failures) = (taken.key(), taken.seen.failures);
             match taken.seen.item {
                 Ok(item) => {
                     tracing::debug!(machine = %key.machine, process = key.process, fence = %key.fence, "machine claimed");
-                    let claimed = Claimed::new(self.session.clone(), key, failures, P::MAX_RUN);
+                    let claimed = Guard::new(self.session.clone(), key, failures, P::MAX_RUN);
                     Some(Work { claimed, item })
                 }
                 Err(cause) => {
-                    tracing::warn!(machine = %key.machine, process = key.process, cause = %Plain(&cause), "a claimed machine has failed");
-                    let leaving = Leaving {
+                    tracing::warn!(machine = %key.machine, process = key.process, cause = %Escaped(&cause), "a claimed machine has failed");
+                    let leaving = EndRequest {
                         key,
                         failures,
-                        trace: Trace::Failed {
+                        ending: Ending::Failed {
                             cause: fit_cause(&cause).into(),
                             backoff: P::BACKOFF,
                         },
                         facts: Facts::none(),
                     };
                     // Without a receiver the session is over, and its works with it.
-                    let _unheard = self.session.core().releases.send(Release::Work(leaving));
+                    let _unheard = self.session.shared().releases.send(Release::Work(leaving));
                     None
                 }
             }
@@ -393,61 +404,11 @@ impl<P: Process> Claim<P> {
     }
 }
 
-/// An attempt that may be made with others.
-struct Asked<P: Process> {
-    session: Session,
-    /// The ids of the works that are to be.
-    works: Vec<WorkId>,
-    /// A work that is to end first.
-    leaving: Option<Leaving>,
-    /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
-    searches: bool,
-    begun: Option<i64>,
-    place: Place,
-    process: std::marker::PhantomData<fn() -> P>,
-}
-
-impl<P: Process> Request for Asked<P> {
-    type Answer = Result<Attempt<P>, Failure<(), Error>>;
-
-    fn kind(&self) -> (usize, Option<Way>) {
-        (self.works.len(), self.leaving.as_ref().map(Leaving::way))
-    }
-
-    fn place(&self) -> Option<&Place> {
-        // An end comes to its end.
-        self.leaving.is_none().then_some(&self.place)
-    }
-
-    async fn serve(mut these: Vec<Self>) -> Vec<Self::Answer> {
-        let claim = Claim::new(these[0].session.clone());
-        let core = Arc::clone(claim.session.core());
-        let works: Vec<WorkId> = these.iter().flat_map(|asked| asked.works.iter().copied()).collect();
-        let leaving: Vec<Leaving> = these.iter_mut().filter_map(|asked| asked.leaving.take()).collect();
-        let searching = || these.iter().filter(|asked| asked.searches);
-        let source = if searching().next().is_some() {
-            Source::Hints
-        } else {
-            Source::Plenty
-        };
-        // The last of them, which is the one of this statement if that is somebody's first look.
-        let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
-        let begun = begun.and_then(|begun| begun.into_iter().max());
-        match claim.attempt_once(&core, source, begun, &works, &leaving, None).await {
-            Ok(attempt) => {
-                let asked = these.iter().map(|asked| (asked.works.len(), asked.searches));
-                attempt.dealt(asked, &leaving).map(Ok).collect()
-            }
-            Err(failure) => failure.of_each(these.len()).map(Err).collect(),
-        }
-    }
-}
-
 /// Searches behind the claim's back.
-fn refresh<P: Process>(core: &Arc<Core>) {
-    let database = Arc::clone(&core.database);
-    core.tasks.spawn(async move {
-        if let Err(error) = candidate::refresh::<P>(&database).await {
+fn refresh<P: Process>(shared: &Arc<Shared>) {
+    let (database, known) = (Arc::clone(&shared.database), Arc::clone(&shared.known));
+    shared.tasks.spawn(async move {
+        if let Err(error) = hints::refresh::<P>(&database, &known.refresh).await {
             tracing::debug!(process = P::NAME, %error, "hints were not refreshed");
         }
     });
@@ -489,7 +450,7 @@ pub struct ClaimMany<P: Process> {
 }
 
 impl<P: Process> ClaimMany<P> {
-    pub(crate) fn new(session: Session, count: u32) -> Self {
+    fn new(session: Session, count: u32) -> Self {
         Self {
             claim: Claim::new(session),
             count,

@@ -11,12 +11,12 @@ use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::bmdb::Bmdb;
-use crate::database::Database;
+use crate::db::database::Database;
+use crate::db::transaction::TxRunner;
 use crate::error::Error;
-use crate::expiry;
-use crate::sightings::{Seen, Sightings};
-use crate::supervised::panic_text;
-use crate::tx::Scope;
+use crate::rules::sightings::{Seen, Sightings};
+use crate::runtime::supervised::panic_text;
+use crate::store::expiry;
 
 /// Expires sessions whose deadline has passed: frees their work, writes their history, leaves a cool-down.
 ///
@@ -161,8 +161,8 @@ impl Collector {
     }
 
     /// For transactions that others wait for.
-    fn short_scope(&self, doing: &'static str) -> Scope<'_> {
-        Scope {
+    fn short_scope(&self, doing: &'static str) -> TxRunner<'_> {
+        TxRunner {
             limit: self.database.limit.at_most(SHORT),
             budget: self.database.config.retry_budget.min(SHORT),
             ..self.database.scope(doing)
@@ -210,7 +210,7 @@ const LONG: Duration = Duration::from_secs(15);
 
 /// Expires each group in a transaction that begins before `until`. Those of groups that failed, and the error of each group.
 async fn expire_each(
-    scope: &Scope<'_>,
+    scope: &TxRunner<'_>,
     groups: impl Iterator<Item = &[Seen]>,
     until: Instant,
     sweep: &mut Sweep,

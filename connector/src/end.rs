@@ -1,34 +1,133 @@
-//! The protocol of an end: it deletes the work's row by its whole key and demands to have deleted one; and what becomes of it when it is not answered.
+//! Ends without a commit phase: of one work, of one and a claim of the next at once, of many at once.
 
+pub(crate) mod finish;
+pub(crate) mod unfinished;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::future::IntoFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bmdb_entity::work_history::Event;
-use bmdb_entity::{Fence, MachineId, WorkId};
-use futures_util::future::join_all;
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use bmdb_entity::{Tag, WorkId};
+use sea_orm::ActiveModelTrait;
 
-use crate::call::Place;
-use crate::crowd::Request;
-use crate::dialect::Dialect;
+use crate::claim::in_doubt::InDoubt;
+use crate::claim::{Answer, Claim, MOST};
+use crate::db::transaction::check_not_nested;
+use crate::db::tx_error::TxError;
+use crate::end::unfinished::Unfinished;
 use crate::error::Error;
-use crate::fact::Facts;
-use crate::failure::Failure;
-use crate::leave::{self, Leaving, Trace, Way};
-use crate::machine;
-use crate::process::Process;
-use crate::session::Core;
-use crate::tx::{Scope, Tx, TxClosure};
-use crate::unfinished::Unfinished;
-use crate::work::{Key, Work};
+use crate::rules::check::{LONGEST_CAUSE, check_text};
+use crate::rules::facts::Facts;
+use crate::rules::process::Process;
+use crate::rules::work_key::WorkKey;
+use crate::runtime::detach::{Detach, run_detachable};
+use crate::session::Session;
+use crate::session::ends::{DOING, Ends, Patience, end};
+use crate::session::shared::Shared;
+use crate::session::work::Work;
+use crate::store::attempt::Attempt;
+use crate::store::end::{EndRequest, Ending};
+use crate::store::resolve::{Resolution, resolve};
 
 impl<P: Process> Work<P> {
-    /// Ends the work with success: one SERIALIZABLE transaction lets go of the machine, deletes the process's backoff, writes history and runs
-    /// `body` (the commit phase: what the work established). If the work was lost, nothing of the body is in the database. What only states facts
-    /// about the machine, or writes nothing, needs no transaction: [`done`](Self::done), with [`stating`](crate::End::stating).
+    /// Ends the work with success in one round trip: [`finish`](Self::finish) with nothing to write, or with facts to [state](End::stating) about
+    /// the machine.
+    pub fn done(self) -> End<P> {
+        End::new(self, Ok(Ending::Finished))
+    }
+
+    /// Ends the work with a failure: the process backs off from the machine, by its rule, and history keeps the cause.
     ///
-    /// The body may run many times. What it returns is what its last run returned.
+    /// # Errors
+    /// Awaiting it answers [`Error::Invalid`] for a cause over 4 kB or with NUL (see [`fit_cause`](crate::fit_cause)); nothing is written.
+    pub fn fail(self, cause: impl fmt::Display) -> End<P> {
+        End::new(self, failed::<P>(cause))
+    }
+
+    /// Ends the work without a verdict: the machine is free again at once, and history says `canceled`.
+    pub fn cancel(self) -> End<P> {
+        End::new(self, Ok(Ending::Canceled))
+    }
+
+    /// [`done`](Self::done) for many works in one round trip.
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Error, Process, Session, Work, provided};
+    /// # struct Survey;
+    /// # impl Process for Survey {
+    /// #     const NAME: &'static str = "survey";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(session: Session) -> Result<(), Error> {
+    /// let works = session.claim_many::<Survey>(100).await?;
+    /// for ended in Work::done_many(works).await {
+    ///     ended?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn done_many(works: Vec<Self>) -> EndMany<P> {
+        EndMany::new(works, Ok(Ending::Finished))
+    }
+
+    /// [`fail`](Self::fail) for many works in one round trip.
+    pub fn fail_many(works: Vec<Self>, cause: impl fmt::Display) -> EndMany<P> {
+        EndMany::new(works, failed::<P>(cause))
+    }
+
+    /// [`cancel`](Self::cancel) for many works in one round trip.
+    pub fn cancel_many(works: Vec<Self>) -> EndMany<P> {
+        EndMany::new(works, Ok(Ending::Canceled))
+    }
+
+    pub(crate) fn leaving(&self, ending: &Ending, facts: &Facts) -> EndRequest {
+        EndRequest {
+            key: self.key(),
+            failures: self.claimed.held.failures,
+            ending: ending.clone(),
+            facts: facts.clone(),
+        }
+    }
+}
+
+fn failed<P: Process>(cause: impl fmt::Display) -> Result<Ending, Error> {
+    let cause = cause.to_string();
+    check_text("a cause", &cause, LONGEST_CAUSE)?;
+    Ok(Ending::Failed {
+        cause: cause.into(),
+        backoff: P::BACKOFF,
+    })
+}
+
+/// An end of a work without a commit phase; await it, alone or [with the next claim](Self::then). Ends of one kind that tasks of one session make at the
+/// same time share statements, each answered on its own.
+///
+/// # Errors
+/// [`Unfinished`].
+///
+/// # Cancel safety
+/// Dropping the future before its first poll drops the guard; after it, the end goes on.
+#[must_use = "a work ends when this is awaited; dropped, it is canceled"]
+pub struct End<P: Process> {
+    work: Work<P>,
+    ending: Result<Ending, Error>,
+    facts: Facts,
+}
+
+impl<P: Process> End<P> {
+    fn new(work: Work<P>, ending: Result<Ending, Error>) -> Self {
+        let facts = Facts::none();
+        Self { work, ending, facts }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        self.work.session()
+    }
+
+    /// States facts about the machine as well, in the same statement: if the work was lost, none of them is in the database. A row is the machine's whole
+    /// row of the tag from now on, as with [`tag::set`](crate::store::tag::set); [`updating`](Self::updating) changes some columns.
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
@@ -39,397 +138,295 @@ impl<P: Process> Work<P> {
     /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
     /// # }
     /// # async fn example(work: Work<AgentStart>, key: Vec<u8>) -> Result<(), Error> {
-    /// let machine = work.machine();
-    /// work.finish(async |tx| agent_started::set(tx, machine, key).await).await?;
+    /// work.done().stating(agent_started::row(key)).await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`Unfinished`]; the body's own error comes back in [`Unfinished::NotCommitted`] with the guard.
+    /// Awaiting it answers [`Error::TagIncomplete`] for a row without a column that it must have; [`Error::Invalid`] for a row that names another machine,
+    /// for a second row of a tag, and for a text with NUL; [`Error::DuplicateProviderId`]; and [`Error::Database`] when a rule of a tag's table refuses its row. Then nothing is written, and the guard comes back.
+    pub fn stating(mut self, facts: impl Into<Facts>) -> Self {
+        self.facts = self.facts.and(facts);
+        self
+    }
+
+    /// Changes the columns that are set in `row`, of the row of the tag that the machine has, in the same statement; all others stay what they are. The
+    /// same as [stating](Self::stating) [`Facts::updating`], which can be stated about many works.
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
+    /// # struct AgentStart;
+    /// # impl Process for AgentStart {
+    /// #     const NAME: &'static str = "agent-start";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(work: Work<AgentStart>) -> Result<(), Error> {
+    /// use sea_orm::ActiveValue::Set;
+    ///
+    /// let runs = provided::ActiveModel { status: Set(provided::Status::Running), ..Default::default() };
+    /// work.done().updating(runs).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Awaiting it answers [`Error::TagMissing`] when the machine does not have the tag; else as [`stating`](Self::stating). Then nothing is written, and
+    /// the guard comes back.
+    pub fn updating<A>(self, row: A) -> Self
+    where
+        A: ActiveModelTrait<Entity: Tag>,
+    {
+        self.stating(Facts::updating(row))
+    }
+
+    /// Ends the work and makes the next claim, both in one round trip where they can be: on PostgreSQL and SQLite, for a claim of the same session
+    /// without a filter, a machine or an order of its own. Else one after the other.
+    ///
+    /// The outer result is the end's, the inner one is the claim's, which is made only when the work has ended as asked. The machine itself is claimed
+    /// only after a look at what the end has left of it.
+    ///
+    /// ```no_run
+    /// # use bmdb::{Eligible, Error, Process, Session, provided};
+    /// # struct Survey;
+    /// # impl Process for Survey {
+    /// #     const NAME: &'static str = "survey";
+    /// #     type Item = provided::Model;
+    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// # }
+    /// # async fn example(session: Session) -> Result<(), Error> {
+    /// let mut next = session.claim::<Survey>().await?;
+    /// while let Some(work) = next {
+    ///     println!("{} looks well", work.provider_id);
+    ///     next = work.done().then(session.claim()).await??;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unfinished`] for the end; within, as [`Claim`].
     ///
     /// # Cancel safety
-    /// Dropping the future rolls back and drops the guard; during COMMIT, the commit goes on, and either it or the release takes effect.
-    pub async fn finish<T, E, F>(mut self, body: F) -> Result<T, Unfinished<P, E>>
-    where
-        F: TxClosure<T, E>,
-        T: Send,
-        E: From<Error> + Send,
-    {
-        let (key, leaving) = (self.key(), self.leaving(&Trace::Finished, &Facts::none()));
-        let core = self.session().core().clone();
-        let scope = core.bodies("finish a work");
-        loop {
-            let is_lost = AtomicBool::new(false);
-            let whole = async |tx: &Tx| {
-                let ended = leave::within(tx, &core, std::slice::from_ref(&leaving)).await;
-                if ended.map_err(Error::from)?.is_empty() {
-                    is_lost.store(true, Ordering::Relaxed);
-                    return Err(key.lost().into());
-                }
-                body.clone()(tx).await
-            };
-            let (value, source) = match scope.run(whole).await {
-                Ok(value) => {
-                    self.claimed.ended(&Trace::Finished);
-                    return Ok(value);
-                }
-                Err(Failure::NotCommitted(_)) if is_lost.into_inner() => {
-                    let over = self.over(&core, Event::Finished).await;
-                    if matches!(over, Unfinished::Over(Error::AlreadyFinished { .. })) {
-                        Trace::Finished.log(&key);
+    /// Once polled, both go on when the future is dropped; what is claimed is released.
+    pub async fn then<Q: Process>(self, claim: Claim<Q>) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
+        let Self { work, ending, facts } = self;
+        let checked = facts.check(work.machine()).and_then(|()| check_not_nested());
+        let ending = match checked.and(ending) {
+            Ok(ending) => ending,
+            Err(error) => return Err(Unfinished::NotCommitted { work, error }),
+        };
+        let (shared, key) = (Arc::clone(work.session().shared()), work.key());
+        let tasks = shared.tasks.clone();
+        let both = run_detachable(&tasks, |detach| async move {
+            end_and_claim(&shared, work, &ending, facts, claim, &detach).await
+        });
+        both.await.unwrap_or_else(|| Err(timed_out(&key)))
+    }
+}
+
+impl<P: Process> IntoFuture for End<P> {
+    type Output = Result<(), Unfinished<P>>;
+    type IntoFuture = Answer<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { work, ending, facts } = self;
+        let many = EndMany {
+            works: vec![(work, facts)],
+            ending,
+        };
+        Box::pin(async move { many.await.pop().expect("BUG: there is an answer for each work") })
+    }
+}
+
+async fn end_and_claim<P: Process, Q: Process>(
+    shared: &Arc<Shared>,
+    mut work: Work<P>,
+    ending: &Ending,
+    facts: Facts,
+    claim: Claim<Q>,
+    detach: &Detach,
+) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
+    let mut doubts = InDoubt::none(shared);
+    let follows = claim.can_follow(shared).await;
+    if follows {
+        let next = WorkId::random();
+        let leaving = work.leaving(ending, &facts);
+        match claim.attempt_after(shared, leaving, next, detach).await {
+            Ok(attempt) if attempt.ended.contains(&work.id()) => {
+                work.claimed.ended(ending);
+                return Ok(claim_after(shared, claim, Some(attempt), doubts, detach).await);
+            }
+            // It is not ours, or what it states is refused, which is found out below; or a backoff was cleared meanwhile.
+            Ok(_not_ended) => {}
+            Err(TxError::NotCommitted(error)) => return Err(work.not_committed(error)),
+            // Both have happened, or both may still. Whatever became of this end, what the claim may have taken is looked for, or released with the
+            // doubt: the ids of those who share a statement go to the machines that it took in their order, not to those whose ends took effect.
+            Err(TxError::Unknown { source, .. }) => {
+                doubts.add([next], source.clone());
+                detach.now().await;
+                match resolve(&shared.writer(), &work.key()).await {
+                    Ok(Resolution::StillHeld) => {}
+                    Ok(Resolution::Ended(event)) if event == ending.event() => {
+                        work.claimed.ended(ending);
+                        return Ok(claim_after(shared, claim, None, doubts, detach).await);
                     }
-                    return Err(over);
+                    Ok(other) => return Err(work.over_as(shared, ending.event(), Ok(other))),
+                    Err(_unreachable) => return Err(work.unknown(DOING, source)),
                 }
-                Err(Failure::NotCommitted(error)) => return Err(self.not_committed(error)),
-                Err(Failure::Unknown { value, source }) => (value, source),
-            };
-            match settle(&core, &key).await {
-                Ok(Settled::Held) => {}
-                Ok(Settled::Ended(Event::Finished)) => {
-                    self.claimed.ended(&Trace::Finished);
-                    return Ok(value);
-                }
-                Ok(Settled::Ended(_) | Settled::Gone) => {
-                    self.claimed.disarm();
-                    return Err(Unfinished::Over(key.lost()));
-                }
-                Err(_unreachable) => return Err(self.unknown(scope.doing, source)),
             }
         }
     }
+    let alone = end_now(shared, vec![(work, facts)], ending, detach).await.pop();
+    alone.expect("BUG: there is an answer for each work")?;
+    if follows {
+        Ok(claim_after(shared, claim, None, doubts, detach).await)
+    } else {
+        Ok(claim.await)
+    }
+}
 
-    /// There was no row to delete: says whether an earlier attempt ended the work as asked.
-    pub(crate) async fn over<E>(self, core: &Core, asked: Event) -> Unfinished<P, E> {
-        let settled = settle(core, &self.key()).await;
-        self.over_as(core, asked, settled)
+async fn claim_after<Q: Process>(
+    shared: &Arc<Shared>,
+    claim: Claim<Q>,
+    first: Option<Attempt<Q>>,
+    doubts: InDoubt<Q>,
+    detach: &Detach,
+) -> Result<Option<Work<Q>>, Error> {
+    let mut works = claim.go_on(1, first, doubts, shared.claiming(), detach).await?;
+    Ok(works.pop())
+}
+
+/// Ends many works of one process, up to a thousand in one round trip; await it. It answers for each work, in their order.
+///
+/// # Errors
+/// [`Unfinished`], for each work of its own.
+///
+/// # Cancel safety
+/// Dropping the future before its first poll drops the guards; after it, the ends go on.
+#[must_use = "works end when this is awaited; dropped, they are canceled"]
+pub struct EndMany<P: Process> {
+    works: Vec<(Work<P>, Facts)>,
+    ending: Result<Ending, Error>,
+}
+
+impl<P: Process> IntoFuture for EndMany<P> {
+    type Output = Vec<Result<(), Unfinished<P>>>;
+    type IntoFuture = Answer<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<P: Process> EndMany<P> {
+    fn new(works: Vec<Work<P>>, ending: Result<Ending, Error>) -> Self {
+        let works = works.into_iter().map(|work| (work, Facts::none())).collect();
+        Self { works, ending }
     }
 
-    /// The same, of what is known.
-    pub(crate) fn over_as<E>(self, core: &Core, asked: Event, settled: Result<Settled, Error>) -> Unfinished<P, E> {
-        let key = self.key();
-        let is_trusted = core.check_trust().is_ok();
-        let error = match how_over(settled.ok().as_ref(), asked, is_trusted) {
-            Over::AsAsked => Error::AlreadyFinished {
-                machine: key.machine,
-                fence: key.fence,
-            },
-            Over::Expired => core.expired(),
-            Over::Lost => key.lost(),
-            Over::Unknown => return self.unknown(DOING, None),
-        };
-        // The guard is dropped: what is there after all is let go of.
-        Unfinished::Over(error)
-    }
-
-    /// It may have ended, and the database cannot be asked.
-    pub(crate) fn unknown<E>(self, doing: &'static str, source: Option<DbErr>) -> Unfinished<P, E> {
-        let error = Error::CommitUnknown { doing, source };
-        Unfinished::Unknown { work: self, error }
-    }
-
-    pub(crate) fn not_committed<E>(mut self, error: E) -> Unfinished<P, E> {
-        if let Err(expired) = self.session().core().check_trust() {
-            self.claimed.disarm();
-            return Unfinished::Over(expired);
+    /// States facts about the machine of each work as well, as [`End::stating`]. Works in a row
+    /// whose facts have the same columns share round trips.
+    pub fn stating<F: Into<Facts>>(mut self, facts: impl Fn(&Work<P>) -> F) -> Self {
+        for (work, stated) in &mut self.works {
+            *stated = std::mem::take(stated).and(facts(work));
         }
-        Unfinished::NotCommitted { work: self, error }
-    }
-}
-
-/// What is said of a work that was not there to be ended.
-#[derive(Debug, PartialEq)]
-enum Over {
-    /// An earlier attempt has ended it.
-    AsAsked,
-    Expired,
-    Lost,
-    /// Perhaps an earlier attempt has ended it.
-    Unknown,
-}
-
-/// `settled`: what became of it, if the database could be asked.
-fn how_over(settled: Option<&Settled>, asked: Event, is_trusted: bool) -> Over {
-    match settled {
-        Some(Settled::Ended(event)) if *event == asked => Over::AsAsked,
-        _ if !is_trusted => Over::Expired,
-        Some(_) => Over::Lost,
-        None => Over::Unknown,
-    }
-}
-
-/// What a claim of unknown outcome has taken, as far as it has arrived.
-pub(crate) async fn claimed(
-    core: &Core,
-    slot: &'static str,
-    process: &'static str,
-    works: &[WorkId],
-) -> Result<Vec<Key>, Error> {
-    const DOING: &str = "settle a claim";
-    use bmdb_entity::work::{Column, Entity};
-    let rows: Vec<(MachineId, WorkId, Fence)> = Entity::find()
-        .select_only()
-        .columns([Column::MachineId, Column::WorkId, Column::Fence])
-        .filter(Column::WorkId.is_in(works.iter().copied()))
-        .into_tuple()
-        .all(&*core.database)
-        .await
-        .map_err(Error::database(DOING))?;
-    let key = |(machine, work, fence)| Key {
-        machine,
-        slot,
-        process,
-        work,
-        fence,
-    };
-    Ok(rows.into_iter().map(key).collect())
-}
-
-pub(crate) const DOING: &str = "end a work";
-
-/// What came of ends without a body.
-#[derive(Default)]
-pub(crate) struct Ends {
-    /// Ended as asked.
-    pub(crate) ended: Vec<WorkId>,
-    /// Not ended, and why. Those that are in neither were not there to be ended, perhaps because an attempt without an answer has ended them.
-    pub(crate) rest: Vec<(Leaving, Error)>,
-}
-
-impl Ends {
-    fn refuse(mut self, left: Vec<Leaving>, error: &Error) -> Self {
-        self.rest
-            .extend(left.into_iter().map(|leaving| (leaving, error.clone())));
         self
     }
 
-    fn and(mut self, more: Self) -> Self {
-        self.ended.extend(more.ended);
-        self.rest.extend(more.rest);
-        self
-    }
-
-    fn has_answered(&self, work: WorkId) -> bool {
-        self.ended.contains(&work) || self.rest.iter().any(|(leaving, _)| leaving.key.work == work)
-    }
-
-    /// Takes those out that were perhaps refused for another with which they shared a statement.
-    fn take_refused(&mut self) -> Vec<Leaving> {
-        let refused = self.rest.extract_if(.., |(_, error)| error.is_of_one());
-        refused.map(|(leaving, _)| leaving).collect()
-    }
-}
-
-/// For how long an end waits for what somebody has locked.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Patience {
-    /// As long as the budget lasts.
-    Lasting,
-    /// As long as one statement does: it is tried again later anyway.
-    Short,
-}
-
-/// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
-pub(crate) async fn end(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience, place: &Place) -> Ends {
-    let updates = |leaving: &&Leaving| leaving.facts.updates().next().is_some();
-    let updating: Vec<Leaving> = left.iter().filter(updates).cloned().collect();
-    let mut ends = end_or_refuse(core, left, None, place).await;
-    let refused = ends.take_refused();
-    if !refused.is_empty() {
-        place.leave().await;
-        ends = ends.and(end_apart(core, refused, patience).await);
-    }
-    for (leaving, error) in ends.rest.iter_mut().filter(|(_, error)| error.is_key_violation()) {
-        place.leave().await;
-        let facts = leaving.facts.iter();
-        if let Err(duplicate) = machine::check_identities(&*core.database, leaving.key.machine, facts).await {
-            *error = duplicate;
-        }
-    }
-    for leaving in updating {
-        if !ends.has_answered(leaving.key.work) {
-            place.leave().await;
-            let error = missing(core, &leaving.key, &leaving.facts).await;
-            ends.rest.extend(error.map(|error| (leaving, error)));
-        }
-    }
-    ends
-}
-
-/// What was to be updated and is not there, if that is why an end has not ended its work.
-async fn missing(core: &Core, key: &Key, facts: &Facts) -> Option<Error> {
-    let Ok(Settled::Held) = settle(core, key).await else {
-        return None;
-    };
-    let mut tag = None;
-    for fact in facts.updates() {
-        let row = core.database.query_one(&fact.look(Expr::val(key.machine))).await;
-        if matches!(row, Ok(None)) {
-            tag = Some(fact.tag);
-            break;
-        }
-        // Somebody has written it meanwhile, or it cannot be asked for any more.
-        tag.get_or_insert(fact.tag);
-    }
-    tag.map(|tag| Error::TagMissing {
-        tag,
-        machine: key.machine,
-    })
-}
-
-/// Into so many parts are those divided that were refused together, and each part again, until one is alone: of a thousand in two steps.
-const PARTS: usize = 32;
-
-async fn end_apart(core: &Arc<Core>, left: Vec<Leaving>, patience: Patience) -> Ends {
-    let parts = left.chunks(left.len().div_ceil(PARTS)).map(async |part| {
-        let mut ends = end_or_refuse(core, part.to_vec(), Some(patience), &Place::in_a_task()).await;
-        if part.len() == 1 {
-            return ends;
-        }
-        match ends.take_refused() {
-            none if none.is_empty() => ends,
-            refused => ends.and(Box::pin(end_apart(core, refused, patience)).await),
-        }
-    });
-    join_all(parts).await.into_iter().fold(Ends::default(), Ends::and)
-}
-
-/// `alone`: without others who end at the same time, and with this patience.
-async fn end_or_refuse(core: &Arc<Core>, mut left: Vec<Leaving>, alone: Option<Patience>, place: &Place) -> Ends {
-    let mut ends = Ends::default();
-    // With failures before as they were when the machines were claimed.
-    let mut as_claimed = true;
-    while let Some(way) = left.first().map(|leaving| leaving.trace.clone()) {
-        let attempt = match alone {
-            _ if !as_claimed => {
-                place.leave().await;
-                in_transaction(core, &left).await
-            }
-            Some(patience) => end_at_once(core, &left, left.len() == 1 && patience == Patience::Lasting).await,
-            None => {
-                let ending = Ending {
-                    core: Arc::clone(core),
-                    left: left.clone(),
-                };
-                core.crowds.ask(ending).await.unwrap_or(Err(Failure::UNKNOWN))
-            }
-        };
-        let source = match attempt {
-            Ok(gone) => {
-                left.retain(|leaving| !gone.contains(&leaving.key.work));
-                ends.ended.extend(gone);
-                // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
-                if as_claimed && way.is_failure() {
-                    as_claimed = false;
+    async fn run(self) -> Vec<Result<(), Unfinished<P>>> {
+        let Self { works, ending } = self;
+        let ending = ending.map(Arc::new);
+        let mut answers = Vec::with_capacity(works.len());
+        let mut works = works.into_iter().peekable();
+        while let Some((work, facts)) = works.next() {
+            let checked = facts.check(work.machine()).and_then(|()| check_not_nested());
+            let ending = match checked.and(ending.clone()) {
+                Ok(ending) => ending,
+                Err(error) => {
+                    answers.push(Err(Unfinished::NotCommitted { work, error }));
                     continue;
                 }
-                return ends;
+            };
+            // Usually all of them: those of one session that state the like, as many as fit into a statement.
+            let (shared, shape) = (Arc::clone(work.session().shared()), facts.shape());
+            let fits = |(work, facts): &(Work<P>, Facts)| {
+                work.session().id() == shared.id && facts.shape() == shape && facts.check(work.machine()).is_ok()
+            };
+            let most = most_at_once(facts.values());
+            let others = std::iter::from_fn(|| works.next_if(fits));
+            let these: Vec<_> = std::iter::once((work, facts)).chain(others).take(most).collect();
+            let keys: Vec<WorkKey> = these.iter().map(|(work, _)| work.key()).collect();
+            let tasks = shared.tasks.clone();
+            let ending = run_detachable(&tasks, |detach| async move {
+                end_now(&shared, these, &ending, &detach).await
+            });
+            match ending.await {
+                Some(ended) => answers.extend(ended),
+                None => answers.extend(keys.iter().map(|key| Err(timed_out(key)))),
             }
-            Err(Failure::NotCommitted(error)) => return ends.refuse(left, &error),
-            Err(Failure::Unknown { source, .. }) => source,
-        };
-        place.leave().await;
-        let mut held = Vec::new();
-        let mut unreachable = false;
-        for leaving in &left {
-            match settle(core, &leaving.key).await {
-                Ok(Settled::Held) => held.push(leaving.clone()),
-                // It is not there to be ended any more.
-                Ok(Settled::Ended(_) | Settled::Gone) => {}
-                Err(_unreachable) => unreachable = true,
+        }
+        answers
+    }
+}
+
+/// A statement takes 32,766 bound values on SQLite, 65,535 on PostgreSQL.
+const MOST_VALUES: usize = 30_000;
+/// At most, on any of them.
+const VALUES_OF_AN_END: usize = 10;
+
+/// How many ends fit into a statement that state this many values each.
+fn most_at_once(values: usize) -> usize {
+    (MOST as usize).min(MOST_VALUES / (VALUES_OF_AN_END + values))
+}
+
+/// # Cancel safety
+/// None: [`run_detachable`] runs it.
+async fn end_now<P: Process>(
+    shared: &Arc<Shared>,
+    works: Vec<(Work<P>, Facts)>,
+    ending: &Ending,
+    detach: &Detach,
+) -> Vec<Result<(), Unfinished<P>>> {
+    let leaving = works.iter().map(|(work, facts)| work.leaving(ending, facts)).collect();
+    let Ends { ended, rest } = end(shared, leaving, Patience::Lasting, detach).await;
+    let ended: HashSet<WorkId> = ended.into_iter().collect();
+    let rest = rest.into_iter().map(|(leaving, error)| (leaving.key.work, error));
+    let mut rest: HashMap<WorkId, Error> = rest.collect();
+    let mut answers = Vec::with_capacity(works.len());
+    for (mut work, _stated) in works {
+        answers.push(match rest.remove(&work.id()) {
+            _ if ended.contains(&work.id()) => {
+                work.claimed.ended(ending);
+                Ok(())
             }
-        }
-        if unreachable {
-            return ends.refuse(left, &Error::CommitUnknown { doing: DOING, source });
-        }
-        left = held;
-    }
-    ends
-}
-
-/// Works that end in a statement with others of the session that end at the same time.
-struct Ending {
-    core: Arc<Core>,
-    left: Vec<Leaving>,
-}
-
-impl Request for Ending {
-    type Answer = Result<Vec<WorkId>, Failure<(), Error>>;
-
-    fn kind(&self) -> (usize, Option<Way>) {
-        (self.left.len(), self.left.first().map(Leaving::way))
-    }
-
-    fn place(&self) -> Option<&Place> {
-        None
-    }
-
-    async fn serve(these: Vec<Self>) -> Vec<Self::Answer> {
-        let core = Arc::clone(&these[0].core);
-        let left: Vec<Vec<Leaving>> = these.into_iter().map(|ending| ending.left).collect();
-        match end_at_once(&core, &left.concat(), false).await {
-            Ok(gone) => {
-                let of = |left: &Vec<Leaving>| {
-                    let works = left.iter().map(|leaving| leaving.key.work);
-                    Ok(works.filter(|work| gone.contains(work)).collect())
-                };
-                left.iter().map(of).collect()
+            Some(error @ Error::CommitUnknown { .. }) => Err(Unfinished::Unknown { work, error }),
+            Some(error) => Err(work.not_committed(error)),
+            None => {
+                detach.now().await;
+                let key = work.key();
+                match work.over(shared, ending.event()).await {
+                    // An earlier attempt of unknown outcome did what was asked.
+                    Unfinished::Over(Error::AlreadyFinished { .. }) => {
+                        ending.log(&key);
+                        Ok(())
+                    }
+                    other => Err(other),
+                }
             }
-            Err(failure) => failure.of_each(left.len()).map(Err).collect(),
-        }
+        });
     }
+    answers
 }
 
-/// `is_patient`: it waits for rows that somebody has locked for as long as the budget lasts.
-async fn end_at_once(core: &Core, leaving: &[Leaving], is_patient: bool) -> Result<Vec<WorkId>, Failure<(), Error>> {
-    if core.database.dialect == Dialect::Sqlite {
-        return in_transaction(core, leaving).await;
-    }
-    let scope = Scope {
-        is_patient,
-        ..core.library(DOING)
-    };
-    leave::at_once(&scope, core, leaving).await
-}
-
-async fn in_transaction(core: &Core, leaving: &[Leaving]) -> Result<Vec<WorkId>, Failure<(), Error>> {
-    let whole = async |tx: &Tx| leave::within(tx, core, leaving).await.map_err(Error::from);
-    core.library(DOING).run(whole).await.map_err(Failure::without_value)
-}
-
-/// What became of a work whose end has an unknown outcome.
-pub(crate) enum Settled {
-    /// Its row is there: the end did not take effect, and cannot any more.
-    Held,
-    /// It has ended this way.
-    Ended(Event),
-    /// Its row is gone, and history does not know its end.
-    Gone,
-}
-
-/// Decides an unknown outcome by a write that collides with the end's own: it waits for a commit that is still on its way. A read would not.
-pub(crate) async fn settle(core: &Core, key: &Key) -> Result<Settled, Error> {
-    const TOUCH: &str = "
-        UPDATE work SET stop_requested = stop_requested WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
-    const ENDED: &str = "
-        SELECT event FROM work_history WHERE machine_id = $1 AND fence = $2 AND work_id = $3 AND event <> 'started'";
-    let scope = core.library("settle the end of a work");
-    let ask = async |tx: &Tx| {
-        let values = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
-        if tx.execute_text(TOUCH, values).await? == 1 {
-            return Ok(Settled::Held);
-        }
-        let ends = tx
-            .query_text(ENDED, [key.machine.into(), key.fence.into(), key.work.into()])
-            .await?;
-        let event = ends.first().map(|row| row.try_get_by_index::<Event>(0)).transpose()?;
-        Ok::<_, Error>(event.map_or(Settled::Gone, Settled::Ended))
-    };
-    match scope.run(ask).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(settled) | Err(Failure::Unknown { value: settled, .. }) => Ok(settled),
-        Err(Failure::NotCommitted(error)) => Err(error),
-    }
+/// The runtime is shutting down around us; the session's deadline is what ends the work now.
+fn timed_out<P: Process>(key: &WorkKey) -> Unfinished<P> {
+    tracing::warn!(machine = %key.machine, fence = %key.fence, "an end was not answered: the runtime is shutting down");
+    Unfinished::Over(Error::CommitUnknown {
+        doing: DOING,
+        source: None,
+    })
 }
 
 #[cfg(test)]
@@ -437,22 +434,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_ended_as_asked_is_called_finished() {
-        let finished = Settled::Ended(Event::Finished);
-        for is_trusted in [true, false] {
-            assert_eq!(how_over(Some(&finished), Event::Finished, is_trusted), Over::AsAsked);
+    fn ends_of_one_statement_bind_no_more_values_than_it_takes() {
+        assert_eq!(most_at_once(0), MOST as usize);
+        for values in [0, 1, 7, 100, 1000, 20_000] {
+            let most = most_at_once(values);
+            let fits = |ends: usize| ends <= MOST as usize && ends * (values + VALUES_OF_AN_END) <= MOST_VALUES;
+            assert!(fits(most) && !fits(most + 1), "{most} of {values}");
         }
-        let others = [
-            Settled::Ended(Event::Expired),
-            Settled::Ended(Event::Failed),
-            Settled::Held,
-            Settled::Gone,
-        ];
-        for settled in others {
-            assert_eq!(how_over(Some(&settled), Event::Finished, true), Over::Lost);
-            assert_eq!(how_over(Some(&settled), Event::Finished, false), Over::Expired);
-        }
-        assert_eq!(how_over(None, Event::Finished, true), Over::Unknown);
-        assert_eq!(how_over(None, Event::Finished, false), Over::Expired);
     }
 }

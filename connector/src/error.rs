@@ -1,14 +1,18 @@
 //! What can go wrong, as a caller sees it: one variant for each thing that a caller treats differently.
 
+pub(crate) mod backoff_error;
+pub(crate) mod config_error;
+pub(crate) mod fault;
+
 use std::time::Duration;
 
 use bmdb_entity::{Fence, MachineId, SessionId};
 use sea_orm::{DbErr, SqlErr};
 
-use crate::backoff::BackoffError;
-use crate::config::ConfigError;
-use crate::fault::{self, Fault};
-use crate::plain::Plain;
+use crate::error::backoff_error::BackoffError;
+use crate::error::config_error::ConfigError;
+use crate::error::fault::{Fault, is_lock_timeout, is_of_one};
+use crate::runtime::escaped::Escaped;
 
 /// Why a call to BMDB did not do what it was asked.
 ///
@@ -41,7 +45,7 @@ pub enum Error {
 
     /// SQLite's file, or what SQLite keeps beside it (`-wal`, `-shm`), was removed or replaced while it was open. What is there now, if anything, is
     /// another database: connect to it anew.
-    #[error("the database's file {} was removed or replaced while it was open: connect again", Plain(&file.display().to_string()))]
+    #[error("the database's file {} was removed or replaced while it was open: connect again", Escaped(&file.display().to_string()))]
     FileReplaced {
         /// The path.
         file: std::path::PathBuf,
@@ -52,7 +56,7 @@ pub enum Error {
     /// in its place.
     #[error(
         "the database's file {} is damaged, or was written over while it was open: end all that have it open, and put a good copy in its place",
-        Plain(&file.display().to_string())
+        Escaped(&file.display().to_string())
     )]
     FileDamaged {
         /// The path.
@@ -63,7 +67,7 @@ pub enum Error {
     },
 
     /// SQLite's file is where or as others may have it open without sharing its locks; nothing was written.
-    #[error("the database's file {} cannot be used: {reason}", Plain(&file.display().to_string()))]
+    #[error("the database's file {} cannot be used: {reason}", Escaped(&file.display().to_string()))]
     UnsafeFile {
         /// The path.
         file: std::path::PathBuf,
@@ -164,7 +168,7 @@ pub enum Error {
     #[error(
         "process {process} has slot {slot} here, but {} registered it with slot {registered}; all components must agree, \
          or the process needs another name",
-        Plain(registered_by)
+        Escaped(registered_by)
     )]
     SlotClash {
         /// The process.
@@ -205,8 +209,8 @@ pub enum Error {
     /// Another machine has this provider id already.
     #[error(
         "provider {} has a machine {} already: it is {machine}",
-        Plain(provider),
-        Plain(provider_id)
+        Escaped(provider),
+        Escaped(provider_id)
     )]
     DuplicateProviderId {
         /// The provider.
@@ -218,7 +222,7 @@ pub enum Error {
     },
 
     /// A row that was to be a machine's whole row of a tag lacks a column that it must have; nothing was written. Set it, or
-    /// [update](crate::tag::update) the row that is there.
+    /// [update](crate::store::tag::update) the row that is there.
     #[error("a row of {tag} needs a value in {column}; to change some columns of a row that is there, update it")]
     TagIncomplete {
         /// The tag's table.
@@ -388,13 +392,13 @@ impl Error {
 
     /// Whether somebody had locked a row that it needed, for longer than it waits.
     pub(crate) fn is_locked_out(&self) -> bool {
-        matches!(self, Self::Contended { source: Some(source), .. } if fault::is_lock_timeout(source))
+        matches!(self, Self::Contended { source: Some(source), .. } if is_lock_timeout(source))
     }
 
     /// Whether one of several may be why a statement failed for all.
     pub(crate) fn is_of_one(&self) -> bool {
         match self {
-            Self::Database { source, .. } => fault::is_of_one(source),
+            Self::Database { source, .. } => is_of_one(source),
             other => other.is_locked_out(),
         }
     }

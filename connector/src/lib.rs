@@ -16,80 +16,24 @@
 //! macros find it there. An entity of your own needs no feature of SeaORM's that this crate does not turn on: `macros`, `with-chrono`, `with-json`, `with-uuid`,
 //! and the drivers of PostgreSQL and SQLite with `runtime-tokio-rustls`. The schema is made by `bmdb-migration`, before the component starts.
 
-mod address;
-mod attempt;
-mod awake;
-mod backoff;
-mod backoffs;
+mod admin;
 mod bmdb;
-mod call;
-mod candidate;
 mod claim;
 mod collector;
-mod config;
-mod connect;
-mod crowd;
-mod database;
-mod dialect;
-mod doubt;
-mod eligible;
+mod db;
 mod end;
-mod ending;
 mod error;
-mod expiry;
-mod explain;
-mod fact;
-mod failure;
-mod fault;
-mod file;
-mod goes_on;
-mod health;
-mod heartbeat_thread;
-mod history;
-mod hold;
-mod hosts;
-mod lane;
-mod lease;
-mod leave;
-mod limit;
-mod liveness;
-mod lock;
-mod looking;
-pub mod machine;
-mod observation;
-mod once;
-mod operator;
-mod page;
-mod pause;
-mod plain;
-mod process;
-mod release;
-mod restore;
+mod rules;
 mod runner;
-mod savepoint;
-mod schema;
-mod seen;
-mod select;
-mod server;
+mod runtime;
 mod session;
-mod sightings;
-mod single;
-mod singles;
-mod source;
-mod sqlite;
-mod stepwise;
-mod supervised;
-pub mod tag;
-mod tally;
-mod text;
-mod tx;
-mod unfinished;
-mod verdict;
-mod work;
-mod worker;
+mod store;
 
-pub use backoff::{Backoff, BackoffError};
 pub use bmdb::Bmdb;
+pub use error::backoff_error::BackoffError;
+pub use error::config_error::ConfigError;
+pub use rules::backoff::Backoff;
+pub use store::{machine, tag};
 /// The rows as stored, for queries of your own: [SeaORM](sea_orm)'s entities. What is the library's own business is not among them.
 pub mod entity {
     pub use bmdb_entity::{
@@ -98,35 +42,37 @@ pub mod entity {
         session_lease, work, work_backoff, work_history, work_hold,
     };
 }
+pub use admin::explain::{ClauseState, Explanation, Holder};
+pub use admin::hold::{Hold, Until};
+pub use admin::interrupt::HeldBySession;
+pub use admin::page::{List, Listed, Page, Unreadable};
+pub use admin::restore::Restored;
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};
-pub use config::{Config, ConfigError, Synchronous, runtime_info_of};
-pub use dialect::Dialect;
-pub use eligible::Eligible;
-pub use ending::{End, EndMany, fit_cause};
+pub use db::config::{Config, Synchronous, runtime_info_of};
+pub use db::dialect::Dialect;
+pub use db::savepoint::Savepoint;
+pub use db::schema::MIGRATIONS;
+pub use db::transaction::{Tx, TxClosure, TxFnOnce};
+pub use end::unfinished::Unfinished;
+pub use end::{End, EndMany};
 pub use error::Error;
-pub use explain::{ClauseState, Explanation, Holder};
-pub use fact::Facts;
-pub use hold::{Hold, Until};
-pub use observation::Observation;
-pub use operator::HeldBySession;
-pub use page::{List, Listed, Page, Unreadable};
-pub use process::Process;
-pub use restore::Restored;
+pub use rules::check::fit_cause;
+pub use rules::eligible::Eligible;
+pub use rules::facts::Facts;
+pub use rules::process::Process;
+pub use rules::select::MachineSelect;
 pub use runner::Runner;
-pub use savepoint::Savepoint;
-pub use schema::MIGRATIONS;
+pub use runner::tally::Counts;
+pub use runner::worker::Worker;
 /// The version that this crate is built with.
 pub use sea_orm;
-pub use select::MachineSelect;
+pub use session::held::{HeldWork, StopReason};
+pub use session::observation::Observation;
+pub use session::work::Work;
 pub use session::{Drained, Session};
-pub use tag::{
+pub use store::tag::{
     agent_heartbeat, agent_started, hardware_report, os_installation_report, os_installation_request, provided,
 };
-pub use tally::Counts;
 pub use tokio_util::sync::CancellationToken;
-pub use tx::{Tx, TxClosure, TxFnOnce};
-pub use unfinished::Unfinished;
-pub use work::{HeldWork, StopReason, Work};
-pub use worker::Worker;

@@ -1,5 +1,10 @@
 //! Runs a component's processes in one session after the other, until it is told to stop.
 
+pub(crate) mod lane;
+pub(crate) mod tally;
+pub(crate) mod verdict;
+pub(crate) mod worker;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,16 +12,16 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::awake::Awake;
 use crate::bmdb::Bmdb;
 use crate::error::Error;
-use crate::lane::{Lane, Pace};
-use crate::lock::locked;
-use crate::pause::Pauses;
-use crate::process::Process;
+use crate::rules::process::Process;
+use crate::runner::lane::{Lane, Pace};
+use crate::runner::tally::Counts;
+use crate::runner::worker::Worker;
+use crate::runtime::awake::Awake;
+use crate::runtime::lock::locked;
+use crate::runtime::retry::Pauses;
 use crate::session::Session;
-use crate::tally::Counts;
-use crate::worker::Worker;
 
 /// Runs any number of workers in one session, with a collector, until it is told to stop.
 ///
@@ -118,7 +123,7 @@ impl Runner {
     /// with growing pauses.
     ///
     /// # Cancel safety
-    /// Dropping the future aborts the works; their guards let go of their machines.
+    /// Dropping the future aborts the works; their guards release their machines.
     pub async fn run(self, shutdown: CancellationToken) -> Result<HashMap<&'static str, Counts>, Error> {
         let pace = Pace {
             poll: self.poll,
@@ -205,7 +210,7 @@ impl Runner {
             }
         }
         if !works.is_empty() {
-            session.core().stay();
+            session.shared().stay();
         }
         for held in session.held() {
             tracing::error!(

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod any_input;
+mod arrows;
 mod bad_input;
 mod canary;
 mod candidates;

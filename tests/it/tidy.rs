@@ -78,7 +78,7 @@ fn one_place_begins_transactions() {
         .map(|(path, _)| path)
         .collect();
     // server.rs has the driver look whether a connection is inside one, and rolls that back; savepoint.rs begins savepoints inside of one.
-    let expected = ["savepoint", "server", "tx"].map(|name| format!("connector/src/{name}.rs"));
+    let expected = ["savepoint", "server", "transaction"].map(|name| format!("connector/src/db/{name}.rs"));
     assert_eq!(places, BTreeSet::from(expected));
 }
 

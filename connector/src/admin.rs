@@ -1,0 +1,8 @@
+//! What people ask and order.
+
+pub(crate) mod backoffs;
+pub(crate) mod explain;
+pub(crate) mod hold;
+pub(crate) mod interrupt;
+pub(crate) mod page;
+pub(crate) mod restore;

@@ -1,0 +1,53 @@
+//! The backoffs in the database, as operators see them.
+
+use bmdb_entity::{MachineId, work_backoff};
+use sea_orm::FromQueryResult;
+
+use crate::admin::page::BACKOFF_COLUMNS;
+use crate::bmdb::Bmdb;
+use crate::db::transaction::Tx;
+use crate::error::Error;
+use crate::rules::check::check_name;
+use crate::store::process::known_names;
+
+/// The backoff of a process from a machine, unless its time is over.
+pub(crate) async fn of_process(
+    tx: &Tx,
+    machine: MachineId,
+    process: &str,
+) -> Result<Option<work_backoff::Model>, Error> {
+    const DOING: &str = "read a machine's backoff";
+    let backoff =
+        format!("{BACKOFF_COLUMNS} WHERE machine_id = $1 AND process = $2 AND (until IS NULL OR until > {{now}})");
+    let rows = tx
+        .query_text(&backoff, [machine.into(), process.into()])
+        .await
+        .map_err(Error::database(DOING))?;
+    let backoff = rows.first().map(|row| work_backoff::Model::from_query_result(row, ""));
+    backoff.transpose().map_err(Error::database(DOING))
+}
+
+impl Bmdb {
+    /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what names no process, [`Error::UnknownProcess`], or when the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the backoff or does not.
+    pub async fn clear_backoff(&self, machine: MachineId, process: &str) -> Result<bool, Error> {
+        let database = self.database();
+        const CLEAR: &str = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
+        check_name("the name of a process", process)?;
+        let known = known_names(database).await?;
+        if !known.iter().any(|name| name == process) {
+            return Err(Error::UnknownProcess {
+                process: process.to_owned(),
+                known,
+            });
+        }
+        let scope = database.scope("clear a backoff");
+        let clear = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(CLEAR, [machine.into(), process.into()]).await?);
+        Ok(scope.run_or_error(clear).await? == 1)
+    }
+}

@@ -1,0 +1,112 @@
+//! Attempts to claim that share a statement, and one attempt as the database of the session takes it.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bmdb_entity::WorkId;
+use sea_orm::Condition;
+
+use crate::db::dialect::Dialect;
+use crate::db::tx_error::TxError;
+use crate::error::Error;
+use crate::rules::claim_plan::CandidateSource;
+use crate::rules::process::Process;
+use crate::runtime::detach::Detach;
+use crate::session::batch::Batchable;
+use crate::session::shared::Shared;
+use crate::store::attempt::{Attempt, ClaimRequest};
+use crate::store::claim_postgres;
+use crate::store::claim_sqlite;
+use crate::store::end::{EndRequest, EndShape};
+
+/// An attempt that may be made with others.
+pub(super) struct ClaimPart<P: Process> {
+    pub(super) shared: Arc<Shared>,
+    /// The ids of the works that are to be.
+    pub(super) works: Vec<WorkId>,
+    /// A work that is to end first.
+    pub(super) leaving: Option<EndRequest>,
+    /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
+    pub(super) searches: bool,
+    pub(super) begun: Option<i64>,
+    pub(super) detach: Detach,
+    pub(super) process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> Batchable for ClaimPart<P> {
+    type Answer = Result<Attempt<P>, TxError<(), Error>>;
+
+    fn kind(&self) -> (usize, Option<EndShape>) {
+        (self.works.len(), self.leaving.as_ref().map(EndRequest::way))
+    }
+
+    fn detach(&self) -> Option<&Detach> {
+        // An end comes to its end.
+        self.leaving.is_none().then_some(&self.detach)
+    }
+
+    async fn run(mut these: Vec<Self>) -> Vec<Self::Answer> {
+        let shared = Arc::clone(&these[0].shared);
+        let works: Vec<WorkId> = these.iter().flat_map(|asked| asked.works.iter().copied()).collect();
+        let leaving: Vec<EndRequest> = these.iter_mut().filter_map(|asked| asked.leaving.take()).collect();
+        let searching = || these.iter().filter(|asked| asked.searches);
+        let source = if searching().next().is_some() {
+            CandidateSource::HintsThenSearch
+        } else {
+            CandidateSource::HintsOnly
+        };
+        // The last of them, which is the one of this statement if that is somebody's first look.
+        let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
+        let begun = begun.and_then(|begun| begun.into_iter().max());
+        let request = ClaimRequest {
+            source,
+            filter: &Condition::all(),
+            works: &works,
+            after: &leaving,
+            begun,
+        };
+        match attempt_once(&shared, request, None).await {
+            Ok(attempt) => {
+                let asked = these.iter().map(|asked| (asked.works.len(), asked.searches));
+                attempt.split(asked, &leaving).map(Ok).collect()
+            }
+            Err(failure) => failure.of_each(these.len()).map(Err).collect(),
+        }
+    }
+}
+
+/// One attempt, alone or for many. `detach`: the call that may be given up as long as it waits.
+pub(super) async fn attempt_once<P: Process>(
+    shared: &Shared,
+    request: ClaimRequest<'_>,
+    detach: Option<&Detach>,
+) -> Result<Attempt<P>, TxError<(), Error>> {
+    let by = shared.writer();
+    let attempt = match shared.database.dialect {
+        Dialect::Sqlite => {
+            // Before the search: whoever searched first and waited then would find that others have taken all that it had found.
+            let turn = match detach {
+                Some(detach) => {
+                    detach.wait();
+                    shared.batcher.alone.acquire().await.ok()
+                }
+                None => None,
+            };
+            let attempt = claim_sqlite::attempt(&by, request, detach).await;
+            drop(turn);
+            attempt
+        }
+        Dialect::Postgres | Dialect::Cockroach => claim_postgres::attempt(&by, request, detach).await,
+    };
+    let states_nothing = request.after.iter().all(|leaving| leaving.facts.is_empty());
+    match attempt {
+        // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
+        Err(TxError::NotCommitted(error)) if error.is_foreign_key_violation() && states_nothing => {
+            shared.lose("its row is gone");
+            Err(TxError::NotCommitted(shared.expired()))
+        }
+        // Another claim has taken the slot and its fence, and this one looked in between.
+        Err(TxError::NotCommitted(error)) if error.is_key_violation() => Ok(Attempt::lost_race()),
+        attempt => attempt,
+    }
+}

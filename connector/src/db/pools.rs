@@ -1,0 +1,24 @@
+//! Which connections a database has.
+
+use sea_orm::DatabaseConnection;
+
+use crate::db::autocommit_pool::AutocommitPool;
+
+/// Those of all kinds, as they were opened.
+pub(crate) struct Pools {
+    pub(crate) bodies: DatabaseConnection,
+    pub(crate) library: DatabaseConnection,
+    pub(crate) reads: DatabaseConnection,
+    pub(crate) heartbeats: DatabaseConnection,
+    pub(crate) singles: Option<AutocommitPools>,
+}
+
+/// Statements that are transactions of their own.
+pub(crate) struct AutocommitPools {
+    /// Claims by hints, and ends.
+    pub(crate) by_keys: AutocommitPool,
+    /// Claims that search the fleet.
+    pub(crate) searches: AutocommitPool,
+    /// On the connections for heartbeats.
+    pub(crate) heartbeats: AutocommitPool,
+}

@@ -1,0 +1,224 @@
+//! When a component looks after the hints for each process. Claims use them up: to search only when there are none would have all wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bmdb_entity::MachineId;
+use uuid::Uuid;
+
+use crate::rules::claim_plan::{AttemptReport, CandidateSource};
+use crate::rules::process::Process;
+use crate::runtime::lock::locked;
+
+/// Every so many claims, and not later than this, a component looks how many hints are left.
+const CLAIMS_BETWEEN_LOOKS: u64 = 64;
+const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// A search that found nothing new is not repeated sooner than this, for the sake of a fleet in which little is eligible.
+pub(crate) const AFTER_NOTHING: Duration = Duration::from_secs(30);
+
+/// Of the circle of 2^128. Each next point that is so far from the last falls into the widest gap that those before it have left (Knuth, The Art of
+/// Computer Programming 3, 6.4, theorem S).
+const GOLDEN_SECTION: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
+/// What this component knows of the hints for each process.
+#[derive(Default)]
+pub(crate) struct HintRefresh(Mutex<HashMap<&'static str, Look>>);
+
+impl HintRefresh {
+    /// By which hints the next claim begins.
+    pub(crate) fn hints<P: Process>(&self) -> CandidateSource {
+        match self.looks().get(P::NAME) {
+            Some(look) if look.plenty => CandidateSource::HintsOnly,
+            _ => CandidateSource::HintsThenSearch,
+        }
+    }
+
+    /// Where the next claim begins among the hints, which lie around a circle: far from where those before it began, which may be under way.
+    pub(crate) fn start<P: Process>(&self) -> MachineId {
+        let mut looks = self.looks();
+        let look = looks.entry(P::NAME).or_insert_with(|| Look::new(Instant::now()));
+        look.start = look.start.wrapping_add(GOLDEN_SECTION);
+        MachineId(Uuid::from_u128(look.start))
+    }
+
+    /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
+    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&AttemptReport>) -> bool {
+        if !took && told.is_some_and(|told| told.eligible) {
+            // Others have what there was; it says nothing of the hints.
+            return false;
+        }
+        let is_low = told.is_some_and(|told| !told.more);
+        let now = Instant::now();
+        let mut looks = self.looks();
+        looks
+            .entry(P::NAME)
+            .or_insert_with(|| Look::new(now))
+            .is_due(took, is_low, now)
+    }
+
+    fn looks(&self) -> MutexGuard<'_, HashMap<&'static str, Look>> {
+        locked(&self.0)
+    }
+
+    /// It is not time before so long from now.
+    pub(crate) fn rest<P: Process>(&self, rest: Duration) {
+        let mut looks = self.looks();
+        if let Some(look) = looks.get_mut(P::NAME) {
+            look.not_before = Instant::now() + rest;
+        }
+    }
+}
+
+struct Look {
+    start: u128,
+    /// The last claim by hints took something.
+    plenty: bool,
+    claims: u64,
+    last: Instant,
+    not_before: Instant,
+}
+
+impl Look {
+    fn new(now: Instant) -> Self {
+        Self {
+            start: MachineId::random().0.as_u128(),
+            plenty: false,
+            claims: 0,
+            last: now,
+            not_before: now,
+        }
+    }
+
+    fn is_due(&mut self, took: bool, is_low: bool, now: Instant) -> bool {
+        self.plenty = took;
+        if !took {
+            return false;
+        }
+        self.claims += 1;
+        let is_low = is_low || self.claims.is_multiple_of(CLAIMS_BETWEEN_LOOKS);
+        if now < self.not_before || !(is_low || now > self.last + LONGEST_BETWEEN_LOOKS) {
+            return false;
+        }
+        self.last = now;
+        // Until the search says when.
+        self.not_before = now + AFTER_NOTHING;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::process::tests::Survey;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_claim_begins_where_the_last_one_took_something() {
+        let looking = HintRefresh::default();
+        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsThenSearch);
+        looking.is_due::<Survey>(true, None);
+        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsOnly);
+        looking.is_due::<Survey>(false, Some(&AttemptReport::LOST_RACE));
+        assert_eq!(
+            looking.hints::<Survey>(),
+            CandidateSource::HintsOnly,
+            "others took something"
+        );
+        looking.is_due::<Survey>(false, None);
+        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsThenSearch);
+    }
+
+    #[test]
+    fn claims_that_are_under_way_begin_far_from_each_other() {
+        let looking = HintRefresh::default();
+        let starts: Vec<u128> = (0..100).map(|_| looking.start::<Survey>().0.as_u128()).collect();
+        for (many, share) in [(2, 0.38), (8, 0.05), (100, 0.005)] {
+            for some in starts.windows(many) {
+                let mut some = some.to_vec();
+                some.sort();
+                let around = some.iter().zip(some.iter().cycle().skip(1));
+                let narrowest = around
+                    .map(|(one, next)| next.wrapping_sub(*one))
+                    .min()
+                    .expect("there are some");
+                assert!(narrowest > (u128::MAX as f64 * share) as u128, "{narrowest} of {many}");
+            }
+        }
+        assert_ne!(
+            HintRefresh::default().start::<Survey>(),
+            HintRefresh::default().start::<Survey>()
+        );
+    }
+
+    #[test]
+    fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
+        let told = |more| AttemptReport {
+            more,
+            eligible: false,
+            turn: None,
+            searches: None,
+        };
+        let is_due = |told: Option<&AttemptReport>| HintRefresh::default().is_due::<Survey>(true, told);
+        assert!(is_due(Some(&told(false))));
+        assert!(!is_due(Some(&told(true))) && !is_due(None));
+        let looking = HintRefresh::default();
+        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
+        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
+        looking.rest::<Survey>(Duration::ZERO);
+        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
+        looking.rest::<Survey>(SECOND * 3600);
+        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
+    }
+
+    #[test]
+    fn few_hints_are_looked_after_at_once_and_then_not_for_a_while() {
+        let began = Instant::now();
+        let mut look = Look::new(began);
+        assert!(look.is_due(true, true, began));
+        assert!(!look.is_due(true, true, began + AFTER_NOTHING - SECOND));
+        assert!(look.is_due(true, true, began + AFTER_NOTHING));
+    }
+
+    #[test]
+    fn a_search_says_when_to_look_again() {
+        let began = Instant::now();
+        let mut look = Look::new(began);
+        look.not_before = began + SECOND;
+        assert!(!look.is_due(true, true, began));
+        assert!(look.is_due(true, true, began + SECOND));
+    }
+
+    #[test]
+    fn who_sees_enough_looks_every_so_many_claims() {
+        let began = Instant::now();
+        let mut look = Look::new(began);
+        let due: Vec<u64> = (1..=200)
+            .filter(|_| {
+                look.not_before = began;
+                look.is_due(true, false, began)
+            })
+            .collect();
+        assert_eq!(due, [64, 128, 192]);
+    }
+
+    #[test]
+    fn who_sees_enough_and_claims_seldom_looks_every_so_often() {
+        let began = Instant::now();
+        let mut look = Look::new(began);
+        assert!(!look.is_due(true, false, began + LONGEST_BETWEEN_LOOKS));
+        let later = began + LONGEST_BETWEEN_LOOKS + SECOND;
+        assert!(look.is_due(true, false, later));
+        look.not_before = later;
+        assert!(!look.is_due(true, false, later + LONGEST_BETWEEN_LOOKS));
+    }
+
+    #[test]
+    fn a_claim_that_took_nothing_searches_itself() {
+        let began = Instant::now();
+        let mut look = Look::new(began);
+        assert!(!look.is_due(false, true, began) && !look.plenty);
+        assert!(look.is_due(true, true, began) && look.plenty);
+    }
+}

@@ -1,0 +1,207 @@
+//! The session's task that releases what dropped guards held, and of what claims of unknown outcome may have taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmdb_entity::WorkId;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
+
+use crate::runtime::detach::Detach;
+use crate::runtime::retry::pause_after;
+use crate::session::ends::{Ends, Patience, end};
+use crate::session::held::Release;
+use crate::session::shared::Shared;
+use crate::store::end::{EndRequest, EndShape};
+use crate::store::resolve::claimed;
+
+/// What dropped guards leave to the task.
+pub(crate) type Queue = Mutex<mpsc::UnboundedReceiver<Release>>;
+
+/// A claim that may have taken effect, or still may: its statement can lie in a buffer.
+struct PendingRelease {
+    slot: &'static str,
+    process: &'static str,
+    works: Vec<WorkId>,
+    look_at: Instant,
+    pause: Duration,
+}
+
+impl PendingRelease {
+    fn is_due(&self, now: Instant) -> bool {
+        self.look_at <= now
+    }
+
+    /// What is left of it when these have arrived.
+    fn without(mut self, arrived: &[WorkId]) -> Option<Self> {
+        self.works.retain(|work| !arrived.contains(work));
+        // After the last pause nothing can be on its way any more.
+        (!self.works.is_empty() && self.pause <= LAST_PAUSE).then_some(self)
+    }
+
+    fn looked_at(mut self, now: Instant) -> Self {
+        self.look_at = now + self.pause;
+        self.pause *= 2;
+        self
+    }
+}
+
+/// The first look; each further one comes after twice the time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Linux gives up a connection after 15.4 minutes without an acknowledgement (`tcp_retries2`, tcp(7)). By the look after this pause more than that has
+/// passed, and nothing can be on its way any more.
+const LAST_PAUSE: Duration = Duration::from_secs(1024);
+
+/// Releases works, many in one statement, in its own time. What it cannot release while the session lives is expired with it.
+pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
+    let mut queue = queue.lock().await;
+    let (mut doubts, mut stuck): (Vec<PendingRelease>, Vec<Stuck>) = Default::default();
+    let mut releases = Vec::new();
+    loop {
+        let looks = doubts.iter().map(|doubt| doubt.look_at);
+        let next_look = looks.chain(stuck.iter().map(|stuck| stuck.again_at)).min();
+        tokio::select! {
+            biased;
+            () = shared.lost.cancelled() => return,
+            () = shared.ended.cancelled() => return,
+            _many = queue.recv_many(&mut releases, MOST) => {}
+            () = tokio::time::sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {}
+        }
+        let now = Instant::now();
+        let mut works = Vec::new();
+        for release in releases.drain(..) {
+            match release {
+                Release::Work(leaving) => works.push(Stuck::new(leaving, now)),
+                Release::InDoubt { slot, process, works } => doubts.push(PendingRelease {
+                    slot,
+                    process,
+                    works,
+                    look_at: now,
+                    pause: FIRST_LOOK,
+                }),
+            }
+        }
+        works.extend(stuck.extract_if(.., |stuck| stuck.again_at <= now));
+        for doubt in std::mem::take(&mut doubts) {
+            doubts.extend(look(&shared, doubt, &mut works).await);
+        }
+        stuck.extend(let_go(&shared, works).await);
+    }
+}
+
+/// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
+async fn look(shared: &Arc<Shared>, doubt: PendingRelease, works: &mut Vec<Stuck>) -> Option<PendingRelease> {
+    let now = Instant::now();
+    if !doubt.is_due(now) {
+        return Some(doubt);
+    }
+    let left = match claimed(&shared.writer(), doubt.slot, doubt.process, &doubt.works).await {
+        Ok(keys) => {
+            works.extend(keys.iter().map(|key| Stuck::new(EndRequest::canceled(*key), now)));
+            let arrived: Vec<WorkId> = keys.iter().map(|key| key.work).collect();
+            doubt.without(&arrived)?
+        }
+        Err(error) => {
+            tracing::warn!(session = %shared.id, process = doubt.process, %error, "what became of a claim is still not known");
+            doubt
+        }
+    };
+    Some(left.looked_at(Instant::now()))
+}
+
+/// So many are released in one statement, at most.
+const MOST: usize = 512;
+
+/// What is to be released, and has been tried so often.
+struct Stuck {
+    leaving: EndRequest,
+    attempts: u32,
+    again_at: Instant,
+}
+
+impl Stuck {
+    fn new(leaving: EndRequest, again_at: Instant) -> Self {
+        Self {
+            leaving,
+            attempts: 0,
+            again_at,
+        }
+    }
+}
+
+/// Answers those that it could not release, to be tried again.
+async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
+    let mut ways: Vec<(EndShape, Vec<Stuck>)> = Vec::new();
+    for work in works {
+        let way = work.leaving.way();
+        match ways.iter_mut().find(|(same, _)| *same == way) {
+            Some((_, works)) => works.push(work),
+            None => ways.push((way, vec![work])),
+        }
+    }
+    let mut stuck = Vec::new();
+    for (_, mut works) in ways {
+        // A power of two, so that there are few statements to prepare.
+        while let Some(power) = works.len().min(MOST).checked_ilog2() {
+            let these: Vec<Stuck> = works.drain(..1 << power).collect();
+            let leaving = these.iter().map(|stuck| stuck.leaving.clone()).collect();
+            // No row: the work has ended some other way, which is all that was wanted.
+            let Ends { ended, rest } = end(shared, leaving, Patience::Short, &Detach::in_a_task()).await;
+            for Stuck { leaving, .. } in these.iter().filter(|stuck| ended.contains(&stuck.leaving.key.work)) {
+                leaving.ending.log(&leaving.key);
+            }
+            for (leaving, error) in rest {
+                let before = these.iter().find(|stuck| stuck.leaving.key == leaving.key);
+                let attempts = 1 + before.map_or(0, |stuck| stuck.attempts);
+                let machine = leaving.key.machine;
+                tracing::warn!(session = %shared.id, %machine, attempts, %error, "a dropped work is still held");
+                stuck.push(Stuck {
+                    leaving,
+                    attempts,
+                    again_at: Instant::now() + pause_after(attempts + 4),
+                });
+            }
+        }
+    }
+    stuck
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubt(works: Vec<WorkId>, look_at: Instant) -> PendingRelease {
+        PendingRelease {
+            slot: "",
+            process: "",
+            works,
+            look_at,
+            pause: FIRST_LOOK,
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_in_doubt_no_more() {
+        let works = [WorkId::random(), WorkId::random(), WorkId::random()];
+        let left = doubt(works.to_vec(), Instant::now())
+            .without(&works[1..2])
+            .expect("two are left");
+        assert_eq!(left.works, [works[0], works[2]]);
+        assert!(left.without(&works).is_none());
+    }
+
+    #[test]
+    fn a_doubt_is_looked_at_less_and_less_often_until_nothing_can_be_on_its_way() {
+        let begun = Instant::now();
+        let mut left = Some(doubt(vec![WorkId::random()], begun));
+        let mut looks = Vec::new();
+        while let Some(doubt) = left {
+            let now = doubt.look_at;
+            assert!(doubt.is_due(now) && !doubt.is_due(now - Duration::from_millis(1)));
+            looks.push((now - begun).as_secs());
+            left = doubt.without(&[]).map(|left| left.looked_at(now));
+        }
+        // A connection may live for 15.4 minutes, which are 924 seconds, without an answer.
+        assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
+    }
+}

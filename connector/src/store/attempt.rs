@@ -1,0 +1,154 @@
+//! What came of one attempt to claim, and what of it is whose when several share it.
+
+use bmdb_entity::WorkId;
+use sea_orm::Condition;
+
+use crate::rules::claim_plan::{AttemptReport, CandidateSource};
+use crate::rules::process::Process;
+use crate::store::candidate::ClaimedMachine;
+use crate::store::end::EndRequest;
+
+/// A claim, as the statements of one attempt need it.
+#[derive(Clone, Copy)]
+pub(crate) struct ClaimRequest<'a> {
+    pub(crate) source: CandidateSource,
+    /// What else a machine must meet.
+    pub(crate) filter: &'a Condition,
+    /// The ids of the works that are to be: one for each machine that it wants.
+    pub(crate) works: &'a [WorkId],
+    /// Works that are to end first.
+    pub(crate) after: &'a [EndRequest],
+    /// The search that had begun when the claim first looked.
+    pub(crate) begun: Option<i64>,
+}
+
+/// What came of it.
+pub(crate) struct Attempt<P: Process> {
+    /// The works that were to end first, as far as they were ours.
+    pub(crate) ended: Vec<WorkId>,
+    pub(crate) taken: Vec<ClaimedMachine<P>>,
+    /// `None`: it did not ask.
+    pub(crate) told: Option<AttemptReport>,
+}
+
+impl<P: Process> Attempt<P> {
+    /// Something was eligible, and others were faster.
+    pub(crate) fn lost_race() -> Self {
+        Self {
+            ended: Vec::new(),
+            taken: Vec::new(),
+            told: Some(AttemptReport::LOST_RACE),
+        }
+    }
+
+    /// It has taken effect.
+    pub(crate) fn is_told_of_searches(&self) -> bool {
+        self.told.is_some_and(|told| told.searches.is_some())
+    }
+
+    /// Deals to those who asked for so many works each, in their order: what was taken, each after the end of one of `leaving` if there are any; and the
+    /// turn to search, to the first of those who can take it.
+    pub(crate) fn split(
+        self,
+        asked: impl Iterator<Item = (usize, bool)>,
+        leaving: &[EndRequest],
+    ) -> impl Iterator<Item = Self> {
+        let took_some = !self.taken.is_empty();
+        let (mut taken, mut turn) = (self.taken.into_iter(), self.told.and_then(|told| told.turn));
+        asked.enumerate().map(move |(place, (works, can_search))| {
+            let left = leaving.get(place).map(|leaving| leaving.key.work);
+            let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
+            let many = if left.is_some() { ended.len() } else { works };
+            let taken: Vec<_> = taken.by_ref().take(many).collect();
+            let told = match self.told {
+                Some(told) => Some(AttemptReport {
+                    turn: turn.take_if(|_| can_search),
+                    ..told
+                }),
+                // There was something, which the others have.
+                None if taken.is_empty() && took_some => Some(AttemptReport::LOST_RACE),
+                None => None,
+            };
+            Self { ended, taken, told }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bmdb_entity::{Fence, MachineId, machine};
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::rules::process::tests::Survey;
+    use crate::store::candidate::Candidate;
+
+    fn taken() -> ClaimedMachine<Survey> {
+        let (machine_id, fence) = (MachineId::random(), Fence(1));
+        ClaimedMachine {
+            work: WorkId::random(),
+            seen: Candidate {
+                machine: machine_id,
+                fence,
+                failures: None,
+                item: Ok(machine::Model {
+                    machine_id,
+                    created_at: DateTime::UNIX_EPOCH,
+                    fence,
+                }),
+            },
+        }
+    }
+
+    fn attempt(works: usize, told: Option<AttemptReport>) -> Attempt<Survey> {
+        Attempt {
+            ended: Vec::new(),
+            taken: (0..works).map(|_| taken()).collect(),
+            told,
+        }
+    }
+
+    #[test]
+    fn those_who_asked_first_get_what_they_asked_for() {
+        let attempt = attempt(5, None);
+        let all: Vec<WorkId> = attempt.taken.iter().map(|taken| taken.work).collect();
+        let split: Vec<_> = attempt
+            .split([(2, false), (2, false), (2, false)].into_iter(), &[])
+            .collect();
+        let works = split
+            .iter()
+            .map(|split| split.taken.iter().map(|taken| taken.work).collect());
+        let works: Vec<Vec<WorkId>> = works.collect();
+        assert_eq!(works, [&all[..2], &all[2..4], &all[4..]]);
+    }
+
+    #[test]
+    fn who_gets_nothing_of_what_was_taken_has_lost_a_race() {
+        let lost = |works, asked: usize| -> Vec<bool> {
+            let split = attempt(works, None).split((0..asked).map(|_| (1, false)), &[]);
+            split
+                .map(|split| split.told.is_some_and(|told| told.eligible))
+                .collect()
+        };
+        assert_eq!(lost(2, 3), [false, false, true]);
+        assert_eq!(lost(0, 2), [false, false], "there was nothing");
+    }
+
+    #[test]
+    fn the_turn_to_search_is_one_s_who_can_take_it() {
+        let told = AttemptReport {
+            turn: Some(7),
+            eligible: false,
+            ..AttemptReport::LOST_RACE
+        };
+        let turns = |asked: &[bool]| -> Vec<Option<i64>> {
+            let asked = asked.iter().map(|can_search| (1, *can_search));
+            attempt(0, Some(told))
+                .split(asked, &[])
+                .map(|split| split.told.and_then(|told| told.turn))
+                .collect()
+        };
+        assert_eq!(turns(&[false, true, true]), [None, Some(7), None]);
+        assert_eq!(turns(&[false]), [None]);
+    }
+}

@@ -1,0 +1,368 @@
+//! An attempt to claim as one statement: PostgreSQL's and CockroachDB's way.
+//!
+//! It looks at candidates, raises the fence of those that are eligible if they still are what it saw, and inserts works and history. At READ COMMITTED
+//! what it saw may be older than what it raises; then the fence differs, nothing is raised, and nothing inserted. The work's reference to its session
+//! is what orders a claim against the session's expiry: it waits for an expiry under way, and is refused after one.
+
+use bmdb_entity::{WorkId, machine};
+use sea_orm::Statement;
+use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
+
+use crate::db::dialect::Dialect;
+use crate::db::sql::SqlBuilder;
+use crate::db::transaction::TxRunner;
+use crate::db::tx_error::TxError;
+use crate::error::Error;
+use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
+use crate::rules::eligible::Eligible;
+use crate::rules::process::Process;
+use crate::runtime::detach::Detach;
+use crate::store::attempt::{Attempt, ClaimRequest};
+use crate::store::candidate::{Candidate, ClaimSql, ClaimedMachine};
+use crate::store::end;
+use crate::store::hints::{END_TURN, TAKE_TURN, search};
+use crate::store::writer::Writer;
+
+/// Nothing is taken when the work that was to end was not ours.
+const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";
+
+/// Nor are the machines whose works end here: a statement does not see what it writes, such as facts that make them unfit. Their hints stay for the next.
+const BUT_THOSE: &str = " AND machine_id NOT IN (SELECT leaving.machine_id FROM leaving)";
+
+/// One attempt to take a machine for each of `works`.
+pub(crate) async fn attempt<P: Process>(
+    by: &Writer<'_>,
+    request: ClaimRequest<'_>,
+    detach: Option<&Detach>,
+) -> Result<Attempt<P>, TxError<(), Error>> {
+    let ClaimRequest { source, works, .. } = request;
+    let statement = statement::<P>(by, request);
+    let scope = TxRunner {
+        // It need not be this machine.
+        is_patient: false,
+        ..by.run("claim a machine")
+    };
+    let singles = by.database.one_by_one();
+    let singles = match source {
+        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => &singles.by_keys,
+        CandidateSource::Search(_) | CandidateSource::Scan => &singles.searches,
+    };
+    let rows = scope.once(singles, &statement, detach).await?;
+    // It has taken effect, so what cannot be read cannot be told from what is not known.
+    read(&rows, source, works.len() as u64).map_err(|source| TxError::Unknown {
+        value: (),
+        source: Some(source),
+    })
+}
+
+fn read<P: Process>(
+    rows: &[sea_orm::QueryResult],
+    source: CandidateSource,
+    count: u64,
+) -> Result<Attempt<P>, sea_orm::DbErr> {
+    let first = rows
+        .first()
+        .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
+    let told = match source {
+        CandidateSource::HintsOnly => None,
+        _ => Some(AttemptReport {
+            more: source.may_have_more(first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(), count),
+            eligible: first.try_get("", "bmdb_eligible")?,
+            turn: first.try_get("", "bmdb_turn")?,
+            searches: SearchProgress::read(first)?,
+        }),
+    };
+    let mut taken = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(work) = row.try_get("", "bmdb_work")? {
+            taken.push(ClaimedMachine {
+                work,
+                seen: Candidate::read(row)?,
+            });
+        }
+    }
+    Ok(Attempt {
+        ended: ids(first.try_get("", "bmdb_left")?)?,
+        taken,
+        told,
+    })
+}
+
+/// Ids between blanks. (An array would be nearer, and needs a feature of each crate between here and the driver.)
+fn ids(list: Option<String>) -> Result<Vec<WorkId>, sea_orm::DbErr> {
+    let list = list.unwrap_or_default();
+    let id = |text: &str| {
+        text.parse()
+            .map(WorkId)
+            .map_err(|error| sea_orm::DbErr::Type(format!("{text}: {error}")))
+    };
+    list.split_whitespace().map(id).collect()
+}
+
+fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statement {
+    let ClaimRequest {
+        source,
+        works,
+        after,
+        begun,
+        ..
+    } = request;
+    let dialect = by.database.dialect;
+    let count = works.len() as u64;
+    let view = by.known.sql.of::<P>();
+    let mut text = SqlBuilder::new(dialect);
+    text.put("WITH ", []);
+    if !after.is_empty() {
+        // The session's row first, as everybody does who takes both: an expiry that has it waits for its works.
+        text.put(
+            "lives AS MATERIALIZED (SELECT session_id FROM session WHERE session_id = $1 {share}), ",
+            [by.author.session.into()],
+        );
+        const WHILE_IT_LIVES: &str = " AND EXISTS (SELECT lives.session_id FROM lives)";
+        end::put(&mut text, by, after, WHILE_IT_LIVES);
+        text.put(", ", []);
+    }
+    text.put("q AS (", []);
+    put_candidates::<P>(&mut text, by, request, count);
+    text.put("), c AS MATERIALIZED (", []);
+    if source.is_by_hints() {
+        let most = match after {
+            // One for each that has ended.
+            [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
+            _ => count.to_string(),
+        };
+        put_look_at_hints(&mut text, &view, &most);
+    } else {
+        text.query(&look::<P>(request, dialect, count));
+    }
+    text.put(
+        "), l AS (UPDATE machine SET fence = {fence} FROM c \
+         WHERE machine.machine_id = c.bmdb_machine AND machine.fence = c.bmdb_fence \
+         RETURNING machine.machine_id, machine.fence), n AS (",
+        [],
+    );
+    put_numbered(&mut text, works);
+    let author = &by.author;
+    text.put(
+        "), w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) \
+         SELECT n.machine_id, CAST($1 AS TEXT), CAST($2 AS TEXT), n.work_id, CAST($3 AS UUID), n.fence, {now} \
+         FROM n RETURNING machine_id, slot, process, work_id, session_id, fence), \
+         h AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at) \
+         SELECT w.machine_id, w.fence, 'started', w.work_id, w.process, w.slot, w.session_id, CAST($4 AS TEXT), CAST($5 AS TEXT), {now} \
+         FROM w RETURNING machine_id)",
+        [
+            P::SLOT.into(),
+            P::NAME.into(),
+            by.author.session.into(),
+            author.component.into(),
+            author.runtime_info.into(),
+        ],
+    );
+    match source {
+        CandidateSource::HintsOnly => {
+            let gone = among_hints(dialect, TAKEN);
+            text.put(
+                &format!(", x AS (DELETE FROM work_candidate WHERE {gone})"),
+                [P::NAME.into()],
+            );
+        }
+        CandidateSource::HintsThenSearch => {
+            put_hints_after::<P>(&mut text, begun, source.window(count), !after.is_empty());
+        }
+        CandidateSource::Search(turn) => {
+            text.put(
+                ", s AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), q.machine_id, {now} FROM q \
+                 WHERE NOT EXISTS (SELECT l.machine_id FROM l WHERE l.machine_id = q.machine_id) ORDER BY q.machine_id \
+                 ON CONFLICT (process, machine_id) DO NOTHING), e AS (",
+                [P::NAME.into()],
+            )
+            .put(END_TURN, [P::NAME.into(), turn.into()])
+            .put(")", []);
+        }
+        CandidateSource::Scan | CandidateSource::Machine(_) => {}
+    }
+    put_answer::<P>(&mut text, &view, source, !after.is_empty());
+    text.finish()
+}
+
+/// A row for each work, or one without.
+fn put_answer<P: Process>(text: &mut SqlBuilder, view: &ClaimSql, source: CandidateSource, is_after: bool) {
+    let ended = if is_after {
+        "(SELECT string_agg(CAST(work_id AS TEXT), ' ') FROM ended)"
+    } else {
+        "CAST(NULL AS TEXT)"
+    };
+    text.put(
+        &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
+        [],
+    );
+    text.put(", ", []).piece(&view.columns);
+    if !matches!(source, CandidateSource::HintsOnly) {
+        let turn = if matches!(source, CandidateSource::HintsThenSearch) {
+            "(SELECT begun FROM t)"
+        } else {
+            "CAST(NULL AS BIGINT)"
+        };
+        text.put(
+            &format!(
+                ", (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c) AS bmdb_eligible, \
+                 {turn} AS bmdb_turn, {}",
+                SearchProgress::COLUMNS
+            ),
+            [],
+        );
+    }
+    text.put(
+        " FROM (VALUES (CAST(1 AS BIGINT))) AS one (n) LEFT JOIN (w JOIN c ON c.bmdb_machine = w.machine_id) ON true",
+        [],
+    );
+    if !matches!(source, CandidateSource::HintsOnly) {
+        text.put(
+            " LEFT JOIN work_retrieval ON work_retrieval.process = $1",
+            [P::NAME.into()],
+        );
+    }
+}
+
+/// What was taken, with an id of a work for each.
+fn put_numbered(text: &mut SqlBuilder, works: &[WorkId]) {
+    if let [work] = works {
+        text.put(
+            "SELECT machine_id, fence, CAST($1 AS UUID) AS work_id FROM l",
+            [(*work).into()],
+        );
+        return;
+    }
+    text.put(
+        "SELECT taken.machine_id, taken.fence, ids.work_id FROM (SELECT machine_id, fence, row_number() OVER (ORDER BY machine_id) AS nth \
+         FROM l) AS taken JOIN (VALUES ",
+        [],
+    );
+    text.each(
+        works.iter().zip(1_i64..),
+        "(CAST($1 AS BIGINT), CAST($2 AS UUID))",
+        |(work, nth)| [nth.into(), (*work).into()],
+    );
+    text.put(") AS ids (nth, work_id) ON ids.nth = taken.nth", []);
+}
+
+fn put_candidates<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, request: ClaimRequest<'_>, count: u64) {
+    let (dialect, source, is_after) = (text.dialect(), request.source, !request.after.is_empty());
+    match source {
+        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch => {
+            // A limit in the text lets the server plan the statement once and for all.
+            let (window, most, hint) = (source.window(count), source.scan_limit(count), hint_of(dialect));
+            let (only_after, but_those) = if is_after { (AFTER, BUT_THOSE) } else { ("", "") };
+            let part = |part: u8, side: &str| {
+                format!(
+                    "(SELECT {part} AS part, machine_id, {hint} AS hint FROM work_candidate WHERE process = $1 AND machine_id {side} $2\
+                     {but_those} ORDER BY machine_id LIMIT {most})"
+                )
+            };
+            let around = format!(
+                "SELECT part, machine_id, hint FROM ({} UNION ALL {}) AS around WHERE true{only_after} LIMIT {window} OFFSET CAST($3 AS BIGINT)",
+                part(1, ">="),
+                part(2, "<")
+            );
+            let start = by.known.refresh.start::<P>();
+            text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
+        }
+        CandidateSource::Search(_) | CandidateSource::Scan => {
+            let (eligible, window) = (Eligible::<P>::of_process(), source.window(count));
+            let parts = search(&eligible, request.filter, dialect, window);
+            for (detach, part) in parts.iter().enumerate() {
+                text.put(if detach == 0 { "(" } else { " UNION ALL (" }, [])
+                    .query(part)
+                    .put(")", []);
+            }
+        }
+        CandidateSource::Machine(machine) => {
+            text.put("SELECT CAST($1 AS UUID) AS machine_id", [machine.into()]);
+        }
+    }
+}
+
+/// Verifies hints one by one, from the start, until there are enough.
+fn put_look_at_hints(text: &mut SqlBuilder, view: &ClaimSql, most: &str) {
+    let dialect = text.dialect();
+    text.put("SELECT c.bmdb_fence, ", [])
+        .piece(&view.columns)
+        .put(" FROM q CROSS JOIN LATERAL (", [])
+        .piece(&view.look)
+        .put(" AND q.machine_id = machine.machine_id", []);
+    match dialect {
+        // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
+        // cannot but take the hints as they come.
+        Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS c", []),
+        Dialect::Cockroach | Dialect::Sqlite => text.put(") AS c ORDER BY q.part, q.machine_id", []),
+    }
+    .put(&format!(" LIMIT {most}"), []);
+}
+
+/// Reads candidates by their keys, with the process's predicate, until there are enough.
+fn look<P: Process>(request: ClaimRequest<'_>, dialect: Dialect, count: u64) -> SelectStatement {
+    let eligible = Eligible::<P>::of_process();
+    let mut select = Candidate::<P>::look_for(&eligible, dialect);
+    among_candidates(&mut select);
+    select.limit(count);
+    if matches!(request.source, CandidateSource::Scan | CandidateSource::Machine(_)) {
+        select.cond_where(request.filter.clone());
+    }
+    for (by, order) in &eligible.order {
+        select.order_by_expr(by.clone(), order.clone());
+    }
+    select
+}
+
+fn among_candidates(select: &mut SelectStatement) {
+    let on = Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId));
+    select.join(JoinType::InnerJoin, "q", on);
+}
+
+/// The hints of what was taken.
+const TAKEN: &str = "SELECT q.hint FROM q JOIN l ON l.machine_id = q.machine_id";
+
+/// What a statement knows a hint by.
+fn hint_of(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => "ctid",
+        Dialect::Cockroach | Dialect::Sqlite => "machine_id",
+    }
+}
+
+/// Whether a hint is among those of `rows`. PostgreSQL knows it by where it lies, which nothing changes as long as a statement runs: by their keys it
+/// might read all hints for a few. `$1` is the process.
+fn among_hints(dialect: Dialect, rows: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("ctid = ANY (ARRAY({rows}))"),
+        Dialect::Cockroach | Dialect::Sqlite => format!("process = $1 AND machine_id IN ({rows})"),
+    }
+}
+
+/// What was taken is no candidate any more, nor is any of them when none could be taken: they are not eligible, or others are just taking them. And when
+/// the window was not full then, it may be time to search.
+fn put_hints_after<P: Process>(text: &mut SqlBuilder, begun: Option<i64>, window: u64, is_after: bool) {
+    let process: Value = P::NAME.into();
+    let disproved = among_hints(text.dialect(), "SELECT q.hint FROM q");
+    let gone = among_hints(text.dialect(), &format!("{TAKEN} UNION ALL SELECT d.hint FROM d"));
+    let hint = hint_of(text.dialect());
+    let skip = if text.dialect() == Dialect::Postgres {
+        " FOR UPDATE OF work_candidate SKIP LOCKED"
+    } else {
+        ""
+    };
+    text.put(
+        &format!(
+            ", d AS (SELECT {hint} AS hint FROM work_candidate WHERE {disproved} AND NOT EXISTS (SELECT c.bmdb_machine FROM c){skip}), \
+             x AS (DELETE FROM work_candidate WHERE {gone}), t AS ("
+        ),
+        [process.clone()],
+    )
+    .put(TAKE_TURN, [process, Value::BigInt(begun)])
+    .put(
+        " AND NOT EXISTS (SELECT c.bmdb_machine FROM c) AND (SELECT CAST(count(machine_id) AS BIGINT) FROM q) < $1",
+        [Value::BigInt(i64::try_from(window).ok())],
+    )
+    .put(if is_after { AFTER } else { "" }, [])
+    .put(" RETURNING begun)", []);
+}

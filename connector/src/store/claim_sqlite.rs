@@ -1,0 +1,205 @@
+//! An attempt to claim as a transaction of several statements: SQLite's way, where one writer at a time excludes all others.
+
+use bmdb_entity::work_history::Event;
+use bmdb_entity::{MachineId, WorkId, machine};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::db::sql::SqlBuilder;
+use crate::db::transaction::Tx;
+use crate::db::tx_error::TxError;
+use crate::error::Error;
+use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
+use crate::rules::eligible::Eligible;
+use crate::rules::process::Process;
+use crate::rules::work_key::WorkKey;
+use crate::runtime::detach::Detach;
+use crate::store::attempt::{Attempt, ClaimRequest};
+use crate::store::candidate::{Candidate, ClaimedMachine};
+use crate::store::end;
+use crate::store::hints::{self, TAKE_TURN};
+use crate::store::history;
+use crate::store::writer::Writer;
+
+/// One attempt to take a machine for each of `works`.
+pub(crate) async fn attempt<P: Process>(
+    by: &Writer<'_>,
+    request: ClaimRequest<'_>,
+    detach: Option<&Detach>,
+) -> Result<Attempt<P>, TxError<(), Error>> {
+    let ClaimRequest {
+        source,
+        works,
+        after,
+        begun,
+        ..
+    } = request;
+    let asked = works.len() as u64;
+    // Before the transaction: a search takes its time, and nobody else could write in it.
+    let found = match source {
+        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch => Ok(Vec::new()),
+        CandidateSource::Machine(machine) => Ok(vec![machine]),
+        CandidateSource::Search(_) | CandidateSource::Scan => {
+            hints::search_now(
+                by.database,
+                &Eligible::<P>::of_process(),
+                request.filter,
+                source.window(asked),
+            )
+            .await
+        }
+    };
+    let found = found.map_err(TxError::NotCommitted)?;
+    if detach.is_some_and(|detach| !detach.may_begin()) {
+        return Ok(Attempt::lost_race());
+    }
+    let whole = async |tx: &Tx| {
+        let ended = end::within(tx, by, after).await?;
+        if !after.is_empty() && ended.is_empty() {
+            return Ok(Attempt::lost_race());
+        }
+        // One for each that has ended.
+        let works = if after.is_empty() { works } else { &works[..ended.len()] };
+        let count = works.len() as u64;
+        let candidates = match source {
+            CandidateSource::HintsThenSearch => hints::hints::<P>(tx, source, count).await?,
+            _ => found.clone(),
+        };
+        let taken = look(tx, by, request, &candidates, works).await?;
+        let gone: Vec<MachineId> = match source {
+            CandidateSource::HintsThenSearch if taken.is_empty() => candidates.clone(),
+            _ => taken.iter().map(|taken| taken.seen.machine).collect(),
+        };
+        let mut writes = SqlBuilder::new(tx.dialect());
+        put_taken(&mut writes, by, &taken);
+        if !matches!(source, CandidateSource::Search(_)) {
+            hints::put_forget(&mut writes, "work_candidate", P::NAME, &gone);
+        }
+        tx.write(writes).await?;
+        if matches!(source, CandidateSource::HintsOnly) {
+            let told = None;
+            return Ok(Attempt { ended, taken, told });
+        }
+        let mut told = AttemptReport {
+            more: source.may_have_more(candidates.len() as u64, asked),
+            // What a search of its own had found was taken before this transaction began: it looks for others.
+            eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
+            turn: None,
+            searches: searches::<P>(tx).await?,
+        };
+        match source {
+            CandidateSource::HintsThenSearch if taken.is_empty() && !told.more => {
+                told.turn = take_turn::<P>(tx, begun, told.searches).await?;
+            }
+            CandidateSource::Search(turn) => {
+                let left: Vec<MachineId> = candidates
+                    .iter()
+                    .filter(|machine| !gone.contains(machine))
+                    .copied()
+                    .collect();
+                hints::end_turn::<P>(tx, turn, &left).await?;
+            }
+            _ => {}
+        }
+        let told = Some(told);
+        Ok::<_, Error>(Attempt { ended, taken, told })
+    };
+    let attempt = by.run("claim a machine").run(whole).await;
+    attempt.map_err(TxError::without_value)
+}
+
+/// A machine for each of `works`, of the candidates, from the first on. Nobody else writes meanwhile.
+async fn look<P: Process>(
+    tx: &Tx,
+    by: &Writer<'_>,
+    request: ClaimRequest<'_>,
+    candidates: &[MachineId],
+    works: &[WorkId],
+) -> Result<Vec<ClaimedMachine<P>>, DbErr> {
+    let (dialect, count, source) = (tx.dialect(), works.len(), request.source);
+    let mut text = SqlBuilder::new(dialect);
+    if let CandidateSource::Scan | CandidateSource::Machine(_) = source {
+        let eligible = Eligible::<P>::of_process();
+        let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+        let mut look = Candidate::<P>::look_for(&eligible, dialect);
+        look.and_where(machine.is_in(candidates.iter().copied()))
+            .cond_where(request.filter.clone());
+        hints::in_order(&mut look, &eligible, candidates.first());
+        text.query(&look);
+    } else {
+        let first = candidates.first().copied().unwrap_or_else(MachineId::random);
+        text.piece(&by.known.sql.of::<P>().look)
+            .put(" AND machine.machine_id IN (", []);
+        if matches!(source, CandidateSource::HintsOnly) {
+            hints::put_hinted::<P>(&mut text, source, count as u64, first);
+        } else {
+            text.each(candidates, "$1", |machine| [(*machine).into()]);
+        }
+        text.put(") ORDER BY machine.machine_id < $1, machine.machine_id", [first.into()]);
+    }
+    // As a value, SQLite would plan the statement anew for each.
+    text.put(&format!(" LIMIT {count}"), []);
+    let rows = tx.query_all_raw(text.finish()).await?;
+    let taken = rows.iter().zip(works).map(|(row, work)| {
+        Ok(ClaimedMachine {
+            work: *work,
+            seen: Candidate::read(row)?,
+        })
+    });
+    taken.collect()
+}
+
+/// Raises fences, and writes works and history.
+fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, taken: &[ClaimedMachine<P>]) {
+    if taken.is_empty() {
+        return;
+    }
+    let row = |key: WorkKey| {
+        [
+            key.machine.into(),
+            key.slot.into(),
+            key.process.into(),
+            key.work.into(),
+            by.author.session.into(),
+            key.fence.into(),
+        ]
+    };
+    text.another()
+        .put("UPDATE machine SET fence = raised.column2 FROM (VALUES ", [])
+        .each(taken, "($1, $2)", |taken| {
+            [taken.seen.machine.into(), taken.seen.fence.into()]
+        })
+        .put(") AS raised WHERE machine.machine_id = raised.column1", [])
+        .another()
+        .put(
+            "INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) VALUES ",
+            [],
+        )
+        .each(
+            taken.iter().map(ClaimedMachine::key),
+            "($1, $2, $3, $4, $5, $6, {now})",
+            row,
+        );
+    let started = taken.iter().map(|taken| (taken.key(), None));
+    history::put(text, &by.author, started, Event::Started);
+}
+
+async fn searches<P: Process>(tx: &Tx) -> Result<Option<SearchProgress>, DbErr> {
+    let text = format!(
+        "SELECT {} FROM work_retrieval WHERE process = $1",
+        SearchProgress::COLUMNS
+    );
+    let rows = tx.query_text(&text, [P::NAME.into()]).await?;
+    Ok(rows.first().map(SearchProgress::read).transpose()?.flatten())
+}
+
+async fn take_turn<P: Process>(
+    tx: &Tx,
+    begun: Option<i64>,
+    searches: Option<SearchProgress>,
+) -> Result<Option<i64>, DbErr> {
+    let took = tx.execute_text(TAKE_TURN, [P::NAME.into(), begun.into()]).await? == 1;
+    Ok(searches
+        .filter(|_| took)
+        .map(|searches| searches.now().saturating_add(1)))
+}

@@ -1,0 +1,396 @@
+//! What ends of work write: the works' rows go, and backoffs, hints, and history are left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Statement};
+
+use bmdb_entity::work_history::Event;
+use bmdb_entity::{MachineId, WorkId, work_backoff};
+
+use crate::db::dialect::Dialect;
+use crate::db::sql::SqlBuilder;
+use crate::db::transaction::{Tx, TxRunner};
+use crate::db::tx_error::TxError;
+use crate::error::Error;
+use crate::rules::backoff::Backoff;
+use crate::rules::backoff::Failures;
+use crate::rules::facts::{Fact, Facts, Shape};
+use crate::rules::work_key::WorkKey;
+use crate::runtime::escaped::Escaped;
+use crate::store::hints;
+use crate::store::history;
+use crate::store::writer::Writer;
+
+/// What an end leaves behind besides history.
+#[derive(Clone)]
+pub(crate) enum Ending {
+    /// No backoff.
+    Finished,
+    /// A backoff that follows from the failures before.
+    Failed { cause: Arc<str>, backoff: Backoff },
+    /// A hint: nothing has changed for the process.
+    Canceled,
+}
+
+impl Ending {
+    pub(crate) fn event(&self) -> Event {
+        match self {
+            Self::Finished => Event::Finished,
+            Self::Failed { .. } => Event::Failed,
+            Self::Canceled => Event::Canceled,
+        }
+    }
+
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+
+    /// Says that a work has ended so.
+    pub(crate) fn log(&self, key: &WorkKey) {
+        let WorkKey {
+            machine,
+            process,
+            fence,
+            ..
+        } = key;
+        match self {
+            Self::Finished => tracing::debug!(%machine, process, %fence, "work finished"),
+            Self::Failed { cause, .. } => {
+                tracing::warn!(%machine, process, %fence, cause = %Escaped(cause), "work failed");
+            }
+            Self::Canceled => tracing::debug!(%machine, process, %fence, "work canceled"),
+        }
+    }
+
+    fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Failed { cause, .. } => Some(cause),
+            Self::Finished | Self::Canceled => None,
+        }
+    }
+}
+
+/// A work that is to end.
+#[derive(Clone)]
+pub(crate) struct EndRequest {
+    pub(crate) key: WorkKey,
+    /// As they were when the machine was claimed.
+    pub(crate) failures: Option<Failures>,
+    pub(crate) ending: Ending,
+    /// What it states about its machine.
+    pub(crate) facts: Facts,
+}
+
+/// Ends of one kind can share a statement: the event, and the shape of what they state.
+pub(crate) type EndShape = (Event, Shape);
+
+impl EndRequest {
+    pub(crate) fn canceled(key: WorkKey) -> Self {
+        Self {
+            key,
+            failures: None,
+            ending: Ending::Canceled,
+            facts: Facts::none(),
+        }
+    }
+
+    pub(crate) fn way(&self) -> EndShape {
+        (self.ending.event(), self.facts.shape())
+    }
+
+    fn next(&self) -> Option<Next> {
+        match &self.ending {
+            Ending::Failed { backoff, .. } => Some(Next::after(self.failures, backoff)),
+            Ending::Finished | Ending::Canceled => None,
+        }
+    }
+}
+
+/// The facts of ends of one kind, those of one tag together.
+fn by_tag(leaving: &[EndRequest]) -> impl Iterator<Item = impl Iterator<Item = (WorkKey, &Fact)>> {
+    let tags = leaving.first().map_or(0, |leaving| leaving.facts.iter().count());
+    (0..tags).map(|tag| {
+        leaving
+            .iter()
+            .filter_map(move |leaving| Some((leaving.key, leaving.facts.iter().nth(tag)?)))
+    })
+}
+
+/// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
+pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
+    if leaving.is_empty() {
+        return Ok(Vec::new());
+    }
+    if tx.dialect() == Dialect::Sqlite {
+        return in_steps(tx, by, leaving).await;
+    }
+    let mut now = leaving.to_vec();
+    know_failures(tx, &mut now).await?;
+    let rows = tx.query_all_raw(statement(by, &now)).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known
+/// of them; of the others nothing was written.
+pub(crate) async fn at_once(
+    scope: &TxRunner<'_>,
+    by: &Writer<'_>,
+    leaving: &[EndRequest],
+) -> Result<Vec<WorkId>, TxError<(), Error>> {
+    let rows = scope
+        .once(&by.database.one_by_one().by_keys, &statement(by, leaving), None)
+        .await?;
+    let ended = rows.iter().map(|row| row.try_get_by_index(0));
+    // It has taken effect, so what cannot be read cannot be told from what is not known.
+    ended.collect::<Result<_, _>>().map_err(|source| TxError::Unknown {
+        value: (),
+        source: Some(source),
+    })
+}
+
+/// A backoff that follows from failures before it.
+struct Next {
+    /// `None`: it waits for a person.
+    wait_ms: Option<i64>,
+    attempts: i64,
+    interval_seconds: i64,
+}
+
+impl Next {
+    fn after(failures: Option<Failures>, backoff: &Backoff) -> Self {
+        let attempts = failures.map_or(1, |failures| failures.attempts.saturating_add(1));
+        let interval_seconds = backoff.interval_after(failures.map(|failures| failures.last_interval_seconds));
+        Self {
+            wait_ms: (!backoff.parks_after(attempts)).then(|| backoff.wait_ms(interval_seconds, fastrand::f64())),
+            attempts,
+            interval_seconds,
+        }
+    }
+}
+
+/// Reads the failures before those that are to be written. Nobody else writes these rows while the works are held; a person may delete them.
+async fn know_failures(tx: &Tx, leaving: &mut [EndRequest]) -> Result<(), DbErr> {
+    let failed = leaving.iter().filter(|leaving| leaving.ending.is_failure());
+    let machines: Vec<MachineId> = failed.map(|leaving| leaving.key.machine).collect();
+    if machines.is_empty() {
+        return Ok(());
+    }
+    // No more than that: a person may have written `until` so that nobody can read it.
+    use work_backoff::Column;
+    let known: Vec<(MachineId, String, i64, i64)> = work_backoff::Entity::find()
+        .select_only()
+        .columns([Column::MachineId, Column::Process])
+        // What is no number on SQLite, where somebody can write it, counts as 0.
+        .expr(Expr::col(Column::Attempts).cast_as("BIGINT"))
+        .expr(Expr::col(Column::LastIntervalSeconds).cast_as("BIGINT"))
+        .filter(Column::MachineId.is_in(machines))
+        .into_tuple()
+        .all(tx)
+        .await?;
+    for EndRequest { key, failures, .. } in leaving {
+        let last = known
+            .iter()
+            .find(|(machine, process, ..)| *machine == key.machine && process == key.process);
+        *failures = last.map(|(_, _, attempts, last_interval_seconds)| Failures {
+            attempts: *attempts,
+            last_interval_seconds: *last_interval_seconds,
+        });
+    }
+    Ok(())
+}
+
+/// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
+fn statement(by: &Writer<'_>, leaving: &[EndRequest]) -> Statement {
+    let mut text = SqlBuilder::new(by.database.dialect);
+    text.put("WITH ", []);
+    put(&mut text, by, leaving, "");
+    text.put(" SELECT work_id FROM ended", []);
+    text.finish()
+}
+
+/// The steps of a statement that end works; `ended` has those that were ours, if `also` holds as well. A failure asks for the failures before it to be
+/// what it was told.
+pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest], also: &str) {
+    let way = &leaving.first().expect("BUG: there is something to end").ending;
+    let row = |leaving: &EndRequest| {
+        let (key, next) = (&leaving.key, leaving.next());
+        [
+            key.machine.into(),
+            key.slot.into(),
+            key.process.into(),
+            key.fence.into(),
+            key.work.into(),
+            next.as_ref().map(|next| next.attempts).into(),
+            next.as_ref().map(|next| next.interval_seconds).into(),
+            next.and_then(|next| next.wait_ms).into(),
+            leaving.ending.cause().into(),
+        ]
+    };
+    text.put(
+        "leaving (machine_id, slot, process, fence, work_id, attempts, interval_seconds, wait_ms, cause) AS (VALUES ",
+        [],
+    )
+    .each(
+        leaving,
+        "(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID), CAST($6 AS BIGINT), \
+         CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))",
+        row,
+    );
+    // What is updated must be there, and stay until it is: who ends a work knows whether its facts are stated.
+    let updates: Vec<&Fact> = leaving
+        .first()
+        .map_or_else(Vec::new, |leaving| leaving.facts.updates().collect());
+    for (nth, fact) in updates.iter().enumerate() {
+        let look = fact.look_for_leaving(text.dialect());
+        text.put(&format!("), row_{nth} AS MATERIALIZED ("), []).query(&look);
+    }
+    text.put(
+        "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
+         AND work.fence = leaving.fence AND work.work_id = leaving.work_id",
+        [],
+    )
+    .put(also, []);
+    for (nth, fact) in updates.iter().enumerate() {
+        let is_there = Query::select()
+            .column((format!("row_{nth}"), fact.machine().clone()))
+            .from(format!("row_{nth}"))
+            .and_where(Expr::col((format!("row_{nth}"), fact.machine().clone())).equals(("leaving", "machine_id")))
+            .take();
+        text.put(" AND EXISTS (", []).query(&is_there).put(")", []);
+    }
+    let among_them = match (text.dialect(), leaving) {
+        // However large PostgreSQL takes the table for, it looks these up.
+        (Dialect::Postgres, [_, _, ..]) => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
+        _ => "",
+    };
+    text.put(among_them, []);
+    if way.is_failure() {
+        text.put(
+            " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = leaving.machine_id \
+             AND work_backoff.process = leaving.process), 0) = leaving.attempts - 1",
+            [],
+        );
+    }
+    text.put(
+        " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence, leaving.attempts, leaving.interval_seconds, \
+         leaving.wait_ms, leaving.cause), left_behind AS (",
+        [],
+    );
+    let left_behind = match way {
+        Ending::Finished => {
+            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process"
+        }
+        Ending::Canceled => {
+            "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.process, ended.machine_id, {now} FROM ended \
+             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING"
+        }
+        Ending::Failed { .. } => {
+            "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
+             SELECT ended.machine_id, ended.process, {after ended.wait_ms}, ended.cause, ended.attempts, ended.interval_seconds FROM ended \
+             ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds"
+        }
+    };
+    let author = &by.author;
+    text.put(left_behind, []).put(
+        "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
+         at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
+         CAST($3 AS TEXT), CAST($4 AS TEXT), {now}, ended.cause FROM ended)",
+        [
+            way.event().to_string().into(),
+            author.session.into(),
+            author.component.into(),
+            author.runtime_info.into(),
+        ],
+    );
+    for (tag, facts) in by_tag(leaving).enumerate() {
+        text.put(&format!(", stated_{tag} AS ("), []);
+        Fact::put_ended(text, facts.map(|(key, fact)| (key.work, fact)));
+        text.put(")", []);
+    }
+}
+
+/// SQLite's way: a statement that takes the works' rows, and what follows from what was taken.
+async fn in_steps(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
+    let mut take = SqlBuilder::new(tx.dialect());
+    // By the ids, which have an index; the rest of a key is that of its work, for no two claims of a machine have one fence.
+    take.put("DELETE FROM work WHERE work_id IN (", [])
+        .each(leaving, "$1", |leaving| [leaving.key.work.into()])
+        .put(") AND (machine_id, slot, fence) IN (VALUES ", [])
+        .each(leaving, "($1, $2, $3)", |EndRequest { key, .. }| {
+            [key.machine.into(), key.slot.into(), key.fence.into()]
+        })
+        .put(")", []);
+    for fact in leaving.iter().take(1).flat_map(|leaving| leaving.facts.updates()) {
+        let is_there = fact.look(Expr::col(("work", "machine_id")));
+        take.put(" AND EXISTS (", []).query(&is_there).put(")", []);
+    }
+    take.put(" RETURNING work_id", []);
+    let rows = tx.query_all_raw(take.finish()).await?;
+    let ended: Vec<WorkId> = rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?;
+    let ours = leaving.iter().filter(|leaving| ended.contains(&leaving.key.work));
+    let mut ours: Vec<EndRequest> = ours.cloned().collect();
+    let Some(way) = ours.first().map(|leaving| leaving.ending.clone()) else {
+        return Ok(ended);
+    };
+    know_failures(tx, &mut ours).await?;
+    let mut of_processes: BTreeMap<&'static str, Vec<MachineId>> = BTreeMap::new();
+    for EndRequest { key, failures, .. } in &ours {
+        // Who had not failed when it claimed has no backoff now: nobody else writes one meanwhile.
+        if matches!(way, Ending::Finished) && failures.is_none() {
+            continue;
+        }
+        of_processes.entry(key.process).or_default().push(key.machine);
+    }
+    let mut writes = SqlBuilder::new(tx.dialect());
+    match way {
+        Ending::Finished => {
+            for (process, machines) in of_processes {
+                hints::put_forget(&mut writes, "work_backoff", process, &machines);
+            }
+        }
+        Ending::Failed { .. } => put_backoffs(&mut writes, &ours),
+        Ending::Canceled => {
+            for (process, machines) in of_processes {
+                hints::put_hints(&mut writes, process, &machines);
+            }
+        }
+    }
+    for facts in by_tag(&ours) {
+        Fact::put(&mut writes, facts.map(|(key, fact)| (key.machine, fact)));
+    }
+    let ends = ours.iter().map(|leaving| (leaving.key, leaving.ending.cause()));
+    history::put(&mut writes, &by.author, ends, way.event());
+    tx.write(writes).await?;
+    Ok(ended)
+}
+
+fn put_backoffs(text: &mut SqlBuilder, leaving: &[EndRequest]) {
+    let row = |leaving: &EndRequest| {
+        let next = leaving.next().expect("BUG: what backs off has failed");
+        [
+            leaving.key.machine.into(),
+            leaving.key.process.into(),
+            next.wait_ms.into(),
+            leaving.ending.cause().into(),
+            next.attempts.into(),
+            next.interval_seconds.into(),
+        ]
+    };
+    text.another()
+        .put(
+            "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES ",
+            [],
+        )
+        .each(leaving, "($1, $2, {after $3}, $4, $5, $6)", row)
+        .put(
+            " ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
+            [],
+        );
+}

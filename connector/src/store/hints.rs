@@ -1,0 +1,316 @@
+//! Candidates: machines that may be eligible. A claim takes from hints that others left; when there are none, one component at a time searches the
+//! fleet and leaves hints for all. A hint promises nothing: every claim verifies.
+
+use std::time::{Duration, Instant};
+
+use bmdb_entity::{MachineId, machine};
+use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement};
+use sea_orm::{Condition, ConnectionTrait, DbErr, Order};
+
+use crate::db::database::Database;
+use crate::db::dialect::Dialect;
+use crate::db::sql::SqlBuilder;
+use crate::db::transaction::Tx;
+use crate::error::Error;
+use crate::rules::claim_plan::{CandidateSource, SEARCH_LIMIT};
+use crate::rules::claimable::from_machines;
+use crate::rules::eligible::{Eligible, KeyRange};
+use crate::rules::hint_refresh::{AFTER_NOTHING, HintRefresh};
+use crate::rules::process::Process;
+
+/// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
+/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead. Who waited for the row may
+/// find a turn there that was taken after its own transaction's `{now}`, and ends more than ten seconds after that: one is not believed only when it ends
+/// so late that the clock must have gone back.
+pub(crate) const TAKE_TURN: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
+    WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
+    COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";
+
+pub(crate) const END_TURN: &str =
+    "UPDATE work_retrieval SET ended = begun, until = {now} WHERE process = $1 AND begun = $2";
+
+/// The process's own order, and then key order, around the circle if there is a start.
+pub(crate) fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Eligible<P>, start: Option<&MachineId>) {
+    let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
+    for (by, order) in &eligible.order {
+        select.order_by_expr(by.clone(), order.clone());
+    }
+    if let Some(start) = start {
+        select.order_by_expr(machine_id().lt(*start), Order::Asc);
+    }
+    select.order_by_expr(machine_id(), Order::Asc);
+}
+
+/// A search of the fleet, in parts that find up to `limit` machines each. It begins at a random machine in key order and wraps around, so that
+/// components do not meet at the head; with an order of the process's own, it takes the first in that order.
+pub(crate) fn search<P: Process>(
+    eligible: &Eligible<P>,
+    filter: &Condition,
+    dialect: Dialect,
+    limit: u64,
+) -> Vec<SelectStatement> {
+    // Who wants many reads far, whatever it begins with; there PostgreSQL does better untold, with estimates that it can trust.
+    let told = |among| if limit < SEARCH_LIMIT { among } else { KeyRange::All };
+    let base = |among: KeyRange| {
+        let mut select = from_machines::<P>();
+        select
+            .column((machine::Entity, machine::Column::MachineId))
+            .cond_where(among.of(Expr::col((machine::Entity, machine::Column::MachineId))))
+            .cond_where(eligible.claimable(dialect, told(among)))
+            .cond_where(filter.clone())
+            .limit(limit);
+        in_order(&mut select, eligible, None);
+        select
+    };
+    if !eligible.order.is_empty() {
+        return vec![base(KeyRange::All)];
+    }
+    let start = MachineId::random();
+    vec![base(KeyRange::From(start)), base(KeyRange::Before(start))]
+}
+
+/// Searches the fleet in statements of their own, outside transactions.
+pub(crate) async fn search_now<P: Process>(
+    database: &Database,
+    eligible: &Eligible<P>,
+    filter: &Condition,
+    limit: u64,
+) -> Result<Vec<MachineId>, Error> {
+    const DOING: &str = "find eligible machines";
+    let mut found = Vec::new();
+    for part in search(eligible, filter, database.dialect, limit) {
+        if found.len() as u64 >= limit {
+            break;
+        }
+        let statement = database.dialect.backend().build(&part);
+        for row in database.read_statement(DOING, statement).await? {
+            found.push(row.try_get_by_index(0).map_err(Error::database(DOING))?);
+        }
+    }
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+/// With fewer hints than this, it is time to search for more: a search for a large fleet takes as long as some hundreds of claims.
+const LOW: i64 = 250;
+
+fn are_few(hints: i64) -> bool {
+    hints < LOW
+}
+
+/// Searches ahead of time take no more than a fifth of it.
+const REST: u32 = 4;
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+
+/// How long after a search that found so many new hints in so long the next may follow.
+fn rest_after(new: u64, took: Duration) -> Duration {
+    if new == 0 {
+        AFTER_NOTHING
+    } else {
+        SHORTEST_REST.max(REST * took)
+    }
+}
+
+/// Searches once more if the last search is old or hints are few, and nobody is at it.
+pub(crate) async fn refresh<P: Process>(database: &Database, refresh: &HintRefresh) -> Result<(), Error> {
+    let few = format!(
+        "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT {LOW}) AS some_hints"
+    );
+    let began = Instant::now();
+    let scope = database.scope("refresh hints");
+    let begin = async |tx: &Tx| {
+        const OLD: &str = " AND (began_at < {after -30000} OR began_at > {after 10000})";
+        let hints = tx.query_text(&few, [P::NAME.into()]).await?;
+        let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        let only = if hints.is_some_and(are_few) { "" } else { OLD };
+        let take = format!("{TAKE_TURN}{only}");
+        if tx
+            .execute_text(&take, [P::NAME.into(), Option::<i64>::None.into()])
+            .await?
+            == 0
+        {
+            return Ok(None);
+        }
+        let rows = tx
+            .query_text("SELECT begun FROM work_retrieval WHERE process = $1", [P::NAME.into()])
+            .await?;
+        let turn: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok::<_, Error>(turn)
+    };
+    let Some(turn) = scope.run_or_error(begin).await? else {
+        // There are enough, or somebody is at it.
+        refresh.rest::<P>(SHORTEST_REST);
+        return Ok(());
+    };
+    let found = match search_now(database, &Eligible::<P>::of_process(), &Condition::all(), SEARCH_LIMIT).await {
+        Ok(found) => found,
+        Err(error) => {
+            give_back::<P>(database, turn).await;
+            return Err(error);
+        }
+    };
+    let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
+    let new = scope.run_or_error(end).await?;
+    refresh.rest::<P>(rest_after(new, began.elapsed()));
+    Ok(())
+}
+
+/// Leaves the turn of a search that failed to others.
+pub(crate) async fn give_back<P: Process>(database: &Database, turn: i64) {
+    const GIVE_BACK: &str =
+        "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
+    let scope = database.scope("leave a search to others");
+    let give_back = async |tx: &Tx| {
+        tx.execute_text(GIVE_BACK, [P::NAME.into(), turn.into()])
+            .await
+            .map_err(Error::from)
+    };
+    // If it cannot be told, the turn ends by itself.
+    if let Err(error) = scope.run_or_error(give_back).await {
+        tracing::debug!(process = P::NAME, %error, "the turn to search was not given back");
+    }
+}
+
+/// Leaves what a search has found as hints, and the turn to others. Answers how many hints are new.
+pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
+    let new = leave_hints(tx, P::NAME, found).await?;
+    tx.execute_text(END_TURN, [P::NAME.into(), turn.into()]).await?;
+    Ok(new)
+}
+
+/// Says that a machine may be eligible for `P` now, so that the next claim looks at it: for a body that writes what makes it so. Without, it is found
+/// all the same, within half a minute of claims that take others.
+///
+/// ```no_run
+/// # use bmdb::{Eligible, Error, MachineId, Process, Tx, os_installation_request, tag};
+/// # struct Install;
+/// # impl Process for Install {
+/// #     const NAME: &'static str = "install";
+/// #     type Item = bmdb::machine::Model;
+/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines.has::<os_installation_request::Entity>() }
+/// # }
+/// async fn request(tx: &Tx, request: os_installation_request::ActiveModel, machine: MachineId) -> Result<(), Error> {
+///     tag::set::<os_installation_request::Entity>(tx, request).await?;
+///     bmdb::machine::hint::<Install>(tx, machine).await
+/// }
+/// ```
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn hint<P: Process>(tx: &Tx, machine: MachineId) -> Result<(), Error> {
+    leave_hints(tx, P::NAME, &[machine])
+        .await
+        .map(drop)
+        .map_err(Error::database("leave a hint"))
+}
+
+/// Answers how many were not there yet.
+async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<u64, DbErr> {
+    let mut text = SqlBuilder::new(tx.dialect());
+    put_hints(&mut text, process, machines);
+    tx.write(text).await
+}
+
+pub(crate) fn put_hints(text: &mut SqlBuilder, process: &str, machines: &[MachineId]) {
+    if machines.is_empty() {
+        return;
+    }
+    // In key order, as everybody leaves hints: who waits for a key that another is just writing keeps none that the other waits for.
+    let mut machines = machines.to_vec();
+    machines.sort();
+    text.another()
+        .put("INSERT INTO work_candidate (process, machine_id, found_at) VALUES ", [])
+        .each(machines, "($1, $2, {now})", |machine| [process.into(), machine.into()])
+        .put(" ON CONFLICT (process, machine_id) DO NOTHING", []);
+}
+
+/// SQLite's: some hints, around the circle from a start. With limits as values, SQLite would plan the statement anew for each
+/// (`sqlite3ExprIsInteger`).
+pub(crate) fn put_hinted<P: Process>(text: &mut SqlBuilder, source: CandidateSource, count: u64, start: MachineId) {
+    let (window, most) = (source.window(count), source.scan_limit(count));
+    let part = |side: &str| {
+        format!(
+            "SELECT * FROM (SELECT machine_id FROM work_candidate WHERE process = $1 AND machine_id {side} $2 ORDER BY machine_id LIMIT {most})"
+        )
+    };
+    let around = format!(
+        "SELECT machine_id FROM ({} UNION ALL {}) LIMIT {window} OFFSET $3",
+        part(">="),
+        part("<")
+    );
+    text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
+}
+
+/// [Some hints](put_hinted), around the circle from a random start.
+pub(crate) async fn hints<P: Process>(tx: &Tx, source: CandidateSource, count: u64) -> Result<Vec<MachineId>, DbErr> {
+    let mut text = SqlBuilder::new(tx.dialect());
+    put_hinted::<P>(&mut text, source, count, MachineId::random());
+    let rows = tx.query_all_raw(text.finish()).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Removes what a process has in `table` on these machines.
+pub(crate) fn put_forget(text: &mut SqlBuilder, table: &str, process: &str, machines: &[MachineId]) {
+    if machines.is_empty() {
+        return;
+    }
+    let them = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN (");
+    text.another()
+        .put(&them, [process.into()])
+        .each(machines, "$1", |machine| [(*machine).into()])
+        .put(")", []);
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::Value;
+
+    use super::*;
+    use crate::rules::process::tests::Survey;
+
+    #[test]
+    fn it_is_time_to_search_when_hints_are_few_and_not_at_once_again() {
+        assert!(are_few(0) && are_few(LOW - 1) && !are_few(LOW) && !are_few(LOW + 1));
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_after(0, second), AFTER_NOTHING);
+        assert_eq!(rest_after(1, second), 4 * second);
+        assert_eq!(rest_after(500, Duration::ZERO), SHORTEST_REST);
+    }
+
+    #[test]
+    fn a_search_has_two_parts_unless_the_process_has_an_order() {
+        let texts = |eligible: &Eligible<Survey>, limit| -> Vec<String> {
+            let parts = search(eligible, &Condition::all(), Dialect::Postgres, limit);
+            let build = |part: &SelectStatement| Dialect::Postgres.backend().build(part).sql;
+            parts.iter().map(build).collect()
+        };
+        let plain = Eligible::<Survey>::of_process();
+        assert_eq!(texts(&plain, 10).len(), 2);
+        let ordered = Eligible::<Survey>::of_process().order(Expr::col(machine::Column::Fence), Order::Asc);
+        assert_eq!(texts(&ordered, 10).len(), 1);
+        // Who wants few tells what it skips in each of the tables, too.
+        let told = |limit| texts(&plain, limit).concat().matches(">=").count();
+        assert_eq!(told(SEARCH_LIMIT - 1), told(1));
+        assert!(told(1) > told(SEARCH_LIMIT) && told(SEARCH_LIMIT) == told(2 * SEARCH_LIMIT));
+    }
+
+    #[test]
+    fn hints_are_looked_at_on_both_sides_of_a_start() {
+        let start = MachineId::random();
+        let mut text = SqlBuilder::new(Dialect::Sqlite);
+        put_hinted::<Survey>(&mut text, CandidateSource::HintsOnly, 3, start);
+        let statement = text.finish();
+        let (window, most) = (
+            CandidateSource::HintsOnly.window(3),
+            CandidateSource::HintsOnly.scan_limit(3),
+        );
+        let limits: Vec<&str> = statement.sql.split("LIMIT ").skip(1).collect();
+        assert_eq!(limits.len(), 3, "{}", statement.sql);
+        for (limit, wanted) in limits.iter().zip([most, most, window]) {
+            assert!(limit.starts_with(&wanted.to_string()), "{limit}");
+        }
+        let values = statement.values.unwrap().0;
+        assert_eq!((&values[1], &values[3]), (&start.into(), &start.into()));
+        assert!(matches!(values[4], Value::BigUnsigned(Some(skip)) if skip <= most - window));
+    }
+}
