@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Collector, Config, Error, MachineId, Process, Session, Tx, Unfinished, Work, machine};
 use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase};
@@ -173,13 +173,16 @@ impl Scene {
     }
 
     async fn prepare(&self, needs: Needs) {
-        // Others are busy in the same database, so it may take a few.
+        // Others are busy in the same database, so it may take a few; and one that was not answered in time may hold it until it is released.
         let claim_nth = async |session: &Session, nth: usize| {
+            let began = Instant::now();
             loop {
                 match session.claim::<Survey>().on(self.machines[nth]).await {
-                    Ok(work) => return work.expect("it is free"),
+                    Ok(Some(work)) => return work,
+                    Ok(None) => assert!(began.elapsed() < LONG, "it is free"),
                     Err(error) => assert!(matches!(error, Error::Contended { .. }), "{error:?}"),
                 }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let claim = async |session: &Session| claim_nth(session, 0).await;
