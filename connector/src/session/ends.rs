@@ -232,7 +232,7 @@ async fn end_at_once(
     let by = shared.writer();
     let scope = TxRunner {
         is_patient,
-        ..by.run(DOING)
+        ..by.runner(DOING)
     };
     end::at_once(&scope, &by, leaving).await
 }
@@ -240,5 +240,5 @@ async fn end_at_once(
 async fn in_transaction(shared: &Shared, leaving: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {
     let by = shared.writer();
     let whole = async |tx: &Tx| end::within(tx, &by, leaving).await.map_err(Error::from);
-    by.run(DOING).run(whole).await.map_err(TxError::without_value)
+    by.runner(DOING).run(whole).await.map_err(TxError::without_value)
 }

@@ -151,7 +151,7 @@ impl Shared {
 
     /// A scope for the library's own transactions.
     pub(crate) fn library(&self, doing: &'static str) -> TxRunner<'_> {
-        self.writer().run(doing)
+        self.writer().runner(doing)
     }
 
     /// As its statements need it.

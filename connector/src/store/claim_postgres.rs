@@ -40,7 +40,7 @@ pub(crate) async fn attempt<P: Process>(
     let scope = TxRunner {
         // It need not be this machine.
         is_patient: false,
-        ..by.run("claim a machine")
+        ..by.runner("claim a machine")
     };
     let singles = by.database.one_by_one();
     let singles = match source {

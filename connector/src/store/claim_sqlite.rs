@@ -104,7 +104,7 @@ pub(crate) async fn attempt<P: Process>(
         let told = Some(told);
         Ok::<_, Error>(Attempt { ended, taken, told })
     };
-    let attempt = by.run("claim a machine").run(whole).await;
+    let attempt = by.runner("claim a machine").run(whole).await;
     attempt.map_err(TxError::without_value)
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn resolve(by: &Writer<'_>, key: &WorkKey) -> Result<Resolution
         UPDATE work SET stop_requested = stop_requested WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
     const ENDED: &str = "
         SELECT event FROM work_history WHERE machine_id = $1 AND fence = $2 AND work_id = $3 AND event <> 'started'";
-    let scope = by.run("settle the end of a work");
+    let scope = by.runner("settle the end of a work");
     let ask = async |tx: &Tx| {
         let values = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
         if tx.execute_text(TOUCH, values).await? == 1 {

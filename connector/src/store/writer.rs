@@ -27,8 +27,8 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// The library's own transactions.
-    pub(crate) fn run(&self, doing: &'static str) -> TxRunner<'a> {
+    /// What runs the library's own transactions.
+    pub(crate) fn runner(&self, doing: &'static str) -> TxRunner<'a> {
         TxRunner {
             tasks: self.tasks,
             trust: Some((self.author.session, self.lease)),

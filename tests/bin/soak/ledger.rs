@@ -40,6 +40,7 @@ pub(crate) struct Ledger {
     /// The machines that nobody can read who claims for a survey.
     odd: HashSet<MachineId>,
     pub(crate) errors: BTreeMap<String, u64>,
+    /// How often the driver panicked at a time that it cannot read.
     pub(crate) driver_panics: u64,
     /// How many callers gave up before they had their answer.
     pub(crate) given_up: u64,
