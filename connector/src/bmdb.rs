@@ -1,5 +1,7 @@
 //! The handle to one database. What can be done with it stands beside the statements that do it, as `impl Bmdb`.
 
+pub(crate) mod registered;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,7 +50,7 @@ impl Bmdb {
     /// Dropping the future closes what was opened.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let database = Database::open(config).await?;
-        let known = Arc::new(Known::nothing(database.dialect));
+        let known = Arc::default();
         Ok(Self { database, known })
     }
 
@@ -75,7 +77,7 @@ impl Bmdb {
         &self.database
     }
 
-    /// What all of its sessions remember of processes.
+    /// The rules that it has registered.
     pub(crate) fn known(&self) -> &Arc<Known> {
         &self.known
     }

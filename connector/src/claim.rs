@@ -4,6 +4,7 @@ pub(crate) mod in_doubt;
 mod part;
 
 use std::future::IntoFuture;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use bmdb_entity::{MachineId, WorkId};
 use sea_orm::Condition;
 use sea_orm::sea_query::IntoCondition;
 
+use crate::bmdb::registered::Registered;
 use crate::claim::in_doubt::InDoubt;
 use crate::claim::part::{ClaimPart, attempt_once};
 use crate::db::transaction::check_not_nested;
@@ -32,6 +34,7 @@ use crate::store::candidate::ClaimedMachine;
 use crate::store::end::{EndRequest, Ending};
 use crate::store::hints;
 use crate::store::process;
+use crate::store::rule::Rule;
 
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -50,7 +53,7 @@ pub(crate) const MOST: u32 = 1000;
 /// # impl Process for AgentStart {
 /// #     const NAME: &'static str = "agent-start";
 /// #     type Item = provided::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
 /// # }
 /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
 /// use sea_orm::ColumnTrait;
@@ -66,7 +69,7 @@ pub(crate) const MOST: u32 = 1000;
 /// ```
 ///
 /// # Errors
-/// [`Error::SessionExpired`], [`Error::Draining`], [`Error::SlotClash`], [`Error::InvalidBackoff`], [`Error::InvalidTime`] and [`Error::Invalid`] for the process,
+/// [`Error::SessionExpired`], [`Error::Draining`]; [`Error::OtherDatabase`] for a handle of another [`Bmdb`](crate::Bmdb);
 /// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is released in the background.
 ///
 /// # Cancel safety
@@ -74,13 +77,13 @@ pub(crate) const MOST: u32 = 1000;
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct Claim<P: Process> {
     session: Session,
+    process: Registered<P>,
     machine: Option<MachineId>,
     filter: Condition,
-    process: std::marker::PhantomData<fn() -> P>,
 }
 
 impl Session {
-    /// Claims a machine that is eligible for `P`. Await it, or narrow it first: see [`Claim`].
+    /// Claims a machine that is eligible for a process. Await it, or narrow it first: see [`Claim`].
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Process, provided};
@@ -88,7 +91,7 @@ impl Session {
     /// # impl Process for AgentStart {
     /// #     const NAME: &'static str = "agent-start";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
     /// while let Some(work) = session.claim::<AgentStart>().await? {
@@ -99,24 +102,40 @@ impl Session {
     /// # }
     /// ```
     #[must_use = "a claim does nothing until it is awaited"]
-    pub fn claim<P: Process>(&self) -> Claim<P> {
-        Claim::new(self.clone())
+    pub fn claim<P: Process>(&self, process: &Registered<P>) -> Claim<P> {
+        Claim::new(self.clone(), process.clone())
     }
 
-    /// Claims up to `count` machines that are eligible for `P`, in one transaction.
+    /// Claims up to `count` machines that are eligible for a process, in one transaction.
     #[must_use = "a claim does nothing until it is awaited"]
-    pub fn claim_many<P: Process>(&self, count: u32) -> ClaimMany<P> {
-        ClaimMany::new(self.clone(), count)
+    pub fn claim_many<P: Process>(&self, process: &Registered<P>, count: u32) -> ClaimMany<P> {
+        ClaimMany {
+            claim: self.claim(process),
+            count,
+        }
     }
 }
 
 impl<P: Process> Claim<P> {
-    fn new(session: Session) -> Self {
+    fn new(session: Session, process: Registered<P>) -> Self {
         Self {
             session,
+            process,
             machine: None,
             filter: Condition::all(),
-            process: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn rule(&self) -> &Arc<Rule> {
+        self.process.rule()
+    }
+
+    /// Whether it can be made at all.
+    fn check(&self, shared: &Shared) -> Result<(), Error> {
+        if Arc::ptr_eq(self.process.bmdb().database(), &shared.database) {
+            shared.check_open()
+        } else {
+            Err(Error::OtherDatabase { process: P::NAME })
         }
     }
 
@@ -136,10 +155,10 @@ impl<P: Process> Claim<P> {
         Box::pin(async move {
             let shared = Arc::clone(self.session.shared());
             check_not_nested()?;
-            shared.check_open()?;
-            process::register::<P>(&shared.database, &shared.known).await?;
+            self.check(&shared)?;
+            self.process.renew();
             // If this future is dropped, the guards in the call's answer are dropped with it, and released.
-            let (claiming, doubts) = (shared.claiming(), InDoubt::none(&shared));
+            let (claiming, doubts) = (shared.claiming(), InDoubt::none(&shared, self.rule().key));
             let answer = run_detachable(&shared.tasks, |detach| async move {
                 self.go_on(count, None, doubts, claiming, &detach).await
             });
@@ -148,24 +167,20 @@ impl<P: Process> Claim<P> {
     }
 
     /// Whether this claim can be made in one statement with an end of a work of this session.
-    pub(crate) async fn can_follow(&self, shared: &Shared) -> bool {
+    pub(crate) fn can_follow(&self, shared: &Shared) -> bool {
         let is_its_own = shared.id == self.session.id();
-        self.source(shared)
-            .shares_a_statement(is_its_own, shared.database.dialect)
-            && shared.check_open().is_ok()
-            && process::register::<P>(&shared.database, &shared.known).await.is_ok()
+        self.source().shares_a_statement(is_its_own, shared.database.dialect) && self.check(shared).is_ok()
     }
 
     /// The first attempt, in one statement with an end. What the database refuses, for what the end states, or another that shares the statement, or the
     /// claim, has not ended: then it is to be tried alone.
     pub(crate) async fn attempt_after(
         &self,
-        shared: &Shared,
         leaving: EndRequest,
         work: WorkId,
         detach: &Detach,
     ) -> Result<Attempt<P>, TxError<(), Error>> {
-        let source = self.source(shared);
+        let source = self.source();
         let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, detach);
         match attempt.await {
             Err(TxError::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
@@ -194,12 +209,11 @@ impl<P: Process> Claim<P> {
         Ok(works)
     }
 
-    fn source(&self, shared: &Shared) -> CandidateSource {
+    fn source(&self) -> CandidateSource {
+        let rule = self.rule();
         match self.machine {
             Some(machine) => CandidateSource::Machine(machine),
-            None if self.filter.is_empty() && !shared.known.sql.of::<P>().is_ordered => {
-                shared.known.refresh.hints::<P>()
-            }
+            None if self.filter.is_empty() && !rule.sql.is_ordered => rule.refresh.hints(),
             None => CandidateSource::Scan,
         }
     }
@@ -212,7 +226,8 @@ impl<P: Process> Claim<P> {
         detach: &Detach,
     ) -> Result<Vec<Work<P>>, Error> {
         let shared = Arc::clone(self.session.shared());
-        let mut source = self.source(&shared);
+        let mut source = self.source();
+        let rule = Arc::clone(self.rule());
         let (started, mut rounds) = (Instant::now(), 0);
         // Once somebody had locked what an attempt needed: those with whom it would share a statement need not wait for it.
         let mut alone = false;
@@ -241,15 +256,14 @@ impl<P: Process> Claim<P> {
                     if let CandidateSource::Search(turn) = source
                         && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
                     {
-                        hints::give_back::<P>(&shared.database, turn).await;
+                        hints::give_back(&shared.database, rule.key, turn).await;
                     }
                     attempt?
                 }
             };
             let Attempt { taken, told, .. } = attempt;
-            let looking = &shared.known.refresh;
-            if source.is_by_hints() && looking.is_due::<P>(!taken.is_empty(), told.as_ref()) {
-                refresh::<P>(&shared);
+            if source.is_by_hints() && rule.refresh.is_due(!taken.is_empty(), told.as_ref()) {
+                refresh::<P>(&shared, &rule);
             }
             let took = !taken.is_empty();
             let works = self.guards(taken);
@@ -287,7 +301,7 @@ impl<P: Process> Claim<P> {
             let next = match told.next(source, searched) {
                 Step::Retry(next) => next,
                 Step::EnsureSearchRow => {
-                    process::add_searches::<P>(&shared.database).await?;
+                    process::write_rows(&shared.database, &rule).await?;
                     source
                 }
                 // What was not there may have been taken by an attempt of ours.
@@ -349,6 +363,7 @@ impl<P: Process> Claim<P> {
             // Others wait for who has the turn to search.
             let may_give_up = (!matches!(source, CandidateSource::Search(_))).then_some(detach);
             let request = ClaimRequest {
+                rule: self.rule(),
                 source,
                 filter: &self.filter,
                 works: &works,
@@ -364,7 +379,8 @@ impl<P: Process> Claim<P> {
             searches: source == CandidateSource::HintsThenSearch,
             begun,
             detach: detach.clone(),
-            process: self.process,
+            rule: Arc::clone(self.rule()),
+            process: PhantomData,
         };
         match shared.batcher.ask(asked).await {
             Some(attempt) => attempt,
@@ -376,15 +392,15 @@ impl<P: Process> Claim<P> {
     /// Guards for what was taken. A machine whose item cannot be read is released as failed: it backs off, and others are tried.
     fn guards(&self, taken: Vec<ClaimedMachine<P>>) -> Vec<Work<P>> {
         let guard = |taken: ClaimedMachine<P>| {
-            let (key, failures) = (taken.key(), taken.seen.failures);
+            let (key, failures) = (taken.key(self.rule().key), taken.seen.failures);
             match taken.seen.item {
                 Ok(item) => {
-                    tracing::debug!(machine = %key.machine, process = key.process, fence = %key.fence, "machine claimed");
+                    tracing::debug!(machine = %key.machine, process = key.process(), fence = %key.fence, "machine claimed");
                     let claimed = Guard::new(self.session.clone(), key, failures, P::MAX_RUN);
                     Some(Work { claimed, item })
                 }
                 Err(cause) => {
-                    tracing::warn!(machine = %key.machine, process = key.process, cause = %Escaped(&cause), "a claimed machine has failed");
+                    tracing::warn!(machine = %key.machine, process = key.process(), cause = %Escaped(&cause), "a claimed machine has failed");
                     let leaving = EndRequest {
                         key,
                         failures,
@@ -405,10 +421,10 @@ impl<P: Process> Claim<P> {
 }
 
 /// Searches behind the claim's back.
-fn refresh<P: Process>(shared: &Arc<Shared>) {
-    let (database, known) = (Arc::clone(&shared.database), Arc::clone(&shared.known));
+fn refresh<P: Process>(shared: &Shared, rule: &Arc<Rule>) {
+    let (database, rule) = (Arc::clone(&shared.database), Arc::clone(rule));
     shared.tasks.spawn(async move {
-        if let Err(error) = hints::refresh::<P>(&database, &known.refresh).await {
+        if let Err(error) = hints::refresh::<P>(&database, &rule).await {
             tracing::debug!(process = P::NAME, %error, "hints were not refreshed");
         }
     });
@@ -433,7 +449,7 @@ impl<P: Process> IntoFuture for Claim<P> {
 /// # impl Process for AgentStart {
 /// #     const NAME: &'static str = "agent-start";
 /// #     type Item = provided::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
 /// # }
 /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
 /// let works = session.claim_many::<AgentStart>(100).await?;
@@ -450,13 +466,6 @@ pub struct ClaimMany<P: Process> {
 }
 
 impl<P: Process> ClaimMany<P> {
-    fn new(session: Session, count: u32) -> Self {
-        Self {
-            claim: Claim::new(session),
-            count,
-        }
-    }
-
     /// Claims only machines that also meet `condition`, on columns of `machine` or of the process's item.
     pub fn filter(mut self, condition: impl IntoCondition) -> Self {
         self.claim = self.claim.filter(condition);

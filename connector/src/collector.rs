@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::rules::sightings::{Seen, Sightings};
 use crate::runtime::supervised::panic_text;
 use crate::store::expiry;
+use crate::store::process;
 
 /// Expires sessions whose deadline has passed: frees their work, writes their history, leaves a cool-down.
 ///
@@ -48,6 +49,8 @@ pub struct Collector {
     told: Told,
     /// Sessions that could not be expired. They are tried one by one, after all others.
     stuck: HashSet<SessionId>,
+    /// When it next looks for rules that nobody uses.
+    rules_at: Instant,
 }
 
 #[derive(Default)]
@@ -85,6 +88,7 @@ impl Collector {
             sightings: Sightings::default(),
             told: Told::default(),
             stuck: HashSet::new(),
+            rules_at: Instant::now(),
         }
     }
 
@@ -101,10 +105,10 @@ impl Collector {
         loop {
             let swept = tokio::select! {
                 () = shutdown.cancelled() => return,
-                swept = AssertUnwindSafe(self.sweep()).catch_unwind() => swept,
+                swept = AssertUnwindSafe(self.sweep_all()).catch_unwind() => swept,
             };
             match swept {
-                Ok(Ok(_)) => {}
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "a sweep failed"),
                 Err(panic) => tracing::error!(task = "collector", panic = panic_text(&*panic), "a sweep panicked"),
             }
@@ -113,6 +117,35 @@ impl Collector {
                 () = tokio::time::sleep(self.period.mul_f64(0.9 + 0.1 * fastrand::f64())) => {}
             }
         }
+    }
+
+    /// The sessions, and from time to time the rules.
+    async fn sweep_all(&mut self) -> Result<(), Error> {
+        self.sweep().await?;
+        if Instant::now() >= self.rules_at {
+            self.rules_at = Instant::now() + BETWEEN_RULES;
+            self.forget_unused_rules().await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the rules of processes that nobody has used for a day, and their hints: those of a version of a component that is gone, or of a value that
+    /// nobody registers any more. Answers their names. [`run`](Self::run) does so every hour.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written; what is left is forgotten the next time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest to the next time.
+    pub async fn forget_unused_rules(&self) -> Result<Vec<String>, Error> {
+        let forgotten = process::forget_unused(&self.database).await?;
+        if !forgotten.is_empty() {
+            tracing::info!(
+                rules = forgotten.join(", "),
+                "rules that nobody has used for a day are forgotten"
+            );
+        }
+        Ok(forgotten)
     }
 
     /// Looks at every session once and expires those that are dead. One look is never enough to call a session dead, so the first sweep of a
@@ -199,6 +232,8 @@ impl Collector {
     }
 }
 
+/// How long lies between two looks for rules that nobody uses.
+const BETWEEN_RULES: Duration = Duration::from_secs(3600);
 /// How many sessions are expired in one transaction.
 const BATCH: usize = 128;
 /// How many sightings are written in one.

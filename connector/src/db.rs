@@ -11,6 +11,7 @@ pub(crate) mod file;
 pub(crate) mod health;
 pub(crate) mod heartbeat_thread;
 pub(crate) mod hosts;
+pub(crate) mod literal;
 pub(crate) mod pools;
 pub(crate) mod savepoint;
 pub(crate) mod schema;

@@ -58,7 +58,7 @@ impl<P: Process> Work<P> {
     /// # impl Process for Survey {
     /// #     const NAME: &'static str = "survey";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(session: Session) -> Result<(), Error> {
     /// let works = session.claim_many::<Survey>(100).await?;
@@ -135,7 +135,7 @@ impl<P: Process> End<P> {
     /// # impl Process for AgentStart {
     /// #     const NAME: &'static str = "agent-start";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(work: Work<AgentStart>, key: Vec<u8>) -> Result<(), Error> {
     /// work.done().stating(agent_started::row(key)).await?;
@@ -160,7 +160,7 @@ impl<P: Process> End<P> {
     /// # impl Process for AgentStart {
     /// #     const NAME: &'static str = "agent-start";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(work: Work<AgentStart>) -> Result<(), Error> {
     /// use sea_orm::ActiveValue::Set;
@@ -193,7 +193,7 @@ impl<P: Process> End<P> {
     /// # impl Process for Survey {
     /// #     const NAME: &'static str = "survey";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(session: Session) -> Result<(), Error> {
     /// let mut next = session.claim::<Survey>().await?;
@@ -248,12 +248,12 @@ async fn end_and_claim<P: Process, Q: Process>(
     claim: Claim<Q>,
     detach: &Detach,
 ) -> Result<Result<Option<Work<Q>>, Error>, Unfinished<P>> {
-    let mut doubts = InDoubt::none(shared);
-    let follows = claim.can_follow(shared).await;
+    let mut doubts = InDoubt::none(shared, claim.rule().key);
+    let follows = claim.can_follow(shared);
     if follows {
         let next = WorkId::random();
         let leaving = work.leaving(ending, &facts);
-        match claim.attempt_after(shared, leaving, next, detach).await {
+        match claim.attempt_after(leaving, next, detach).await {
             Ok(attempt) if attempt.ended.contains(&work.id()) => {
                 work.claimed.ended(ending);
                 return Ok(claim_after(shared, claim, Some(attempt), doubts, detach).await);

@@ -181,6 +181,54 @@ pub enum Error {
         registered_by: String,
     },
 
+    /// A rule looks into a table that is not there; nothing was written. Run the steps that make it.
+    #[error(
+        "the rule of process {process} looks into the table {table}, which is not there: run the migrator that makes it"
+    )]
+    MissingTable {
+        /// The process.
+        process: &'static str,
+        /// The table, with its schema if the entity names one.
+        table: String,
+    },
+
+    /// The database does not take a rule; nothing was written.
+    #[error(
+        "the database does not take the rule of process {process}{}",
+        clause.as_ref().map_or(String::new(), |clause| format!(", in its clause {clause:?}"))
+    )]
+    RuleRefused {
+        /// The process.
+        process: &'static str,
+        /// The name of the first clause that it does not take by itself; `None`: each is taken by itself, or it is the order or the item.
+        clause: Option<String>,
+        /// What the database said.
+        #[source]
+        source: DbErr,
+    },
+
+    /// A process was registered by another connection than that of the session, so perhaps in another database; nothing was written.
+    #[error(
+        "process {process} was registered by another connection than the session's: register it with the session's own"
+    )]
+    OtherDatabase {
+        /// The process.
+        process: &'static str,
+    },
+
+    /// Rules that the database keeps are run only where nothing but reading can come of it: whoever may write that table would write with the rights of whoever
+    /// runs them. Connect as a role that can only read, such as `bmdb_console`.
+    #[error(
+        "a rule by name is run on connections that can only read, and this one to {database} can do more: {}; connect as a role such as bmdb_console",
+        may.join(", ")
+    )]
+    MayWrite {
+        /// Which database, without credentials.
+        database: String,
+        /// What it can do.
+        may: Vec<String>,
+    },
+
     /// No component has registered such a process.
     #[error("no process {process:?} is registered; known are: {}", known.join(", "))]
     UnknownProcess {
@@ -385,6 +433,7 @@ impl Error {
                 | Self::InvalidBackoff { .. }
                 | Self::InvalidTime { .. }
                 | Self::SlotClash { .. }
+                | Self::OtherDatabase { .. }
                 | Self::FileReplaced { .. }
                 | Self::FileDamaged { .. }
         )

@@ -30,6 +30,7 @@ mod session;
 mod store;
 
 pub use bmdb::Bmdb;
+pub use bmdb::registered::Registered;
 pub use error::backoff_error::BackoffError;
 pub use error::config_error::ConfigError;
 pub use rules::backoff::Backoff;
@@ -42,11 +43,13 @@ pub mod entity {
         session_lease, work, work_backoff, work_history, work_hold,
     };
 }
-pub use admin::explain::{ClauseState, Explanation, Holder};
+pub use admin::explain::{ClauseState, Explanation};
 pub use admin::hold::{Hold, Until};
 pub use admin::interrupt::HeldBySession;
+pub use admin::obstacles::{Holder, Obstacles};
 pub use admin::page::{List, Listed, Page, Unreadable};
 pub use admin::restore::Restored;
+pub use admin::rules::StoredRule;
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};
@@ -64,6 +67,7 @@ pub use rules::facts::Facts;
 pub use rules::process::Process;
 pub use rules::select::MachineSelect;
 pub use runner::Runner;
+pub use runner::lane::WorkerOptions;
 pub use runner::tally::Counts;
 pub use runner::worker::Worker;
 /// The version that this crate is built with.

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bmdb::Bmdb;
+use crate::bmdb::registered::Registered;
 use crate::error::Error;
 use crate::rules::process::Process;
-use crate::runner::lane::{Lane, Pace};
+use crate::runner::lane::{Lane, WorkerOptions};
 use crate::runner::tally::Counts;
 use crate::runner::worker::Worker;
 use crate::runtime::awake::Awake;
@@ -38,19 +39,19 @@ use crate::session::Session;
 /// block every thread of the runtime, nothing goes on, and no time is kept: let none block, or give the runtime more threads than there are such works.
 ///
 /// ```no_run
-/// # use bmdb::{Bmdb, Config, Runner, Worker, runtime_info};
-/// # async fn example(starter: impl Worker) -> Result<(), bmdb::Error> {
+/// # use bmdb::{Bmdb, Config, Process, Runner, Worker, WorkerOptions, runtime_info};
+/// # async fn example<P: Process>(agent_start: P, starter: impl Worker<Process = P>) -> Result<(), bmdb::Error> {
 /// let bmdb = Bmdb::connect(Config::from_env("shepherd", runtime_info!())?).await?;
-/// let shutdown = tokio_util::sync::CancellationToken::new();
-/// let counts = Runner::new(bmdb).worker(starter, 16).run(shutdown).await?;
+/// let start = bmdb.register(agent_start).await?;
+/// let options = WorkerOptions { parallel: 16, ..Default::default() };
+/// let shutdown = bmdb::CancellationToken::new();
+/// let counts = Runner::new(bmdb).worker(&start, starter, options).run(shutdown).await?;
 /// # Ok(())
 /// # }
 /// ```
 pub struct Runner {
     bmdb: Bmdb,
     lanes: Vec<Lane>,
-    poll: Duration,
-    rate: Option<f64>,
     collector: bool,
     drain: Duration,
     grace: Duration,
@@ -63,34 +64,18 @@ impl Runner {
         Self {
             bmdb,
             lanes: Vec::new(),
-            poll: Duration::from_secs(1),
-            rate: None,
             collector: true,
             drain: Duration::from_secs(5),
             grace: Duration::from_secs(2),
         }
     }
 
-    /// Adds a worker that works on up to `parallel` machines at once (at least one).
+    /// Adds a worker for a process that was registered on the runner's connection.
     #[must_use]
-    pub fn worker<W: Worker>(mut self, worker: W, parallel: usize) -> Self {
+    pub fn worker<W: Worker>(mut self, process: &Registered<W::Process>, worker: W, options: WorkerOptions) -> Self {
         let of_process = self.lanes.iter().find(|lane| lane.process == W::Process::NAME);
         let tally = of_process.map_or_else(Arc::default, |lane| Arc::clone(&lane.tally));
-        self.lanes.push(Lane::new(worker, parallel, tally));
-        self
-    }
-
-    /// How long a worker waits when nothing is eligible, with half of it as jitter. Default: 1 s.
-    #[must_use]
-    pub fn poll(mut self, poll: Duration) -> Self {
-        self.poll = poll;
-        self
-    }
-
-    /// How many machines each worker claims per second at most, above 0; for one an hour, `1.0 / 3600.0`. Default: no limit.
-    #[must_use]
-    pub fn rate(mut self, per_second: f64) -> Self {
-        self.rate = Some(per_second);
+        self.lanes.push(Lane::new(process, worker, options, tally));
         self
     }
 
@@ -119,16 +104,15 @@ impl Runner {
     /// Runs until `shutdown` fires, and then until everything has ended: at most the drain time and twice the grace. Answers what was done, by process.
     ///
     /// # Errors
-    /// What will not go away by itself: a rate or a process that is not valid, a slot clash, or SQLite's file replaced or damaged. Everything else is tried again,
+    /// What will not go away by itself: a rate that is not valid, a handle of another connection, or SQLite's file replaced or damaged. Everything else is tried again,
     /// with growing pauses.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the works; their guards release their machines.
     pub async fn run(self, shutdown: CancellationToken) -> Result<HashMap<&'static str, Counts>, Error> {
-        let pace = Pace {
-            poll: self.poll,
-            between: self.rate.map(between_claims).transpose()?,
-        };
+        for lane in &self.lanes {
+            lane.check()?;
+        }
         let _awake = Awake::begin();
         let collecting = CancellationToken::new();
         let _collecting = collecting.clone().drop_guard();
@@ -142,7 +126,7 @@ impl Runner {
         let mut pauses = Pauses::default();
         while !shutdown.is_cancelled() {
             let began = Instant::now();
-            match self.run_session(pace, &shutdown).await {
+            match self.run_session(&shutdown).await {
                 Ok(()) => {}
                 Err(error) if error.is_permanent() => return Err(error),
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a session ended early"),
@@ -159,7 +143,7 @@ impl Runner {
     }
 
     /// One session, until shutdown or its loss.
-    async fn run_session(&self, pace: Pace, shutdown: &CancellationToken) -> Result<(), Error> {
+    async fn run_session(&self, shutdown: &CancellationToken) -> Result<(), Error> {
         let session = tokio::select! {
             // What was begun, a collector expires.
             () = shutdown.cancelled() => return Ok(()),
@@ -168,7 +152,7 @@ impl Runner {
         let lost = session.lost();
         let no_more = shutdown.child_token();
         let works = Arc::new(Mutex::new(JoinSet::new()));
-        let lanes = self.lanes.iter().map(|lane| lane.run(&session, pace, &no_more, &works));
+        let lanes = self.lanes.iter().map(|lane| lane.run(&session, &no_more, &works));
         let lanes = futures_util::future::try_join_all(lanes);
         let claimed = tokio::select! {
             () = lost.cancelled() => Ok(()),
@@ -225,40 +209,4 @@ impl Runner {
 
 async fn all(works: &mut JoinSet<()>) {
     while works.join_next().await.is_some() {}
-}
-
-fn between_claims(rate: f64) -> Result<Duration, Error> {
-    if rate > 0.0 {
-        // So seldom is never.
-        Ok(Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX))
-    } else {
-        Err(Error::invalid(
-            "a rate",
-            &rate.to_string(),
-            "a number of claims per second above 0",
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_rate_has_a_time_between_claims_or_is_refused() {
-        for (rate, between) in [
-            (0.5, Duration::from_secs(2)),
-            (1e-30, Duration::MAX),
-            (f64::MIN_POSITIVE, Duration::MAX),
-            (5e-324, Duration::MAX),
-            (f64::INFINITY, Duration::ZERO),
-            (f64::MAX, Duration::ZERO),
-        ] {
-            assert_eq!(between_claims(rate).unwrap(), between, "{rate}");
-        }
-        for rate in [0.0, -0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
-            let refused = between_claims(rate);
-            assert!(matches!(refused, Err(Error::Invalid { what: "a rate", .. })), "{rate}");
-        }
-    }
 }

@@ -58,11 +58,14 @@ use crate::session::shared::Shared;
 pub struct Session(Arc<UserHandle>);
 
 /// What users share. Its drop is the drop of the last of them, while the session's own tasks go on with what they share.
-struct UserHandle(Arc<Shared>);
+struct UserHandle {
+    shared: Arc<Shared>,
+    bmdb: Bmdb,
+}
 
 impl Drop for UserHandle {
     fn drop(&mut self) {
-        self.0.handles_dropped.cancel();
+        self.shared.handles_dropped.cancel();
     }
 }
 
@@ -126,7 +129,6 @@ impl Session {
         let shared = Arc::new(Shared {
             id,
             database: Arc::clone(database),
-            known: Arc::clone(bmdb.known()),
             lease,
             stopping: lost.child_token(),
             lost,
@@ -167,11 +169,18 @@ impl Session {
         let own = Arc::clone(&shared);
         database.tasks.spawn(supervised("keep", move || keep(Arc::clone(&own))));
         tracing::info!(session = %id, component = config.component, "session started");
-        Ok(Self(Arc::new(UserHandle(shared))))
+        let bmdb = bmdb.clone();
+        Ok(Self(Arc::new(UserHandle { shared, bmdb })))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.0.0
+        &self.0.shared
+    }
+
+    /// The connection that it was started on: for reads, and to register processes.
+    #[must_use]
+    pub fn bmdb(&self) -> &Bmdb {
+        &self.0.bmdb
     }
 
     /// The session's id, as in its row.

@@ -12,5 +12,6 @@ pub(crate) mod known;
 pub mod machine;
 pub(crate) mod process;
 pub(crate) mod resolve;
+pub(crate) mod rule;
 pub mod tag;
 pub(crate) mod writer;

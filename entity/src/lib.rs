@@ -10,7 +10,7 @@
 //! | [`work_backoff`] | until when one process leaves one machine alone |
 //! | [`work_hold`] | until when nobody touches a machine or one of its slots |
 //! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and whose turn it is to search for more |
-//! | [`process`] | a process that some component has registered |
+//! | [`process`], [`process_rule`] | a process that some component has registered, and which machines it is for |
 //! | `machine_*` | a tag: a fact about one machine, at most one row per machine |
 //!
 //! There is no I/O here. Rows are written by the crate `bmdb`, which knows the protocol; the tables are made by `bmdb-migration`, which never
@@ -28,6 +28,7 @@ pub mod machine_os_installation_report;
 pub mod machine_os_installation_request;
 pub mod machine_provided;
 pub mod process;
+pub mod process_rule;
 pub mod session;
 pub mod session_lease;
 pub mod session_sighting;

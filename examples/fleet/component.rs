@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::time::Duration;
 
-use bmdb::{Bmdb, CancellationToken, Config, Runner, runtime_info};
+use bmdb::{Bmdb, CancellationToken, Config, Runner, WorkerOptions, runtime_info};
 
 use crate::Failure;
 use crate::cli::{Cli, Kind};
-use crate::processes::{Recoverer, Starter};
+use crate::processes::{AgentRecovery, AgentStart, Recoverer, Starter};
 
 /// How long one heartbeat keeps a component's session alive. 10 seconds by default; short here, so that a death is noticed soon.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -26,13 +26,15 @@ pub(crate) async fn run(kind: Kind, cli: &Cli, stop: &CancellationToken) -> Resu
     };
     stop_with_parent(stop.clone());
     let bmdb = Bmdb::connect(Config::new(&cli.database, name, runtime_info!()).interval(INTERVAL)).await?;
-    let runner = Runner::new(bmdb.clone())
-        .poll(Duration::from_millis(300))
-        .drain(DRAIN)
-        .grace(GRACE);
+    let runner = Runner::new(bmdb.clone()).drain(DRAIN).grace(GRACE);
+    let options = WorkerOptions {
+        parallel: parallel.into(),
+        poll: Duration::from_millis(300),
+        ..Default::default()
+    };
     let runner = match kind {
-        Kind::AgentStart => runner.worker(Starter(provider), parallel.into()),
-        Kind::AgentRecovery => runner.worker(Recoverer(provider), parallel.into()),
+        Kind::AgentStart => runner.worker(&bmdb.register(AgentStart).await?, Starter(provider), options),
+        Kind::AgentRecovery => runner.worker(&bmdb.register(AgentRecovery).await?, Recoverer(provider), options),
     };
     let counts = runner.run(stop.clone()).await;
     bmdb.close().await;

@@ -41,7 +41,7 @@ impl Process for AgentStart {
     const COOL_DOWN: Duration = COOL_DOWN;
     type Item = provided::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines
             .has::<provided::Entity>()
             .lacks::<agent_started::Entity>()
@@ -61,7 +61,7 @@ impl Process for AgentRecovery {
     const COOL_DOWN: Duration = COOL_DOWN;
     type Item = provided::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         let succeeded = os_installation_report::Column::Result.eq(os_installation_report::Outcome::Success);
         machines
             .has::<agent_started::Entity>()

@@ -132,7 +132,12 @@ async fn write_machine(bmdb: &Bmdb, machine: MachineId, out: &mut String) -> Res
     writeln!(
         out,
         "\n{}",
-        bmdb.explain::<AgentStart>(machine).await?.to_string().trim_end()
+        bmdb.register(AgentStart)
+            .await?
+            .explain(machine)
+            .await?
+            .to_string()
+            .trim_end()
     )?;
     Ok(())
 }

@@ -43,8 +43,8 @@ impl Snapshot {
                 .filter(Column::Result.eq(Outcome::Success))
                 .count(db)
                 .await?,
-            start: Lane::read::<AgentStart>(bmdb).await?,
-            recovery: Lane::read::<AgentRecovery>(bmdb).await?,
+            start: Lane::read(bmdb, AgentStart).await?,
+            recovery: Lane::read(bmdb, AgentRecovery).await?,
         })
     }
 
@@ -56,7 +56,7 @@ impl Snapshot {
 }
 
 impl Lane {
-    async fn read<P: Process>(bmdb: &Bmdb) -> Result<Self, Error> {
+    async fn read<P: Process>(bmdb: &Bmdb, process: P) -> Result<Self, Error> {
         use work_history::Event;
         let db = bmdb.reads();
         let works = work_row::Entity::find().filter(work_row::Column::Process.eq(P::NAME));
@@ -65,7 +65,7 @@ impl Lane {
             .filter(work_history::Column::Process.eq(P::NAME))
             .filter(work_history::Column::Event.eq(Event::Finished));
         Ok(Self {
-            eligible: bmdb.count::<P>().await?,
+            eligible: bmdb.register(process).await?.count().await?,
             in_work: works.count(db).await?,
             failed: backoffs.count(db).await?,
             finished: finished.count(db).await?,

@@ -84,6 +84,7 @@ mod m20261122_000018_tune_fillfactor;
 mod m20261123_000019_create_work_candidate;
 mod m20261123_000020_create_work_retrieval;
 mod m20261130_000021_create_session_sighting;
+mod m20261130_000022_create_process_rule;
 
 pub use destroy::Destroy;
 pub use error::Error;
@@ -121,6 +122,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000019_create_work_candidate::Migration),
             Box::new(m20261123_000020_create_work_retrieval::Migration),
             Box::new(m20261130_000021_create_session_sighting::Migration),
+            Box::new(m20261130_000022_create_process_rule::Migration),
         ]
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat, agent_started};
-use harness::{AgentStart, Rivet, Survey, Weld};
+use harness::{AgentStart, Rivet, Survey, Weld, of};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
@@ -76,9 +76,9 @@ fn told() -> Told {
     told
 }
 
-async fn claimed<P: Process>(session: &Session) -> Result<Work<P>, Error> {
+async fn claimed<P: Process + Default>(session: &Session) -> Result<Work<P>, Error> {
     loop {
-        if let Some(work) = session.claim::<P>().await? {
+        if let Some(work) = session.claim(&of::<P>(&session).await).await? {
             println!("claimed {} {} {}", work.machine(), work.fence(), work.id());
             return Ok(work);
         }
@@ -169,7 +169,7 @@ async fn rounds_of(session: &Session, seed: u64, rounds: u32, folder: &Path) -> 
     Ok(())
 }
 
-async fn round<P: Process>(
+async fn round<P: Process + Default>(
     session: &Session,
     random: &mut fastrand::Rng,
     folder: &Path,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, CancellationToken, Config, Error, Fence, MachineId, Session, WorkId, agent_heartbeat, machine};
 use bmdb_entity::work_history::Event;
-use harness::{Snapshot, Survey};
+use harness::{Snapshot, Survey, of};
 use sea_orm::EntityTrait;
 use tokio::task::JoinSet;
 
@@ -203,7 +203,7 @@ async fn rounds(session: Session, log: Shared, over: CancellationToken) {
 }
 
 async fn round(session: &Session, log: &Shared) -> Result<(), Error> {
-    let Some(work) = session.claim::<Survey>().await? else {
+    let Some(work) = session.claim(&of::<Survey>(&session).await).await? else {
         tokio::time::sleep(Duration::from_millis(20)).await;
         return Ok(());
     };

@@ -21,7 +21,7 @@ pub use mine::Mine;
 #[doc(hidden)]
 pub use on_each_backend::bounded;
 pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, kill};
-pub use processes::{AgentRecovery, AgentStart, Rivet, Survey, Weld};
+pub use processes::{AgentRecovery, AgentStart, Connected, Rivet, Survey, Weld, of};
 pub use proxy::{Bound, Fate, Fault, Passing, Proxy};
 pub use small_disk::SmallDisk;
 pub use until::{ACQUIRE, NOISE, PATIENCE, until};

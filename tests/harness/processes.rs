@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bmdb::{
-    Backoff, Eligible, Process, agent_heartbeat, agent_started, machine, os_installation_report,
-    os_installation_request, provided,
+    Backoff, Bmdb, Eligible, Process, Registered, Session, agent_heartbeat, agent_started, machine,
+    os_installation_report, os_installation_request, provided,
 };
 use sea_orm::ColumnTrait;
 
 /// Agent start of the original: provided, no agent, and no fulfilled installation request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AgentStart;
 
 impl Process for AgentStart {
@@ -19,7 +19,7 @@ impl Process for AgentStart {
     const COOL_DOWN: Duration = Duration::from_millis(300);
     type Item = provided::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines
             .has::<provided::Entity>()
             .lacks::<agent_started::Entity>()
@@ -29,7 +29,7 @@ impl Process for AgentStart {
 
 /// Agent recovery of the original: started 30 minutes ago and never heard, or heard 10 minutes ago, unless the installation that is asked for
 /// succeeded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AgentRecovery;
 
 impl Process for AgentRecovery {
@@ -37,7 +37,7 @@ impl Process for AgentRecovery {
     const SLOT: &'static str = "agent";
     type Item = provided::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         const NEVER_HEARD: Duration = Duration::from_secs(30 * 60);
         const NOT_HEARD: Duration = Duration::from_secs(10 * 60);
         machines
@@ -57,7 +57,7 @@ impl Process for AgentRecovery {
 }
 
 /// A process in a slot of its own that every machine is always fit for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Survey;
 
 impl Process for Survey {
@@ -66,13 +66,13 @@ impl Process for Survey {
     const COOL_DOWN: Duration = Duration::ZERO;
     type Item = machine::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines
     }
 }
 
 /// Shares its slot with [`Rivet`]; every machine is always fit for it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Weld;
 
 impl Process for Weld {
@@ -80,13 +80,13 @@ impl Process for Weld {
     const SLOT: &'static str = "joint";
     type Item = machine::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines
     }
 }
 
 /// Shares its slot with [`Weld`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rivet;
 
 impl Process for Rivet {
@@ -94,7 +94,40 @@ impl Process for Rivet {
     const SLOT: &'static str = "joint";
     type Item = provided::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines
     }
+}
+
+/// What processes can be registered on.
+pub trait Connected {
+    /// The connection.
+    fn connection(&self) -> &Bmdb;
+}
+
+impl Connected for Bmdb {
+    fn connection(&self) -> &Bmdb {
+        self
+    }
+}
+
+impl Connected for Session {
+    fn connection(&self) -> &Bmdb {
+        self.bmdb()
+    }
+}
+
+impl<T: Connected> Connected for &T {
+    fn connection(&self) -> &Bmdb {
+        (*self).connection()
+    }
+}
+
+/// The handle of a process that has one value: registered at the first call, and known from then on.
+///
+/// # Panics
+/// If it cannot be registered.
+pub async fn of<P: Process + Default>(connected: &impl Connected) -> Registered<P> {
+    let registered = connected.connection().register(P::default()).await;
+    registered.unwrap_or_else(|error| panic!("{} cannot be registered: {error}", P::NAME))
 }

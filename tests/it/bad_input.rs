@@ -6,7 +6,7 @@ use bmdb::{
     Backoff, Bmdb, Config, ConfigError, Eligible, Error, Hold, MachineId, Process, Unfinished, Until, agent_heartbeat,
     machine,
 };
-use harness::{Backend, PATIENCE, TestDatabase, on_each_backend, until};
+use harness::{Backend, PATIENCE, TestDatabase, of, on_each_backend, until};
 use sea_orm::prelude::DateTimeUtc;
 
 use crate::world::{
@@ -148,7 +148,7 @@ on_each_backend! {
                     const NAME: &'static str = $name;
                     const SLOT: &'static str = $slot;
                     type Item = machine::Model;
-                    fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+                    fn eligible(&self, machines: Eligible) -> Eligible { machines }
                 }
             };
         }
@@ -161,10 +161,10 @@ on_each_backend! {
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
         for error in [
-            session.claim::<Empty>().await.map(drop),
-            session.claim::<Injection>().await.map(drop),
-            session.claim::<Long>().await.map(drop),
-            session.claim::<Everything>().await.map(drop),
+            session.bmdb().register(Empty).await.map(drop),
+            session.bmdb().register(Injection).await.map(drop),
+            session.bmdb().register(Long).await.map(drop),
+            session.bmdb().register(Everything).await.map(drop),
         ] {
             let error = error.expect_err("the name is not valid");
             assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
@@ -174,21 +174,22 @@ on_each_backend! {
     }
 
     async fn a_slot_clash_is_refused(db: TestDatabase) {
+        #[derive(Default)]
         struct Impostor;
         impl Process for Impostor {
             const NAME: &'static str = "agent-start";
             const SLOT: &'static str = "another";
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
         let session = session(&db).await;
         provide(&session, 2).await;
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
         // In the same component, and in another.
         let stranger = self::session(&db).await;
-        for error in [session.claim::<Impostor>().await.map(drop), stranger.claim::<Impostor>().await.map(drop)] {
+        for error in [session.bmdb().register(Impostor).await, stranger.bmdb().register(Impostor).await] {
             let error = error.expect_err("the slot differs");
             assert!(matches!(error, Error::SlotClash { .. }), "{error:?}");
             assert!(error.to_string().starts_with("process agent-start has slot another here, but test registered it with slot agent"), "{error}");
@@ -198,38 +199,42 @@ on_each_backend! {
     }
 
     async fn a_backoff_that_makes_no_sense_is_refused(db: TestDatabase) {
+        #[derive(Default)]
         struct Shrinking;
         impl Process for Shrinking {
             const NAME: &'static str = "shrinking";
             const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(60), 0.5, Duration::from_secs(120));
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
         let session = session(&db).await;
         provide(&session, 1).await;
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
-        let error = session.claim::<Shrinking>().await.map(drop).expect_err("its exponent is below one");
+        let error = session.bmdb().register(Shrinking).await.expect_err("its exponent is below one");
         assert!(matches!(error, Error::InvalidBackoff { process: "shrinking", .. }), "{error:?}");
         assert!(chain(&error).contains("its exponent is 0.5; expected a finite number of at least 1"), "{}", chain(&error));
         assert_eq!(row_counts(&raw).await, before);
     }
 
     async fn a_time_of_a_process_that_is_for_ever_is_refused(db: TestDatabase) {
+        #[derive(Default)]
         struct Frozen;
         impl Process for Frozen {
             const NAME: &'static str = "frozen";
             const COOL_DOWN: Duration = Duration::MAX;
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
+        #[derive(Default)]
         struct Endless;
         impl Process for Endless {
             const NAME: &'static str = "endless";
             const MAX_RUN: Option<Duration> = Some(Duration::MAX);
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
+        #[derive(Default)]
         struct Patient;
         impl Process for Patient {
             const NAME: &'static str = "patient";
@@ -237,26 +242,25 @@ on_each_backend! {
             const MAX_RUN: Option<Duration> = Some(CENTURY);
             const BACKOFF: Backoff = Backoff::constant(Duration::MAX);
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
         for error in [
-            session.claim::<Frozen>().await.map(drop),
-            bmdb.count::<Frozen>().await.map(drop),
-            bmdb.explain::<Frozen>(machine).await.map(drop),
+            session.bmdb().register(Frozen).await.map(drop),
+            bmdb.register(Frozen).await.map(drop),
         ] {
             let error = error.expect_err("nobody waits for so long");
             assert!(matches!(error, Error::InvalidTime { process: "frozen", setting: "COOL_DOWN", value: Duration::MAX, .. }), "{error:?}");
             assert!(error.to_string().ends_with("expected at most 3162240000s, which is a century"), "{error}");
         }
-        let error = session.claim::<Endless>().await.map(drop).expect_err("nothing runs for so long");
+        let error = bmdb.register(Endless).await.expect_err("nothing runs for so long");
         assert!(matches!(error, Error::InvalidTime { process: "endless", setting: "MAX_RUN", .. }), "{error:?}");
         assert_eq!(row_counts(&raw).await, before);
         // What is just not too long is as good as any.
-        let work = session.claim::<Patient>().await.unwrap().expect("it is fit");
+        let work = session.claim(&of::<Patient>(&session).await).await.unwrap().expect("it is fit");
         work.fail("a test").await.unwrap();
         let backoff = bmdb.backoffs(Some(machine)).await.unwrap().rows.remove(0);
         assert_eq!(backoff.last_interval_seconds.unsigned_abs(), CENTURY.as_secs());
@@ -267,7 +271,7 @@ on_each_backend! {
         let (bmdb, dead) = (connect(&db).await, session(&db).await);
         let machine = provide(&dead, 1).await[0];
         let raw = db.raw().await;
-        let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let _held = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("it is eligible");
         tamper(&raw, &format!("UPDATE process SET cool_down_ms = {}", i64::MAX)).await;
         kill_session(&raw, &dead).await;
         let mut collector = bmdb.collector();
@@ -299,44 +303,31 @@ on_each_backend! {
             held(until).await.unwrap();
             let hold = bmdb.holds(Some(machine)).await.unwrap().rows.remove(0);
             assert!(years.contains(&years_from_now(hold.until.expect("it ends"))), "{hold:?}");
-            assert!(session.claim::<Survey>().await.unwrap().is_none());
+            assert!(session.claim(&of::<Survey>(&session).await).await.unwrap().is_none());
         }
     }
 
     async fn an_age_that_nothing_has_is_one_answer(db: TestDatabase) {
+        #[derive(Default)]
         struct Ancient;
         impl Process for Ancient {
             const NAME: &'static str = "ancient";
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines.stale::<agent_heartbeat::Entity>(agent_heartbeat::Column::At, Duration::MAX)
             }
         }
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         session.transact(async |tx| agent_heartbeat::set(tx, machine).await).await.unwrap();
-        assert!(session.claim::<Ancient>().await.unwrap().is_none());
-    }
-
-    async fn a_process_with_a_bad_name_is_not_counted(db: TestDatabase) {
-        struct Nameless;
-        impl Process for Nameless {
-            const NAME: &'static str = "";
-            type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
-        }
-        let (bmdb, session) = (connect(&db).await, session(&db).await);
-        let machine = provide(&session, 1).await[0];
-        for answer in [bmdb.count::<Nameless>().await.map(drop), bmdb.explain::<Nameless>(machine).await.map(drop)] {
-            assert!(matches!(answer, Err(Error::Invalid { what: "the name of a process", .. })), "{answer:?}");
-        }
+        assert!(session.claim(&of::<Ancient>(&session).await).await.unwrap().is_none());
     }
 
     async fn a_cause_that_does_not_fit_is_refused_and_the_guard_comes_back(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 1).await;
         let raw = db.raw().await;
-        let mut work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let mut work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible");
         let before = row_counts(&raw).await;
         for cause in ["no\0answer".to_owned(), "x".repeat(4097)] {
             let Err(Unfinished::NotCommitted { work: same, error: error @ Error::Invalid { what: "a cause", .. } }) = work.fail(&cause).await else {
@@ -352,7 +343,7 @@ on_each_backend! {
     async fn a_hold_that_holds_nothing_is_refused(db: TestDatabase) {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
-        session.claim::<Survey>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
         let stranger = MachineId::random();
@@ -399,7 +390,7 @@ on_each_backend! {
         let bmdb = Bmdb::connect(Config::new(url, "test", "")).await.unwrap();
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible");
         let shown = format!("{bmdb:?} {session:?} {work:?}");
         assert!(shown.contains("test") && !shown.contains("canary"), "{shown}");
     }

@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Hold, MachineId};
-use harness::{Backend, TestDatabase, TlsServer, until};
+use harness::{Backend, TestDatabase, TlsServer, of, until};
 use tokio::process::Command;
 
 use crate::hostile::log::Kept;
@@ -127,7 +127,11 @@ async fn no_error_and_no_log_says_the_password_of_a_url() {
     let bmdb = Bmdb::connect(hasty(&right)).await.expect("the password is right");
     let session = bmdb.start_session().await.unwrap();
     provide(&session, 1).await;
-    let work = session.claim::<Survey>().await.unwrap().expect("it is eligible");
+    let work = session
+        .claim(&of::<Survey>(&session).await)
+        .await
+        .unwrap()
+        .expect("it is eligible");
     all.push(format!("{bmdb:?} {session:?} {work:?} {}", bmdb.name()));
     drop(server);
     until("the server is gone", LONG, async || {
@@ -135,7 +139,9 @@ async fn no_error_and_no_log_says_the_password_of_a_url() {
     })
     .await;
     all.push(refusals(&right).await);
-    all.push(said(&bmdb.count::<Survey>().await.expect_err("the server is gone")));
+    all.push(said(
+        &of::<Survey>(&bmdb).await.count().await.expect_err("the server is gone"),
+    ));
     all.push(said(&bmdb.holds(None).await.expect_err("the server is gone")));
     let hold = bmdb.place_hold(MachineId::random(), Hold::new("moving", "ada")).await;
     all.push(said(&hold.expect_err("the server is gone")));

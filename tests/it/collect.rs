@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
-use harness::{literal, on_each_backend, on_postgres, until};
+use harness::{literal, of, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
 use tracing_subscriber::Layer;
@@ -23,7 +23,7 @@ on_each_backend! {
         let (dead, alive) = (session(&db).await, session(&db).await);
         let machine = provide(&dead, 1).await[0];
         let raw = db.raw().await;
-        let work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
         kill_session(&raw, &dead).await;
         let mut collector = connect(&db).await.collector();
         let first = collector.sweep().await.unwrap();
@@ -43,7 +43,7 @@ on_each_backend! {
         assert_eq!((hold.slot.as_str(), hold.placed_by.as_str()), ("agent", "collector"));
         let mut again = None;
         until("the machine is claimed again", LONG, async || {
-            again = alive.claim::<AgentStart>().await.unwrap();
+            again = alive.claim(&of::<AgentStart>(&alive).await).await.unwrap();
             again.is_some()
         }).await;
         let again = again.expect("it was claimed");
@@ -59,7 +59,7 @@ on_each_backend! {
         let (dead, _alive) = (session(&db).await, session(&db).await);
         provide(&dead, 1).await;
         let raw = db.raw().await;
-        let _work = dead.claim::<Survey>().await.unwrap().expect("one machine is eligible");
+        let _work = dead.claim(&of::<Survey>(&dead).await).await.unwrap().expect("one machine is eligible");
         kill_session(&raw, &dead).await;
         let mut collector = connect(&db).await.collector();
         until("the session is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
@@ -137,7 +137,7 @@ on_each_backend! {
         let bmdb = connect(&db).await;
         let broken = bmdb.start_session().await.unwrap();
         let machine = provide(&broken, 1).await[0];
-        let work = broken.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = broken.claim(&of::<AgentStart>(&broken).await).await.unwrap().expect("one machine is eligible");
         let raw = db.raw().await;
         tamper(&raw, "UPDATE session SET interval_ms = 200").await;
         bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
@@ -152,7 +152,7 @@ on_each_backend! {
         let (dead, alive) = (session(&db).await, session(&db).await);
         let machine = provide(&dead, 1).await[0];
         let raw = db.raw().await;
-        let _work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let _work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
         kill_session(&raw, &dead).await;
         let id = literal(&raw, dead.id().0);
         tamper(&raw, &format!("UPDATE session SET interval_ms = 3000 WHERE session_id = {id}")).await;
@@ -200,7 +200,7 @@ on_each_backend! {
         let (dead, _one, _two) = (session(&db).await, session(&db).await, session(&db).await);
         let machines = provide(&dead, 20).await;
         let raw = db.raw().await;
-        let held = dead.claim_many::<AgentStart>(20).await.unwrap();
+        let held = dead.claim_many(&of::<AgentStart>(&dead).await, 20).await.unwrap();
         assert_eq!(held.len(), 20);
         kill_session(&raw, &dead).await;
         let collect = async || {
@@ -225,7 +225,7 @@ on_each_backend! {
         let machine = provide(&dead, 1).await[0];
         let bmdb = connect(&db).await;
         let raw = db.raw().await;
-        let _work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let _work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
         bmdb.place_hold(machine, bmdb::Hold::new("replacing a disk", "ada").slot("agent")).await.unwrap();
         kill_session(&raw, &dead).await;
         let mut collector = bmdb.collector();
@@ -237,7 +237,7 @@ on_each_backend! {
     async fn a_broken_session_is_lost_and_expired(db: TestDatabase) {
         let (broken, _alive) = (session(&db).await, session(&db).await);
         let machine = provide(&broken, 1).await[0];
-        let work = broken.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = broken.claim(&of::<AgentStart>(&broken).await).await.unwrap().expect("one machine is eligible");
         let bmdb = connect(&db).await;
         let held = bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
         assert_eq!(held.works, [(machine, "agent-start".to_owned())]);
@@ -251,7 +251,7 @@ on_each_backend! {
     async fn a_holder_is_asked_to_stop(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 1).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         let bmdb = connect(&db).await;
         assert!(bmdb.ask_to_stop(work.id(), "the rack moves").await.unwrap());
         until("the stop token fires", LONG, async || work.stop().is_cancelled()).await;
@@ -312,7 +312,7 @@ async fn not_kept_waiting(db: &harness::TestDatabase, lock: &str) -> bool {
     let raw = db.raw().await;
     provide(&locked, 1).await;
     let _work = locked
-        .claim::<AgentStart>()
+        .claim(&of::<AgentStart>(&locked).await)
         .await
         .unwrap()
         .expect("one machine is eligible");
@@ -441,7 +441,7 @@ on_postgres! {
         let (dead, _alive) = (session(&db).await, session(&db).await);
         let machine = provide(&dead, 1).await[0];
         let raw = db.raw().await;
-        let work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
         let bmdb = connect(&db).await;
         let mut collector = bmdb.collector();
         collector.sweep().await.unwrap();

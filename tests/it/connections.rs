@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, MachineId, Work};
 use futures_util::future::join_all;
-use harness::{Fate, Fault, Proxy, on_postgres, until};
+use harness::{Fate, Fault, Proxy, of, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tokio::sync::oneshot;
 
@@ -48,7 +48,8 @@ on_postgres! {
                 }
                 Fate::Wait(may_go_on)
             });
-            let claims = machines.iter().map(|machine| session.claim::<AgentStart>().on(*machine).into_future());
+            let start = of::<AgentStart>(&session).await;
+            let claims = machines.iter().map(|machine| session.claim(&start).on(*machine).into_future());
             let works: Vec<_> = join_all(claims).await.into_iter().map(|claimed| claimed.unwrap().expect("all are eligible")).collect();
             for ended in Work::cancel_many(works).await {
                 ended.unwrap();
@@ -56,7 +57,7 @@ on_postgres! {
             proxy.calm();
             sent.load(Ordering::Relaxed)
         };
-        session.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).on(machines[0]).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         assert_eq!(claim_all(&machines).await, MANY);
         tamper(&db.raw().await, "ALTER TABLE machine_provided ALTER COLUMN address TYPE varchar(4096)").await;
         // One learns that its plans are of no use any more; the others are renewed before they are used.
@@ -110,7 +111,7 @@ on_postgres! {
         let config = config.acquire_timeout(Duration::from_millis(200)).retry_budget(Duration::from_secs(2));
         let session = Bmdb::connect(config).await.unwrap().start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         drop(proxy);
         let raw = db.raw().await;
         until("the server sees it go", LONG, async || serving(&raw).await == 0).await;
@@ -118,7 +119,7 @@ on_postgres! {
         let mut answers = Vec::new();
         while !matches!(answers.last(), Some(Err(Error::Contended { attempts: 2.., .. }))) {
             assert!(answers.len() < 8, "{answers:?}");
-            answers.push(session.claim::<AgentStart>().await.map(drop));
+            answers.push(session.claim(&of::<AgentStart>(&session).await).await.map(drop));
         }
         assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
     }
@@ -127,7 +128,7 @@ on_postgres! {
         let bmdb = Bmdb::connect(config(&db)).await.unwrap();
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible");
         let raw = db.raw().await;
         assert!(serving(&raw).await > 1);
         session.clone().close().await.unwrap();
@@ -145,7 +146,7 @@ on_postgres! {
         for url in [db.url(), &db.url().replace(host, &format!("{host},{host}"))] {
             let session = connect_to(url).await.start_session().await.unwrap();
             session.transact(async |_tx| Ok::<_, Error>(())).await.unwrap();
-            assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+            assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
             assert!(serving(&raw).await > 1);
             drop(session);
             until("all are gone", LONG, async || serving(&raw).await == 0).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Error, MachineId, Process, Session, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{session_lease, work, work_hold};
-use harness::{Clock, NOISE, SmallDisk, TestDatabase, check_history, on_each_backend, on_postgres, until};
+use harness::{Clock, NOISE, SmallDisk, TestDatabase, check_history, of, on_each_backend, on_postgres, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -152,7 +152,11 @@ impl Survivor {
     async fn takes_over(&self, limit: Duration) -> bmdb::Work<AgentStart> {
         let (began, mut taken) = (Instant::now(), None);
         until("the survivor takes the machine over", limit + NOISE, async || {
-            taken = self.session.claim::<AgentStart>().await.unwrap();
+            taken = self
+                .session
+                .claim(&of::<AgentStart>(&self.session).await)
+                .await
+                .unwrap();
             taken.is_some()
         })
         .await;
@@ -251,11 +255,11 @@ on_each_backend! {
         let survivor = Survivor::of(&db).await;
         let mut leaving = Component::start(&db, INTERVAL, &["hold"]);
         leaving.says("claimed").await;
-        assert!(survivor.session.claim::<AgentStart>().await.unwrap().is_none());
+        assert!(survivor.session.claim(&of::<AgentStart>(&survivor.session).await).await.unwrap().is_none());
         leaving.signal("TERM");
         leaving.says("closed").await;
         // Neither expiry nor a cool-down comes between.
-        let work = survivor.session.claim::<AgentStart>().await.unwrap().expect("it is free at once");
+        let work = survivor.session.claim(&of::<AgentStart>(&survivor.session).await).await.unwrap().expect("it is free at once");
         assert_eq!(events(&survivor.raw, survivor.machine).await, ["started", "canceled", "started"]);
         assert_eq!(work_hold::Entity::find().count(&survivor.raw).await.unwrap(), 0);
         assert_eq!(sessions(&survivor.raw).await, 1);

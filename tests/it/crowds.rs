@@ -9,7 +9,7 @@ use std::time::Duration;
 use bmdb::{Bmdb, Config, Error, MachineId, Session, Unfinished, Work, agent_heartbeat, agent_started};
 use bmdb_entity::{work_backoff, work_history};
 use futures_util::future::join_all;
-use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, literal, on_each_backend, until};
+use harness::{Backend, Fate, Fault, Proxy, TestDatabase, bounded, literal, of, on_each_backend, until};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
 use tokio::task::JoinSet;
 
@@ -19,7 +19,7 @@ use crate::world::{AgentStart, LONG, Survey, connect_to, events, provide, sessio
 async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
     let claims = join_all((0..count).map(|_| {
         let session = session.clone();
-        async move { session.claim::<Survey>().await }
+        async move { session.claim(&of::<Survey>(&session).await).await }
     }));
     let claimed = claims
         .await
@@ -49,7 +49,7 @@ on_each_backend! {
         warm_up(&session).await;
         let claimed = claim_all(&session, 24).await;
         assert_eq!(claimed.iter().map(Work::machine).collect::<HashSet<_>>(), machines);
-        assert!(session.claim::<Survey>().await.unwrap().is_none());
+        assert!(session.claim(&of::<Survey>(&session).await).await.unwrap().is_none());
         // Each fails for a reason of its own, and history and backoffs keep it.
         let fails = join_all(claimed.into_iter().map(|work| async move {
             let machine = work.machine();
@@ -83,14 +83,15 @@ on_each_backend! {
                     0 => ("finished", work.done().await.map(|()| None)),
                     1 => ("failed", work.fail("no answer").await.map(|()| None)),
                     2 => ("canceled", work.cancel().await.map(|()| None)),
-                    3 => ("failed", work.fail("no answer").then(session.claim::<Survey>()).await.map(Result::unwrap)),
-                    _ => ("finished", work.done().then(session.claim::<Survey>()).await.map(Result::unwrap)),
+                    3 => ("failed", work.fail("no answer").then(session.claim(&of::<Survey>(&session).await)).await.map(Result::unwrap)),
+                    _ => ("finished", work.done().then(session.claim(&of::<Survey>(&session).await)).await.map(Result::unwrap)),
                 };
                 (key, event, next.unwrap())
             }
         });
-        let alone = join_all((0..4).map(|_| session.claim::<Survey>().into_future()));
-        let many = join_all((0..2).map(|_| session.claim_many::<Survey>(3).into_future()));
+        let survey = of::<Survey>(&session).await;
+        let alone = join_all((0..4).map(|_| session.claim(&survey).into_future()));
+        let many = join_all((0..2).map(|_| session.claim_many(&survey, 3).into_future()));
         let (ended, alone, many) = tokio::join!(join_all(calls), alone, many);
         let history = work_history::Entity::find().all(&raw).await.unwrap();
         let mut held = Vec::new();
@@ -121,7 +122,7 @@ on_each_backend! {
             tamper(&raw, &format!("DELETE FROM work WHERE work_id = {}", literal(&raw, lost.0))).await;
             let cycles = join_all(held.into_iter().map(|work| {
                 let (session, id) = (session.clone(), work.id());
-                async move { (id, work.done().then(session.claim::<Survey>()).await) }
+                async move { (id, work.done().then(session.claim(&of::<Survey>(&session).await)).await) }
             }));
             let mut next = Vec::new();
             for cycle in cycles.await {
@@ -156,9 +157,9 @@ on_each_backend! {
         for _ in 0..4 {
             let (ends, goes) = (held.pop().expect("eight"), held.pop().expect("eight"));
             let (claiming, going) = (session.clone(), session.clone());
-            unpolled.push(Box::pin(async move { drop(claiming.claim::<Survey>().await.unwrap()) }));
+            unpolled.push(Box::pin(async move { drop(claiming.claim(&of::<Survey>(&claiming).await).await.unwrap()) }));
             unpolled.push(Box::pin(async move { ends.done().await.unwrap() }));
-            unpolled.push(Box::pin(async move { drop(goes.done().then(going.claim::<Survey>()).await.unwrap().unwrap()) }));
+            unpolled.push(Box::pin(async move { drop(goes.done().then(going.claim(&of::<Survey>(&going).await)).await.unwrap().unwrap()) }));
         }
         let mut left = Vec::new();
         for mut call in unpolled {
@@ -170,7 +171,8 @@ on_each_backend! {
         assert!(left.len() > 4, "{}", left.len());
         for _ in 0..5 {
             let works = claim_all(&session, 4).await;
-            let next = join_all(works.into_iter().map(|work| work.done().then(session.claim::<Survey>()))).await;
+            let survey = of::<Survey>(&session).await;
+            let next = join_all(works.into_iter().map(|work| work.done().then(session.claim(&survey)))).await;
             let next: Vec<_> = next.into_iter().map(|next| next.unwrap().unwrap().expect("enough are fit")).collect();
             for ended in Work::cancel_many(next).await {
                 ended.unwrap();
@@ -185,7 +187,7 @@ on_each_backend! {
         until("nothing is held", LONG, async || works(&raw).await == 0 && session.held().is_empty()).await;
 
         // Closing does not wait for them either.
-        let mut claim = Box::pin(session.claim::<Survey>().into_future());
+        let mut claim = Box::pin(session.claim(&of::<Survey>(&session).await).into_future());
         let is_under_way = futures_util::poll!(&mut claim).is_pending();
         session.clone().close().await.unwrap();
         bmdb.close().await;
@@ -201,17 +203,17 @@ on_each_backend! {
         let raw = db.raw().await;
         // The machine is fit for the next process, and hinted at, until the end says otherwise.
         let hint = async || {
-            let work = session.claim::<AgentStart>().await.unwrap().expect("it is fit");
+            let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is fit");
             work.cancel().await.unwrap();
         };
         hint().await;
-        let survey = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let survey = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
         // What does not make it unfit: it is found, if not at once.
-        let next = survey.done().stating(agent_heartbeat::row()).then(session.claim::<AgentStart>()).await.unwrap().unwrap();
+        let next = survey.done().stating(agent_heartbeat::row()).then(session.claim(&of::<AgentStart>(&session).await)).await.unwrap().unwrap();
         next.expect("it is fit still").cancel().await.unwrap();
         hint().await;
-        let survey = session.claim::<Survey>().await.unwrap().expect("it is fit");
-        let next = survey.done().stating(agent_started::row(*b"key")).then(session.claim::<AgentStart>()).await.unwrap().unwrap();
+        let survey = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
+        let next = survey.done().stating(agent_started::row(*b"key")).then(session.claim(&of::<AgentStart>(&session).await)).await.unwrap().unwrap();
         assert!(next.is_none(), "its agent has started: {next:?}");
         assert_eq!((works(&raw).await, session.held().len()), (0, 0));
     }
@@ -224,7 +226,7 @@ on_each_backend! {
             warm_up(&session).await;
             let claims = join_all((0..16).map(|_| {
                 let session = session.clone();
-                async move { session.claim::<AgentStart>().await.unwrap() }
+                async move { session.claim(&of::<AgentStart>(&session).await).await.unwrap() }
             }));
             let claimed: Vec<_> = claims.await.into_iter().flatten().collect();
             let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
@@ -246,15 +248,16 @@ async fn the_claims_after_many_ends_see_what_all_of_these_have_stated() {
         provide(&session, 24).await;
         let raw = db.raw().await;
         for _ in 0..2 {
-            let hinted = session.claim_many::<AgentStart>(24).await.unwrap();
+            let hinted = session.claim_many(&of::<AgentStart>(&session).await, 24).await.unwrap();
             for ended in Work::cancel_many(hinted).await {
                 ended.unwrap();
             }
         }
         let surveys = claim_all(&session, 24).await;
+        let start = of::<AgentStart>(&session).await;
         let cycles = surveys.into_iter().map(|survey| {
             let end = survey.done().stating(agent_started::row(*b"key"));
-            end.then(session.claim::<AgentStart>())
+            end.then(session.claim(&start))
         });
         let _held: Vec<_> = join_all(cycles)
             .await
@@ -282,7 +285,7 @@ async fn who_finds_no_hints_looks_with_others() {
         let mut claims = JoinSet::new();
         for _ in 0..20 {
             let session = session.clone();
-            claims.spawn(async move { session.claim::<Survey>().await.unwrap() });
+            claims.spawn(async move { session.claim(&of::<Survey>(&session).await).await.unwrap() });
         }
         // Two as they came, and sixteen of the others.
         let mut first = Vec::new();
@@ -376,7 +379,12 @@ async fn an_end_whose_next_claim_lost_a_race_ends() {
                 Fate::Pass
             }
         });
-        let next = work.done().then(session.claim::<Survey>()).await.unwrap().unwrap();
+        let next = work
+            .done()
+            .then(session.claim(&of::<Survey>(&session).await))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(next.is_some());
         assert_eq!((works(&raw).await, session.held().len()), (1, 1));
         assert!(events(&raw, machine).await.contains(&"finished".to_owned()));
@@ -412,7 +420,7 @@ async fn an_end_with_a_claim_of_unknown_outcome_is_not_called_lost() {
                 }
                 Fate::Pass
             });
-            let answer = work.done().then(session.claim::<Survey>()).await;
+            let answer = work.done().then(session.claim(&of::<Survey>(&session).await)).await;
             let has_ended = async || {
                 events(&raw, machine)
                     .await

@@ -10,7 +10,7 @@ use bmdb::{
     Bmdb, Config, Error, Hold, MachineId, Process, Session, Unfinished, Until, Work, agent_heartbeat, agent_started,
 };
 use bmdb_entity::work_history::{self, Event};
-use harness::{Backend, TestDatabase, check_history, on_each_backend, until};
+use harness::{Backend, TestDatabase, check_history, of, on_each_backend, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -65,10 +65,10 @@ impl Scene {
     }
 
     /// Claims a machine. A claim whose future was dropped may still be on its way and have it for a moment.
-    async fn work<P: Process>(&self) -> Work<P> {
+    async fn work<P: Process + Default>(&self) -> Work<P> {
         let mut work = None;
         until("a machine is eligible", LONG, async || {
-            work = self.session.claim::<P>().await.unwrap();
+            work = self.session.claim(&of::<P>(&self.session).await).await.unwrap();
             work.is_some()
         })
         .await;
@@ -137,13 +137,13 @@ on_each_backend! {
         let scene = Scene::of(&db).await;
         let (session, machine) = (&scene.session, scene.machines[1]);
         scene.at_every_poll("claim", nothing, |()| async {
-            while session.claim::<AgentStart>().await.unwrap().is_none() {}
+            while session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none() {}
         }, nothing).await;
         scene.at_every_poll("claim_many", nothing, |()| async {
-            while session.claim_many::<AgentStart>(3).await.unwrap().len() < 3 {}
+            while session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap().len() < 3 {}
         }, nothing).await;
         scene.at_every_poll("claim.on", nothing, |()| async move {
-            while session.claim::<AgentStart>().on(machine).await.unwrap().is_none() {}
+            while session.claim(&of::<AgentStart>(&session).await).on(machine).await.unwrap().is_none() {}
         }, nothing).await;
     }
 
@@ -155,7 +155,7 @@ on_each_backend! {
             connect(&db).await.start_session().await.unwrap()
         };
         scene.at_every_poll("first claim", arrange, |session| async move {
-            while session.claim::<AgentStart>().await.unwrap().is_none() {}
+            while session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none() {}
         }, nothing).await;
         until("the other sessions have closed", LONG, async || sessions(&scene.raw).await == 1).await;
     }
@@ -184,7 +184,7 @@ on_each_backend! {
         scene.at_every_poll("fail", held, |work| async move { work.fail("a test's failure").await.unwrap() }, forgive).await;
         scene.at_every_poll("cancel", held, |work| async move { work.cancel().await.unwrap() }, nothing).await;
         scene.at_every_poll("done", held, |work| async move { work.done().stating(agent_heartbeat::row()).await.unwrap() }, nothing).await;
-        let then = async |work: Work<Survey>| work.done().then(scene.session.claim::<Survey>()).await.unwrap().unwrap();
+        let then = async |work: Work<Survey>| work.done().then(scene.session.claim(&of::<Survey>(&scene.session).await)).await.unwrap().unwrap();
         scene.at_every_poll("done, then a claim", held, |work| async move { drop(then(work).await) }, nothing).await;
         let many = async |work| Work::fail_many(vec![work], "a test's failure").await.pop().unwrap().unwrap();
         scene.at_every_poll("fail_many", held, many, forgive).await;
@@ -230,7 +230,7 @@ on_each_backend! {
 
         let busy = async || {
             let session = scene.bmdb.start_session().await.unwrap();
-            let works = session.claim_many::<AgentStart>(2).await.unwrap();
+            let works = session.claim_many(&of::<AgentStart>(&session).await, 2).await.unwrap();
             (session, works)
         };
         scene.at_every_poll("drain", busy, |(session, works)| async move {
@@ -257,7 +257,7 @@ on_each_backend! {
         let graves = Mutex::new(Vec::new());
         let arrange = async || {
             let dead = mortals.start_session().await.unwrap();
-            let work = dead.claim::<Survey>().await.unwrap().expect("a machine is free");
+            let work = dead.claim(&of::<Survey>(&dead).await).await.unwrap().expect("a machine is free");
             kill_session(&scene.raw, &dead).await;
             tamper(&scene.raw, "UPDATE session SET interval_ms = 1 WHERE interval_ms = 200").await;
             graves.lock().unwrap().push((dead, work));
@@ -323,7 +323,7 @@ on_each_backend! {
                 let session = scene.session.clone();
                 tasks.spawn(async move {
                     loop {
-                        let Some(work) = session.claim::<AgentStart>().await.unwrap() else { continue };
+                        let Some(work) = session.claim(&of::<AgentStart>(&session).await).await.unwrap() else { continue };
                         let machine = work.machine();
                         work.transact(async |tx| agent_heartbeat::set(tx, machine).await).await.unwrap();
                         work.progress(&"half").await.unwrap();
@@ -359,7 +359,7 @@ on_each_backend! {
         drop(work);
         until("it is let go of", LONG, async || works(&scene.raw).await == 0).await;
         // Its calls work here as well, on connections that the other runtime drives.
-        let work = session.claim::<AgentStart>().on(machine).await.unwrap().expect("it is free");
+        let work = session.claim(&of::<AgentStart>(&session).await).on(machine).await.unwrap().expect("it is free");
         work.finish(async |tx| agent_heartbeat::set(tx, machine).await).await.unwrap();
         assert_eq!(events(&scene.raw, machine).await, ["started", "canceled", "started", "finished"]);
         session.close().await.unwrap();
@@ -401,7 +401,7 @@ on_each_backend! {
                 let session = session.clone();
                 tasks.spawn(async move {
                     loop {
-                        let ended = match session.claim::<AgentStart>().await {
+                        let ended = match session.claim(&of::<AgentStart>(&session).await).await {
                             Ok(Some(work)) => work.cancel().await.map_err(Unfinished::into_error),
                             Ok(None) => Ok(()),
                             Err(error) => Err(error),
@@ -418,7 +418,7 @@ on_each_backend! {
             session.clone().close().await.unwrap();
             assert!(!lost.is_cancelled(), "a closed session is not a lost one");
             assert!(began.elapsed() < LONG);
-            assert!(matches!(session.claim::<AgentStart>().await, Err(Error::SessionExpired { .. } | Error::Draining { .. })));
+            assert!(matches!(session.claim(&of::<AgentStart>(&session).await).await, Err(Error::SessionExpired { .. } | Error::Draining { .. })));
             for error in tasks.join_all().await {
                 let known = matches!(error, Error::SessionExpired { .. } | Error::Draining { .. } | Error::WorkLost { .. });
                 assert!(known, "{error:?}");
@@ -435,10 +435,8 @@ on_each_backend! {
         let mut random = fastrand::Rng::new();
         for _ in 0..30 {
             let session = scene.bmdb.start_session().await.unwrap();
-            let mut claims: JoinSet<_> = (0..4).map(|_| {
-                let claim = session.claim::<AgentStart>();
-                async move { drop(claim.await) }
-            }).collect();
+            let start = of::<AgentStart>(&session).await;
+            let mut claims: JoinSet<_> = (0..4).map(|_| session.claim(&start).into_future()).collect();
             drop(session);
             tokio::time::sleep(Duration::from_micros(random.u64(0..6000))).await;
             claims.abort_all();
@@ -462,7 +460,8 @@ fn on_another_runtime(config: Config) -> (Runtime, Session, Work<AgentStart>) {
         let (session, work) = runtime.block_on(async {
             let bmdb = Bmdb::connect(config).await.unwrap();
             let session = bmdb.start_session().await.unwrap();
-            let work = session.claim::<AgentStart>().await.unwrap().expect("a machine is free");
+            let start = of::<AgentStart>(&session).await;
+            let work = session.claim(&start).await.unwrap().expect("a machine is free");
             (session, work)
         });
         (runtime, session, work)

@@ -7,7 +7,7 @@ use bmdb::{
     agent_started, machine, os_installation_report, os_installation_request, provided, tag,
 };
 use bmdb_entity::machine_os_installation_report::Outcome;
-use harness::{TestDatabase, on_each_backend, until};
+use harness::{TestDatabase, of, on_each_backend, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, Order, PaginatorTrait};
 
@@ -58,10 +58,10 @@ async fn report(session: &Session, machine: MachineId, generation: i64, result: 
 }
 
 /// Whether `P` is due for the machine: its claim, its count and its explanation agree, and say this.
-async fn is_due<P: Process>(bmdb: &Bmdb, session: &Session, machine: MachineId) -> bool {
-    let explained = bmdb.explain::<P>(machine).await.unwrap();
-    let counted = bmdb.count::<P>().await.unwrap();
-    let claimed = session.claim::<P>().on(machine).await.unwrap();
+async fn is_due<P: Process + Default>(bmdb: &Bmdb, session: &Session, machine: MachineId) -> bool {
+    let explained = of::<P>(&bmdb).await.explain(machine).await.unwrap();
+    let counted = of::<P>(&bmdb).await.count().await.unwrap();
+    let claimed = session.claim(&of::<P>(&session).await).on(machine).await.unwrap();
     assert_eq!(explained.eligible, claimed.is_some(), "{explained}");
     assert_eq!(u64::from(explained.eligible), counted, "there is one machine");
     if let Some(work) = claimed {
@@ -142,9 +142,9 @@ on_each_backend! {
     async fn an_explanation_names_everything_that_stands_in_the_way(db: TestDatabase) {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         work.progress(&"half-way").await.unwrap();
-        let explained = bmdb.explain::<AgentStart>(machine).await.unwrap();
+        let explained = of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
         let holder = explained.holder.as_ref().expect("it is held");
         assert_eq!((holder.session, holder.fence, holder.component_name.as_str()), (session.id(), work.fence(), "test"));
         assert_eq!(holder.progress, Some("half-way".into()));
@@ -152,7 +152,7 @@ on_each_backend! {
         assert!(!explained.eligible && explained.earliest.is_none());
         work.fail("no answer").await.unwrap();
         bmdb.place_hold(machine, Hold::new("replacing a disk", "ada").until(Until::For(Duration::from_secs(86_400)))).await.unwrap();
-        let explained = bmdb.explain::<AgentStart>(machine).await.unwrap();
+        let explained = of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
         let backoff = explained.backoff.as_ref().expect("it backs off");
         assert_eq!((backoff.attempts, backoff.cause.as_str()), (1, "no answer"));
         assert_eq!(explained.holds.len(), 1);
@@ -162,62 +162,63 @@ on_each_backend! {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         let stranger = MachineId::random();
-        assert!(matches!(bmdb.explain::<AgentStart>(stranger).await, Err(Error::UnknownMachine { machine }) if machine == stranger));
+        assert!(matches!(of::<AgentStart>(&bmdb).await.explain(stranger).await, Err(Error::UnknownMachine { machine }) if machine == stranger));
     }
 
     async fn the_last_attempt_parks_the_machine_for_a_person(db: TestDatabase) {
+        #[derive(Default)]
         struct Stubborn;
         impl Process for Stubborn {
             const NAME: &'static str = "stubborn";
             const BACKOFF: Backoff = Backoff::NONE.max_attempts(2);
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+            fn eligible(&self, machines: Eligible) -> Eligible { machines }
         }
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
         for _ in 0..2 {
             let mut work = None;
             until("the backoff is over", LONG, async || {
-                work = session.claim::<Stubborn>().await.unwrap();
+                work = session.claim(&of::<Stubborn>(&session).await).await.unwrap();
                 work.is_some()
             }).await;
             work.expect("it was claimed").fail("broken").await.unwrap();
         }
         let parked = bmdb.backoffs(Some(machine)).await.unwrap().rows;
         assert_eq!((parked[0].until, parked[0].attempts), (None, 2));
-        assert!(bmdb.explain::<Stubborn>(machine).await.unwrap().to_string().contains("parked"));
-        assert!(session.claim::<Stubborn>().await.unwrap().is_none());
+        assert!(of::<Stubborn>(&bmdb).await.explain(machine).await.unwrap().to_string().contains("parked"));
+        assert!(session.claim(&of::<Stubborn>(&session).await).await.unwrap().is_none());
         assert!(matches!(bmdb.clear_backoff(machine, "stuborn").await, Err(Error::UnknownProcess { .. })));
         assert!(bmdb.clear_backoff(machine, "stubborn").await.unwrap());
         assert!(!bmdb.clear_backoff(machine, "stubborn").await.unwrap());
-        assert!(session.claim::<Stubborn>().await.unwrap().is_some());
+        assert!(session.claim(&of::<Stubborn>(&session).await).await.unwrap().is_some());
     }
 
     async fn holds_keep_machines_and_slots_from_claims(db: TestDatabase) {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
-        session.claim::<AgentStart>().await.unwrap().expect("the slot is registered").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the slot is registered").cancel().await.unwrap();
         bmdb.place_hold(machine, Hold::new("the agent's network is down", "ada").slot("agent")).await.unwrap();
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
-        session.claim::<Survey>().await.unwrap().expect("another slot is free").cancel().await.unwrap();
+        assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
+        session.claim(&of::<Survey>(&session).await).await.unwrap().expect("another slot is free").cancel().await.unwrap();
         bmdb.place_hold(machine, Hold::new("moving the rack", "bob")).await.unwrap();
-        assert!(session.claim::<Survey>().await.unwrap().is_none(), "the whole machine is held");
+        assert!(session.claim(&of::<Survey>(&session).await).await.unwrap().is_none(), "the whole machine is held");
         assert_eq!(bmdb.holds(Some(machine)).await.unwrap().rows.len(), 2);
         assert_eq!(bmdb.holds(None).await.unwrap().rows.len(), 2);
         assert!(bmdb.lift_hold(machine, Some("agent")).await.unwrap());
         assert!(!bmdb.lift_hold(machine, Some("agent")).await.unwrap());
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
         assert!(bmdb.lift_hold(machine, None).await.unwrap());
-        session.claim::<AgentStart>().await.unwrap().expect("nothing holds it").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("nothing holds it").cancel().await.unwrap();
         // A hold ends by itself, whether its end is a span or a time.
         let past: sea_orm::prelude::DateTimeUtc = std::time::SystemTime::UNIX_EPOCH.into();
         bmdb.place_hold(machine, Hold::new("over", "ada").until(Until::Time(past))).await.unwrap();
-        session.claim::<AgentStart>().await.unwrap().expect("the hold is over").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the hold is over").cancel().await.unwrap();
         let future: sea_orm::prelude::DateTimeUtc = (std::time::SystemTime::now() + Duration::from_secs(3600)).into();
         bmdb.place_hold(machine, Hold::new("later", "ada").until(Until::Time(future))).await.unwrap();
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
         bmdb.place_hold(machine, Hold::new("short", "ada").until(Until::For(Duration::from_millis(300)))).await.unwrap();
-        until("the hold has ended", LONG, async || session.claim::<AgentStart>().await.unwrap().is_some()).await;
+        until("the hold has ended", LONG, async || session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_some()).await;
     }
 
     async fn a_hold_beats_a_claim_that_looked_before_it(db: TestDatabase) {
@@ -232,8 +233,8 @@ on_each_backend! {
     async fn any_select_of_machines_can_leave_out_what_is_taken(db: TestDatabase) {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machines = provide(&session, 4).await;
-        let _held = session.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
-        session.claim::<AgentStart>().on(machines[1]).await.unwrap().expect("it is eligible").fail("no answer").await.unwrap();
+        let _held = session.claim(&of::<AgentStart>(&session).await).on(machines[0]).await.unwrap().expect("it is eligible");
+        session.claim(&of::<AgentStart>(&session).await).on(machines[1]).await.unwrap().expect("it is eligible").fail("no answer").await.unwrap();
         bmdb.place_hold(machines[2], Hold::new("moving the rack", "bob")).await.unwrap();
         let raw = db.raw().await;
         let ids = |rows: Vec<provided::Model>| rows.into_iter().map(|row| row.machine_id).collect::<std::collections::HashSet<_>>();
@@ -250,11 +251,12 @@ on_each_backend! {
     }
 
     async fn an_order_is_followed_and_without_one_claims_begin_anywhere(db: TestDatabase) {
+        #[derive(Default)]
         struct Ordered;
         impl Process for Ordered {
             const NAME: &'static str = "ordered";
             type Item = provided::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines.order(provided::Column::ProviderId.into_expr(), Order::Desc)
             }
         }
@@ -262,14 +264,14 @@ on_each_backend! {
         provide(&session, 9).await;
         let mut names = Vec::new();
         let mut held = Vec::new();
-        while let Some(work) = session.claim::<Ordered>().await.unwrap() {
+        while let Some(work) = session.claim(&of::<Ordered>(&session).await).await.unwrap() {
             names.push(work.provider_id.clone());
             held.push(work);
         }
         assert_eq!(names, ["m8", "m7", "m6", "m5", "m4", "m3", "m2", "m1", "m0"]);
         let mut firsts = std::collections::HashSet::new();
         for _ in 0..40 {
-            let work = session.claim::<AgentStart>().await.unwrap().expect("all are eligible");
+            let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("all are eligible");
             firsts.insert(work.machine());
             work.cancel().await.unwrap();
         }
@@ -278,11 +280,12 @@ on_each_backend! {
     }
 
     async fn clauses_have_the_meaning_of_their_names(db: TestDatabase) {
+        #[derive(Default)]
         struct Fussy;
         impl Process for Fussy {
             const NAME: &'static str = "fussy";
             type Item = provided::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines
                     .when("stands in fra", provided::Column::Location.eq("fra"))
                     .met::<os_installation_request::Entity, os_installation_report::Entity>()
@@ -292,7 +295,7 @@ on_each_backend! {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
         let unmet = async || {
-            let explained = bmdb.explain::<Fussy>(machine).await.unwrap();
+            let explained = of::<Fussy>(&bmdb).await.explain(machine).await.unwrap();
             explained.clauses.iter().filter(|clause| !clause.met).map(|clause| clause.clause.clone()).collect::<Vec<_>>()
         };
         let met = "machine_os_installation_request is met by machine_os_installation_report";
@@ -307,11 +310,12 @@ on_each_backend! {
     }
 
     async fn claims_in_one_order_at_once_each_get_a_machine(db: TestDatabase) {
+        #[derive(Default)]
         struct Ranked;
         impl Process for Ranked {
             const NAME: &'static str = "ranked";
             type Item = provided::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines.order(provided::Column::ProviderId.into_expr(), Order::Desc)
             }
         }
@@ -320,12 +324,13 @@ on_each_backend! {
         let (session, other) = (session(&db).await, session(&db).await);
         provide(&session, MANY).await;
         let began = std::time::Instant::now();
-        let claims = (0..MANY).map(|nth| [&session, &other][nth % 2].claim::<Ranked>().into_future());
+        let ranked = [of::<Ranked>(&session).await, of::<Ranked>(&other).await];
+        let claims = (0..MANY).map(|nth| [&session, &other][nth % 2].claim(&ranked[nth % 2]).into_future());
         let works: Vec<_> = futures_util::future::join_all(claims).await.into_iter().map(Result::unwrap).collect();
         eprintln!("{MANY} claims took {:?}", began.elapsed());
         assert_eq!(works.iter().flatten().count(), MANY);
         // There is no other.
-        assert!(session.claim::<Ranked>().await.unwrap().is_none());
+        assert!(session.claim(&of::<Ranked>(&session).await).await.unwrap().is_none());
         let machines: std::collections::HashSet<_> = works.iter().flatten().map(bmdb::Work::machine).collect();
         assert_eq!(machines.len(), MANY);
     }
@@ -364,11 +369,12 @@ on_each_backend! {
     }
 
     async fn a_tag_of_a_users_own_joins_in(db: TestDatabase) {
+        #[derive(Default)]
         struct Racked;
         impl Process for Racked {
             const NAME: &'static str = "racked";
             type Item = machine_rack::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines.has::<machine_rack::Entity>().stale::<machine_rack::Entity>(machine_rack::Column::PlacedAt, Duration::ZERO)
             }
         }
@@ -382,12 +388,12 @@ on_each_backend! {
         )).await;
         let session = session(&db).await;
         let machine = provide(&session, 2).await[1];
-        assert!(session.claim::<Racked>().await.unwrap().is_none());
+        assert!(session.claim(&of::<Racked>(&session).await).await.unwrap().is_none());
         let row = machine_rack::ActiveModel { machine_id: Set(machine), rack: Set("b7".to_owned()), ..Default::default() };
         session.transact(async |tx| tag::set::<machine_rack::Entity>(tx, row.clone()).await).await.unwrap();
         let mut work = None;
         until("the clock has moved on", LONG, async || {
-            work = session.claim::<Racked>().await.unwrap();
+            work = session.claim(&of::<Racked>(&session).await).await.unwrap();
             work.is_some()
         }).await;
         assert_eq!(work.expect("it was claimed").rack, "b7");

@@ -3,18 +3,19 @@
 use bmdb::{
     Eligible, Error, Hold, Process, agent_heartbeat, agent_started, machine, os_installation_request, provided,
 };
-use harness::{TestDatabase, on_each_backend};
+use harness::{TestDatabase, of, on_each_backend};
 use sea_orm::ColumnTrait;
 
 use crate::world::{Survey, connect, provide, session, waiting_at};
 
 on_each_backend! {
     async fn a_machine_without_the_item_is_explained_clause_by_clause(db: TestDatabase) {
+        #[derive(Default)]
         struct Thorough;
         impl Process for Thorough {
             const NAME: &'static str = "thorough";
             type Item = provided::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines
                     .has::<agent_started::Entity>()
                     .lacks::<agent_heartbeat::Entity>()
@@ -28,7 +29,7 @@ on_each_backend! {
             agent_started::set(tx, machine, *b"key").await?;
             Ok::<_, Error>(machine)
         }).await.unwrap();
-        let explained = bmdb.explain::<Thorough>(machine).await.unwrap();
+        let explained = of::<Thorough>(&bmdb).await.explain(machine).await.unwrap();
         let clauses: Vec<_> = explained.clauses.iter().map(|clause| (clause.clause.as_str(), clause.met)).collect();
         assert_eq!(clauses, [
             ("has machine_provided", false),
@@ -48,13 +49,14 @@ async fn an_explanation_is_of_one_moment() {
         let db = TestDatabase::migrated(harness::Backend::Postgres).await;
         let machine = provide(&session(&db).await, 1).await[0];
         let (_proxy, bmdb, mut reading) = waiting_at(&db, "FROM work_hold").await;
+        let survey = of::<Survey>(&bmdb).await;
         let meanwhile = async {
             let go_on = reading.recv().await.expect("it reads the holds");
             let hold = Hold::new("moving the rack", "bob");
             connect(&db).await.place_hold(machine, hold).await.unwrap();
             go_on.send(()).expect("it waits");
         };
-        let (explained, ()) = tokio::join!(bmdb.explain::<Survey>(machine), meanwhile);
+        let (explained, ()) = tokio::join!(survey.explain(machine), meanwhile);
         let explained = explained.unwrap();
         assert!(explained.eligible && explained.holds.is_empty(), "{explained}");
     })

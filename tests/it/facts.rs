@@ -1,14 +1,12 @@
 //! Facts that an end states in its own statement: as written in a body, or not at all.
 
-use std::time::Duration;
-
 use bmdb::{
-    CancellationToken, Error, Facts, MachineId, Process, Runner, Session, Tx, Unfinished, Work, Worker,
-    agent_heartbeat, agent_started, os_installation_report, os_installation_request, provided, tag,
+    CancellationToken, Error, Facts, MachineId, Process, Session, Tx, Unfinished, Work, Worker, agent_heartbeat,
+    agent_started, os_installation_report, os_installation_request, provided, tag,
 };
 use bmdb_entity::work_history;
 use futures_util::future::join_all;
-use harness::{Backend, TestDatabase, on_each_backend, until};
+use harness::{Backend, TestDatabase, of, on_each_backend, until};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{DatabaseConnection, EntityTrait, PaginatorTrait};
 
@@ -72,7 +70,7 @@ pub(crate) fn bench(runs: i64) -> machine_bench::ActiveModel {
 
 pub(crate) async fn claim(session: &Session) -> Work<Survey> {
     session
-        .claim::<Survey>()
+        .claim(&of::<Survey>(&session).await)
         .await
         .unwrap()
         .expect("every machine is always fit")
@@ -148,7 +146,7 @@ on_each_backend! {
         tamper(&raw, "DELETE FROM work").await;
         let lost = alone.done().stating(agent_heartbeat::row()).await;
         assert!(matches!(lost, Err(Unfinished::Over(Error::WorkLost { .. }))), "{lost:?}");
-        let lost = first.fail("too late").stating(agent_heartbeat::row()).then(session.claim::<Survey>()).await;
+        let lost = first.fail("too late").stating(agent_heartbeat::row()).then(session.claim(&of::<Survey>(&session).await)).await;
         assert!(matches!(lost, Err(Unfinished::Over(Error::WorkLost { .. }))), "{lost:?}");
         kill_session(&raw, &session).await;
         let lost = second.done().stating(agent_heartbeat::row()).await;
@@ -161,7 +159,7 @@ on_each_backend! {
         let raw = db.raw().await;
         make_bench(&db, &raw).await;
         let machines = provide(&session, 2).await;
-        let mut work = session.claim::<Survey>().on(machines[0]).await.unwrap().expect("it is fit");
+        let mut work = session.claim(&of::<Survey>(&session).await).on(machines[0]).await.unwrap().expect("it is fit");
         let elsewhere = agent_heartbeat::ActiveModel { machine_id: Set(machines[1]), ..agent_heartbeat::row() };
         let nul = machine_bench::ActiveModel { name: Set("a\0b".to_owned()), ..bench(1) };
         let taken = provided::ActiveModel { provider: Set("test".to_owned()), provider_id: Set("m1".to_owned()), status: Set(provided::Status::Running), ..Default::default() };
@@ -174,7 +172,7 @@ on_each_backend! {
             ("a key that another has", false, Facts::from(agent_heartbeat::row()).and(taken)),
             ("a key that is not there", false, Facts::from(nowhere)),
         ] {
-            let then = session.claim::<Survey>();
+            let then = session.claim(&of::<Survey>(&session).await);
             let both = work.done().stating(facts.clone()).then(then).await.map(drop);
             let (back, error) = refused(both);
             assert_eq!(matches!(error, Error::Invalid { .. }), is_invalid, "{what}: {error:?}");
@@ -220,7 +218,7 @@ on_each_backend! {
                     let (end, session) = (row(nth, &work), session.clone());
                     async move {
                         let end = work.done().stating(end);
-                        if way == 0 { end.await.map(|()| None) } else { end.then(session.claim::<Survey>()).await.map(|next| next.unwrap()) }
+                        if way == 0 { end.await.map(|()| None) } else { end.then(session.claim(&of::<Survey>(&session).await)).await.map(|next| next.unwrap()) }
                     }
                 })).await
             };
@@ -242,7 +240,7 @@ on_each_backend! {
         let session = session(&db).await;
         let raw = db.raw().await;
         provide(&session, 20).await;
-        let held = session.claim_many::<Survey>(20).await.unwrap();
+        let held = session.claim_many(&of::<Survey>(&session).await, 20).await.unwrap();
         let machines: Vec<MachineId> = held.iter().map(Work::machine).collect();
         assert_eq!(machines.len(), 20);
         // Of different shapes: every third states something else as well.
@@ -270,7 +268,7 @@ on_each_backend! {
         let raw = db.raw().await;
         let mut held = Vec::new();
         for session in [&one, &two] {
-            held.extend(session.claim_many::<AgentStart>(3).await.unwrap());
+            held.extend(session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap());
         }
         let machines: Vec<MachineId> = held.iter().map(Work::machine).collect();
         let stated = |work: &Work<AgentStart>| match machines.iter().position(|machine| *machine == work.machine()) {
@@ -307,7 +305,7 @@ on_each_backend! {
         let raw = db.raw().await;
         provide(&session(&db).await, 5).await;
         let shutdown = CancellationToken::new();
-        let runner = Runner::new(crate::world::connect(&db).await).worker(Starter, 2).poll(Duration::from_millis(50));
+        let runner = crate::runner::of(crate::world::connect(&db).await, Starter, 2).await;
         let work = runner.run(shutdown.clone());
         let watch = async {
             until("all are worked on", LONG, async || agent_started::Entity::find().count(&raw).await.unwrap() == 5).await;
@@ -331,7 +329,7 @@ on_each_backend! {
         make_bench(&db, &raw).await;
         let machine = provide(&session(&db).await, 1).await[0];
         let shutdown = CancellationToken::new();
-        let work = Runner::new(crate::world::connect(&db).await).worker(Breaker, 1).run(shutdown.clone());
+        let work = crate::runner::of(crate::world::connect(&db).await, Breaker, 1).await.run(shutdown.clone());
         let watch = async {
             until("it has failed", LONG, async || events(&raw, machine).await == ["started", "failed"]).await;
             shutdown.cancel();

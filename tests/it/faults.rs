@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bmdb::CancellationToken;
-use harness::{Fault, TestDatabase, check_history, until};
+use harness::{Fault, TestDatabase, check_history, of, until};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -117,7 +117,11 @@ async fn every_fault_everywhere(db: TestDatabase) {
     // So that not every scene writes the same row.
     let first = crate::world::session(&db).await;
     assert!(
-        first.claim::<harness::Survey>().await.unwrap().is_none(),
+        first
+            .claim(&of::<harness::Survey>(&first).await)
+            .await
+            .unwrap()
+            .is_none(),
         "there are no machines yet"
     );
     first.close().await.unwrap();

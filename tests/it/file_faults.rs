@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config, ConfigError, Error, Unfinished, Work, agent_started, machine};
-use harness::{Backend, NOT_DURABLE, SmallDisk, TestDatabase, bounded, check_history, until};
+use harness::{Backend, NOT_DURABLE, SmallDisk, TestDatabase, bounded, check_history, of, until};
 use sea_orm::sqlx::{Connection, Executor, SqliteConnection};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, RuntimeErr, Statement};
 
@@ -81,7 +81,11 @@ async fn a_writer_that_holds_the_file_is_waited_for_in_bounds_and_costs_no_sessi
         let (refused, took) = within(BUDGET + NOISE, scene.session.transact(machine::create)).await;
         assert!(matches!(refused, Err(Error::Contended { .. })), "{refused:?}");
         eprintln!("a body was refused after {took:?}, budget {BUDGET:?}");
-        let (refused, _) = within(BUDGET + NOISE, scene.session.claim::<AgentStart>()).await;
+        let (refused, _) = within(
+            BUDGET + NOISE,
+            scene.session.claim(&of::<AgentStart>(&scene.session).await),
+        )
+        .await;
         assert!(matches!(refused, Err(Error::Contended { .. })), "{refused:?}");
         let (refused, _) = within(BUDGET + NOISE, work.finish(async |_tx| Ok::<_, Error>(()))).await;
         let Err(Unfinished::NotCommitted {
@@ -92,7 +96,7 @@ async fn a_writer_that_holds_the_file_is_waited_for_in_bounds_and_costs_no_sessi
             panic!("{refused:?}");
         };
         // Who only reads does not wait for a writer.
-        let (count, took) = within(NOISE, scene.bmdb.count::<AgentStart>()).await;
+        let (count, took) = within(NOISE, of::<AgentStart>(&scene.bmdb).await.count()).await;
         assert_eq!(count.unwrap(), 1);
         assert!(took < BUDGET, "{took:?}");
         holder.lets_go().await;
@@ -395,7 +399,7 @@ async fn a_file_in_which_sqlite_finds_damage_ends_the_session_whoever_meets_it()
             content[4096..].fill(0xff);
             fs::write(&file, &content).unwrap();
             if reads {
-                let refused = scene.bmdb.count::<AgentStart>().await;
+                let refused = of::<AgentStart>(&scene.bmdb).await.count().await;
                 assert!(refused.is_err(), "{refused:?}");
             } else {
                 // What it has in memory may be good; what another has written since, it reads anew.

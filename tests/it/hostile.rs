@@ -7,7 +7,7 @@ use bmdb::{
     Bmdb, Eligible, Error, Hold, MachineId, Process, Session, Unfinished, agent_started, machine, provided, tag,
 };
 use bmdb_entity::process;
-use harness::on_each_backend;
+use harness::{of, on_each_backend};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{DatabaseConnection, EntityTrait};
 
@@ -117,9 +117,9 @@ on_each_backend! {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
         for text in TEXTS {
-            let work = session.claim::<Survey>().on(machine).await.unwrap().expect("it is eligible");
+            let work = session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible");
             let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
-            let holder = async || bmdb.explain::<Survey>(machine).await.unwrap().holder.expect("it is held");
+            let holder = async || of::<Survey>(&bmdb).await.explain(machine).await.unwrap().holder.expect("it is held");
 
             let outcome = bmdb.ask_to_stop(work.id(), text).await;
             let stored = holder().await.stop_requested.unwrap_or_default();
@@ -151,7 +151,7 @@ on_each_backend! {
     async fn what_operators_say_is_kept_or_refused(db: TestDatabase) {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
-        session.claim::<Survey>().on(machine).await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         for text in TEXTS {
             let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
             let held = async |hold: Hold| {
@@ -258,15 +258,15 @@ on_each_backend! {
     async fn progress_that_nobody_could_read_is_refused(db: TestDatabase) {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<Survey>().on(machine).await.unwrap().expect("it is eligible");
+        let work = session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible");
         let nested = |depth: usize| (0..depth).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
         for value in [nested(200), serde_json::json!("x".repeat(70_000)), serde_json::json!(["\0"])] {
             let refused = work.progress(&value).await;
             assert!(matches!(refused, Err(Error::Invalid { what: "progress", .. })), "{refused:?}");
-            bmdb.explain::<Survey>(machine).await.expect("what is there can be read");
+            of::<Survey>(&bmdb).await.explain(machine).await.expect("what is there can be read");
         }
         work.progress(&nested(100)).await.unwrap();
-        assert_eq!(bmdb.explain::<Survey>(machine).await.unwrap().holder.unwrap().progress, Some(nested(100)));
+        assert_eq!(of::<Survey>(&bmdb).await.explain(machine).await.unwrap().holder.unwrap().progress, Some(nested(100)));
     }
 
     async fn names_of_processes_are_kept_or_refused(db: TestDatabase) {
@@ -295,11 +295,12 @@ on_each_backend! {
 
 macro_rules! process {
     ($name:ident, $($constant:ident = $value:expr),+) => {
+        #[derive(Default)]
         struct $name<const NTH: usize>;
         impl<const NTH: usize> Process for $name<NTH> {
             $(const $constant: &'static str = $value;)+
             type Item = machine::Model;
-            fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+            fn eligible(&self, machines: Eligible) -> Eligible {
                 machines
             }
         }
@@ -311,14 +312,13 @@ process!(Slotted, NAME = "slotted", SLOT = TEXTS[NTH]);
 process!(Described, NAME = "described", DESCRIPTION = TEXTS[NTH]);
 
 /// The row of a process that was claimed for.
-async fn registered<P: Process>(session: &Session, raw: &DatabaseConnection) -> Result<process::Model, Error> {
-    session
-        .claim::<P>()
-        .await?
-        .expect("it is eligible")
-        .cancel()
-        .await
-        .unwrap();
+async fn registered<P: Process + Default>(
+    session: &Session,
+    raw: &DatabaseConnection,
+) -> Result<process::Model, Error> {
+    let process = session.bmdb().register(P::default()).await?;
+    let work = session.claim(&process).await?.expect("it is eligible");
+    work.cancel().await.unwrap();
     Ok(process::Entity::find_by_id(P::NAME)
         .one(raw)
         .await

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Work};
-use harness::{Backend, Fate, Proxy, TestDatabase, until};
+use harness::{Backend, Fate, Proxy, TestDatabase, of, until};
 use sea_orm::ConnectionTrait;
 
 use crate::hostile::log::Kept;
@@ -21,7 +21,13 @@ async fn every_claim_and_every_end_is_logged_once() {
         let _listening = kept.listen();
         let session = session(&db).await;
         provide(&session, 9).await;
-        let claim = async || session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let claim = async || {
+            session
+                .claim(&of::<AgentStart>(&session).await)
+                .await
+                .unwrap()
+                .expect("it is eligible")
+        };
         claim().await.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
         claim().await.done().await.unwrap();
         claim().await.cancel().await.unwrap();
@@ -29,11 +35,11 @@ async fn every_claim_and_every_end_is_logged_once() {
         let next = claim()
             .await
             .fail("no power")
-            .then(session.claim::<AgentStart>())
+            .then(session.claim(&of::<AgentStart>(&session).await))
             .await
             .unwrap();
         drop(next.unwrap().expect("another is eligible"));
-        let many = session.claim_many::<Survey>(3).await.unwrap();
+        let many = session.claim_many(&of::<Survey>(&session).await, 3).await.unwrap();
         assert!(Work::done_many(many).await.into_iter().all(|ended| ended.is_ok()));
         until("what was dropped is let go of", LONG, async || {
             works(&db.raw().await).await == 0

@@ -29,6 +29,7 @@ mod plans;
 mod restore;
 mod roles;
 mod round_trips;
+mod rules;
 mod runner;
 mod schedules;
 mod server_faults;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bmdb::{Backoff, CancellationToken, Eligible, MachineId, Process, Runner, Work, Worker};
+use bmdb::{Backoff, CancellationToken, Eligible, MachineId, Process, Work, Worker};
 use bmdb_entity::work_backoff;
 use futures_util::future::join_all;
-use harness::{Backend, TestDatabase, check_history, literal, on_each_backend, until};
+use harness::{Backend, TestDatabase, check_history, literal, of, on_each_backend, until};
 use sea_orm::{DatabaseConnection, EntityTrait};
 
 use crate::world::{LONG, Survey, connect, events, provide, session, tamper, works};
@@ -43,7 +43,7 @@ mod machine_grade {
     bmdb::impl_tag!();
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Polish;
 
 impl Process for Polish {
@@ -51,7 +51,7 @@ impl Process for Polish {
     const BACKOFF: Backoff = Backoff::constant(Duration::from_secs(3600));
     type Item = machine_grade::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines.has::<machine_grade::Entity>()
     }
 }
@@ -99,7 +99,7 @@ on_each_backend! {
         let raw = db.raw().await;
         grade(&db, &raw, &machines).await;
         let mut held = Vec::new();
-        while let Some(work) = session.claim::<Polish>().await.unwrap() {
+        while let Some(work) = session.claim(&of::<Polish>(&session).await).await.unwrap() {
             assert_eq!(work.grade, machine_grade::Grade::Gold);
             held.push(work);
         }
@@ -108,9 +108,9 @@ on_each_backend! {
         has_failed(&raw, machines[0], OF_GRADE).await;
         // As an end's next claim, and by its id, it is backed off from like any other.
         for work in held {
-            work.done().then(session.claim::<Polish>()).await.unwrap().unwrap();
+            work.done().then(session.claim(&of::<Polish>(&session).await)).await.unwrap().unwrap();
         }
-        assert!(session.claim::<Polish>().on(machines[0]).await.unwrap().is_none());
+        assert!(session.claim(&of::<Polish>(&session).await).on(machines[0]).await.unwrap().is_none());
         has_failed(&raw, machines[0], OF_GRADE).await;
         until("nothing is held", LONG, async || works(&raw).await == 0).await;
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
@@ -121,11 +121,11 @@ on_each_backend! {
         let machines = provide(&session, 40).await;
         let raw = db.raw().await;
         grade(&db, &raw, &machines).await;
-        let many = session.claim_many::<Polish>(8).await.unwrap();
+        let many = session.claim_many(&of::<Polish>(&session).await, 8).await.unwrap();
         assert!(many.len() >= 7, "{}", many.len());
         let claims = join_all((0..50).map(|_| {
             let session = session.clone();
-            async move { session.claim::<Polish>().await.unwrap() }
+            async move { session.claim(&of::<Polish>(&session).await).await.unwrap() }
         }));
         let mut held: Vec<Work<Polish>> = claims.await.into_iter().flatten().collect();
         held.extend(many);
@@ -147,7 +147,7 @@ on_each_backend! {
         tamper(&raw, &format!("UPDATE machine SET created_at = '{none}' WHERE machine_id = {odd}")).await;
         let mut held = HashSet::new();
         let mut guards = Vec::new();
-        while let Some(work) = session.claim::<Survey>().await.unwrap() {
+        while let Some(work) = session.claim(&of::<Survey>(&session).await).await.unwrap() {
             assert!(held.insert(work.machine()));
             guards.push(work);
         }
@@ -165,7 +165,7 @@ on_each_backend! {
             Backend::Sqlite => "",
         };
         let fail = async || {
-            let work = session.claim::<Survey>().await.unwrap().expect("it is fit");
+            let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
             work.fail("no answer").await.unwrap();
         };
         let again = format!("UPDATE work_backoff SET until = '{none}'");
@@ -173,7 +173,7 @@ on_each_backend! {
         tamper(&raw, &again).await;
         fail().await;
         tamper(&raw, &again).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
         // It is not what it was when the machine was claimed.
         tamper(&raw, "UPDATE work_backoff SET attempts = 6").await;
         tamper(&raw, &again).await;
@@ -199,7 +199,7 @@ on_each_backend! {
         let raw = db.raw().await;
         grade(&db, &raw, &machines).await;
         let (done, shutdown) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let runner = Runner::new(connect(&db).await).worker(Polisher(Arc::clone(&done)), 3);
+        let runner = crate::runner::of(connect(&db).await, Polisher(Arc::clone(&done)), 3).await;
         let watch = async {
             until("the others are done", LONG, async || done.load(Ordering::Relaxed) > 30).await;
             shutdown.cancel();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Error, Hold, Session, SessionId, agent_heartbeat, tag};
-use harness::{Backend, TestDatabase, bounded, literal, on_each_backend, until};
+use harness::{Backend, TestDatabase, bounded, literal, of, on_each_backend, until};
 use sea_orm::{DatabaseBackend, DatabaseConnection};
 
 use crate::hostile::log::Kept;
@@ -53,10 +53,10 @@ on_each_backend! {
         let alive = session(&db).await;
         provide(&alive, 1).await;
         let dead = session(&db).await;
-        let _work = dead.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let _work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
         kill_session(&raw, &dead).await;
         expires(&connect(&db).await, &odd.iter().chain([&dead]).collect::<Vec<_>>()).await;
-        until("its machine is claimed again", LONG, async || alive.claim::<AgentStart>().await.unwrap().is_some()).await;
+        until("its machine is claimed again", LONG, async || alive.claim(&of::<AgentStart>(&alive).await).await.unwrap().is_some()).await;
     }
 
     async fn a_tag_that_cannot_be_read_is_an_error(db: TestDatabase) {
@@ -112,9 +112,9 @@ on_each_backend! {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
         bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none());
+        assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
         bmdb.lift_hold(machine, None).await.unwrap();
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
         bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
         for (time, keeps) in [("'infinity'", true), ("'290000-01-01 00:00:00.000'", true), ("'-infinity'", false)] {
             for table in ["work_hold", "work_backoff"] {
@@ -123,10 +123,10 @@ on_each_backend! {
             let hold = bmdb.holds(None).await.unwrap().rows.remove(0);
             let backoff = bmdb.backoffs(None).await.unwrap().rows.remove(0);
             assert_eq!((hold.until.is_none(), backoff.until.is_none()), (keeps, keeps), "{time}");
-            let explained = bmdb.explain::<AgentStart>(machine).await.unwrap();
+            let explained = of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
             assert_eq!((explained.holds.len(), explained.backoff.is_some()), (usize::from(keeps), keeps), "{time}");
             assert_eq!((explained.eligible, explained.earliest), (!keeps, None), "{time}");
-            let claimed = session.claim::<AgentStart>().await.unwrap();
+            let claimed = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
             assert_eq!(claimed.is_some(), !keeps, "{time}");
             if let Some(work) = claimed {
                 work.cancel().await.unwrap();
@@ -137,7 +137,7 @@ on_each_backend! {
     async fn times_beyond_all_calendars_are_read(db: TestDatabase) {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
-        let _work = session.claim::<AgentStart>().on(machine).await.unwrap().expect("it is eligible");
+        let _work = session.claim(&of::<AgentStart>(&session).await).on(machine).await.unwrap().expect("it is eligible");
         bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
         // A text that is no time is told of with the row that has it; where columns have types, the nearest time is.
         let is_text = raw.get_database_backend() == DatabaseBackend::Sqlite;
@@ -154,7 +154,7 @@ on_each_backend! {
         if !is_text {
             tamper(&raw, "UPDATE work SET claimed_at = 'infinity'").await;
             tamper(&raw, "UPDATE session_lease SET deadline = 'infinity'").await;
-            let explained = bmdb.explain::<AgentStart>(machine).await.unwrap();
+            let explained = of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
             assert_eq!(explained.holder.expect("it is held").claimed_at.to_string(), "9999-12-31 23:59:59.999 UTC");
         }
     }
@@ -194,9 +194,9 @@ on_each_backend! {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
         for _ in 0..4 {
-            session.claim::<Survey>().on(machine).await.unwrap().expect("it is eligible").cancel().await.unwrap();
+            session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         }
-        let held = session.claim::<Survey>().on(machine).await.unwrap().expect("it is eligible");
+        let held = session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible");
         let all = bmdb.history(machine).await.unwrap();
         assert_eq!((all.rows.len(), all.next.is_none()), (9, true));
         let words: Vec<String> = all.rows.iter().map(|event| event.event.to_string()).collect();
@@ -229,13 +229,13 @@ async fn what_is_no_number_and_no_text_stops_neither_claims_nor_heartbeats_nor_a
         let bmdb = Bmdb::connect(config(&db).interval(Duration::from_secs(2))).await.unwrap();
         let session = bmdb.start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
         tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000', attempts = 'many', last_interval_seconds = x'ff'").await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("its backoff is over");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("its backoff is over");
         work.fail("a test").await.unwrap();
         let backoff = bmdb.backoffs(Some(machine)).await.unwrap().rows.remove(0);
         assert_eq!(backoff.attempts, 1);
-        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
         tamper(&raw, "UPDATE work SET stop_requested = x'ff'").await;
         until("it is told to stop", LONG, async || work.stop().is_cancelled()).await;
         assert!(session.loss().is_none(), "{:?}", session.loss());

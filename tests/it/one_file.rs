@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config, Error, Unfinished, agent_started, machine};
-use harness::{SmallDisk, TestDatabase, bounded};
+use harness::{SmallDisk, TestDatabase, bounded, of};
 
 use crate::crash::Component;
 use crate::file_faults::{file_of, sqlite, with_suffix};
@@ -128,9 +128,16 @@ async fn a_symbolic_link_is_the_file_it_leads_to_for_as_long_as_it_does() {
         std::os::unix::fs::symlink(file_of(&db), &link).unwrap();
         let bmdb = connect(&link).await.unwrap();
         let session = bmdb.start_session().await.unwrap();
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none(), "it is held");
+        assert!(
+            session
+                .claim(&of::<AgentStart>(&session).await)
+                .await
+                .unwrap()
+                .is_none(),
+            "it is held"
+        );
         work.cancel().await.unwrap();
-        let _held = session.claim::<AgentStart>().await.unwrap().unwrap();
+        let _held = session.claim(&of::<AgentStart>(&session).await).await.unwrap().unwrap();
         assert!(!with_suffix(&link, "-wal").exists());
 
         let new = folder.path().join("new");
@@ -159,7 +166,7 @@ async fn is_lost_when(damage: impl FnOnce(&Path)) -> (TestDatabase, Scene) {
     let refused = scene.session.transact(machine::create).await;
     assert!(matches!(refused, Err(Error::FileReplaced { .. })), "{refused:?}");
     within(NOISE / 3, scene.session.lost().cancelled()).await;
-    let refused = scene.session.claim::<AgentStart>().await;
+    let refused = scene.session.claim(&of::<AgentStart>(&scene.session).await).await;
     assert!(matches!(refused, Err(Error::SessionExpired { .. })), "{refused:?}");
     let refused = work.finish(async |_tx| Ok::<_, Error>(())).await;
     assert!(

@@ -9,7 +9,7 @@ use bmdb::{Bmdb, Config, Session, Work};
 use bmdb_entity::work_history::{self, Event};
 use futures_util::future::join_all;
 use harness::{
-    Backend, Fate, NOISE, Proxy, TestDatabase, bounded, check_history, literal, on_each_backend, on_postgres, until,
+    Backend, Fate, NOISE, Proxy, TestDatabase, bounded, check_history, literal, of, on_each_backend, on_postgres, until,
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter, TransactionTrait,
@@ -26,7 +26,11 @@ async fn started(raw: &DatabaseConnection) -> u64 {
 /// Registered, and hints are plenty.
 async fn warm_up(session: &Session) {
     for _ in 0..2 {
-        let work = session.claim::<Survey>().await.unwrap().expect("all are fit");
+        let work = session
+            .claim(&of::<Survey>(&session).await)
+            .await
+            .unwrap()
+            .expect("all are fit");
         work.cancel().await.unwrap();
     }
 }
@@ -36,7 +40,12 @@ async fn claim_all(session: &Session, count: usize) -> Vec<Work<Survey>> {
     let mut held = Vec::new();
     while held.len() < count {
         let missing = u32::try_from(count - held.len()).unwrap();
-        held.extend(session.claim_many::<Survey>(missing).await.unwrap());
+        held.extend(
+            session
+                .claim_many(&of::<Survey>(&session).await, missing)
+                .await
+                .unwrap(),
+        );
     }
     held
 }
@@ -48,7 +57,7 @@ fn impatient(session: &Session, tasks: usize, filtered: bool) -> (JoinSet<()>, A
         let (session, given_up) = (session.clone(), Arc::clone(&given_up));
         set.spawn(async move {
             loop {
-                let claim = session.claim::<Survey>();
+                let claim = session.claim(&of::<Survey>(&session).await);
                 let claim = if filtered {
                     claim.filter(sea_orm::sea_query::Expr::cust("1 = 1"))
                 } else {
@@ -91,7 +100,7 @@ on_each_backend! {
             tasks.shutdown().await;
             stall.rollback().await.unwrap();
             // At once, and not after what nobody waits for.
-            let claim = tokio::time::timeout(Duration::from_secs(3), session.claim::<Survey>().into_future());
+            let claim = tokio::time::timeout(Duration::from_secs(3), session.claim(&of::<Survey>(&session).await).into_future());
             let claimed = claim.await.expect("it is answered").unwrap().expect("hundreds are fit");
             claimed.done().await.unwrap();
             let made = started(&raw).await - before;
@@ -114,7 +123,7 @@ on_each_backend! {
         until("one is left", LONG, async || works(&raw).await == 1).await;
         // Those who end at once are answered each for itself, too: nobody else has that work.
         let ends = join_all((0..12).map(|_| async {
-            let work = session.claim::<Survey>().await.unwrap().expect("all but one are fit");
+            let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("all but one are fit");
             work.fail("no answer").await.unwrap();
         }));
         ends.await;
@@ -194,11 +203,11 @@ on_postgres! {
         let raw = db.raw().await;
         warm_up(&session).await;
         let lock = raw.begin().await.unwrap();
-        let text = "SELECT machine_id FROM work_candidate WHERE process = 'survey' ORDER BY machine_id LIMIT 1 FOR UPDATE";
+        let text = "SELECT machine_id FROM work_candidate WHERE process LIKE 'survey@%' ORDER BY machine_id LIMIT 1 FOR UPDATE";
         lock.execute_unprepared(text).await.unwrap();
         let claims = join_all((0..55).map(|_| {
             let session = session.clone();
-            async move { session.claim::<Survey>().await.unwrap() }
+            async move { session.claim(&of::<Survey>(&session).await).await.unwrap() }
         }));
         let claimed: Vec<_> = claims.await.into_iter().flatten().collect();
         assert_eq!(claimed.len(), 55);
@@ -245,7 +254,7 @@ async fn the_first_claims_of_a_component_register_once() {
         let registers = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&registers);
         proxy.decide(move |passing| {
-            if passing.sql.contains("INSERT INTO process") {
+            if passing.sql.contains("INSERT INTO process (") {
                 counted.fetch_add(1, Ordering::Relaxed);
                 return Fate::Delay(Duration::from_secs(1));
             }
@@ -253,7 +262,7 @@ async fn the_first_claims_of_a_component_register_once() {
         });
         let claims = join_all((0..500).map(|_| {
             let session = session.clone();
-            async move { session.claim::<Survey>().await.unwrap() }
+            async move { session.claim(&of::<Survey>(&session).await).await.unwrap() }
         }));
         assert_eq!(claims.await.into_iter().flatten().count(), 8);
         assert_eq!(registers.load(Ordering::Relaxed), 1);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Fence, Session, Unfinished, machine};
-use harness::{Backend, TestDatabase, bounded, check_history, literal, on_each_backend};
+use harness::{Backend, TestDatabase, bounded, check_history, literal, of, on_each_backend};
 use sea_orm::EntityTrait;
 
 use crate::world::{AgentStart, Survey, connect, events, provide, session, sessions, tamper, works};
@@ -13,20 +13,20 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        session.claim::<Survey>().await.unwrap().expect("it is fit").cancel().await.unwrap();
+        session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit").cancel().await.unwrap();
         let backup = machine::Entity::find_by_id(machine).one(&raw).await.unwrap().expect("it is there").fence;
-        let lost = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let lost = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
         let fence = lost.fence();
         lost.cancel().await.unwrap();
         tamper(&raw, &format!("UPDATE machine SET fence = {backup}")).await;
         tamper(&raw, &format!("DELETE FROM work_history WHERE fence > {backup}")).await;
-        let again = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let again = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
         assert!(again.fence() > fence, "{} was given out in the lost history, {} now", fence, again.fence());
         again.cancel().await.unwrap();
         // A fence that lies above the clock rises all the same, by whatever raises it.
         let ahead = Fence(i64::MAX - 2);
         tamper(&raw, &format!("UPDATE machine SET fence = {ahead}")).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is fit");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is fit");
         assert_eq!(work.fence(), Fence(ahead.0 + 1));
         work.cancel().await.unwrap();
         session.transact(async |tx| machine::exclude_claims(tx, machine).await).await.unwrap();
@@ -38,17 +38,17 @@ on_each_backend! {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machines = provide(&session, 3).await;
         tamper(&db.raw().await, &format!("UPDATE machine SET fence = {}", i64::MAX)).await;
-        assert!(session.claim::<Survey>().await.unwrap().is_none());
-        assert!(session.claim::<Survey>().on(machines[0]).await.unwrap().is_none());
+        assert!(session.claim(&of::<Survey>(&session).await).await.unwrap().is_none());
+        assert!(session.claim(&of::<Survey>(&session).await).on(machines[0]).await.unwrap().is_none());
         let raw = db.raw().await;
         tamper(&raw, &format!("UPDATE machine SET fence = 0 WHERE machine_id <> {}", literal(&raw, machines[0].0))).await;
-        let held = session.claim_many::<Survey>(3).await.unwrap();
+        let held = session.claim_many(&of::<Survey>(&session).await, 3).await.unwrap();
         assert_eq!(held.len(), 2);
         assert!(held.iter().all(|work| work.machine() != machines[0]));
-        assert_eq!(bmdb.count::<Survey>().await.unwrap(), 0);
-        let explained = bmdb.explain::<Survey>(machines[0]).await.unwrap();
+        assert_eq!(of::<Survey>(&bmdb).await.count().await.unwrap(), 0);
+        let explained = of::<Survey>(&bmdb).await.explain(machines[0]).await.unwrap();
         assert!(!explained.eligible && explained.to_string().contains("[ ] its fence can rise"), "{explained}");
-        assert!(!bmdb.explain::<Survey>(machines[1]).await.unwrap().to_string().contains("fence can rise"));
+        assert!(!of::<Survey>(&bmdb).await.explain(machines[1]).await.unwrap().to_string().contains("fence can rise"));
         // Nobody can claim it, so it is excluded already.
         session.transact(async |tx| machine::exclude_claims(tx, machines[0]).await).await.unwrap();
         let row = machine::Entity::find_by_id(machines[0]).one(&db.raw().await).await.unwrap().expect("it is there");
@@ -68,7 +68,7 @@ on_each_backend! {
         // A component that nobody has stopped: its session is in the backup, and it beats.
         let dead = quick().await.start_session().await.unwrap();
         let machine = provide(&dead, 1).await[0];
-        let work = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("it is eligible");
         let restored = operator.after_restore().await.unwrap();
         assert_eq!((restored.expired.as_slice(), restored.freed, restored.ahead), (&[dead.id()][..], 1, 0));
         assert!(dead.lost().is_cancelled(), "it stopped believing before the machine was free");
@@ -92,7 +92,13 @@ async fn is_put_back<Kept>(backend: Backend, copy: impl AsyncFnOnce(&TestDatabas
     let db = TestDatabase::migrated(backend).await;
     let before = session(&db).await;
     let machine = provide(&before, 1).await[0];
-    let claim = async |session: &Session| session.claim::<Survey>().await.unwrap().expect("it is fit");
+    let claim = async |session: &Session| {
+        session
+            .claim(&of::<Survey>(&session).await)
+            .await
+            .unwrap()
+            .expect("it is fit")
+    };
     claim(&before).await.done().await.unwrap();
     let _held = claim(&before).await;
     let (url, _kept) = copy(&db).await;

@@ -13,7 +13,7 @@ use crate::world::{LONG, tamper};
 /// Roles belong to a server, not to a database: one test at a time makes them.
 static ROLES: Mutex<()> = Mutex::const_new(());
 
-async fn make_roles(db: &TestDatabase) -> MutexGuard<'static, ()> {
+pub(crate) async fn make_roles(db: &TestDatabase) -> MutexGuard<'static, ()> {
     let alone = ROLES.lock().await;
     for _ in 0..2 {
         let ran = bmdb_migration::make_roles(db.url())
@@ -24,7 +24,7 @@ async fn make_roles(db: &TestDatabase) -> MutexGuard<'static, ()> {
     alone
 }
 
-fn login(db: &TestDatabase, role: &str) -> String {
+pub(crate) fn login(db: &TestDatabase, role: &str) -> String {
     db.url().replace("bmdb@", &format!("{role}@"))
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Session, Work, agent_started};
-use harness::{Backend, Proxy, TestDatabase, bounded, until};
+use harness::{Backend, Proxy, TestDatabase, bounded, of, until};
 
 use crate::world::{AgentStart, LONG, Survey, deadline, provide, works};
 
@@ -63,14 +63,17 @@ impl Wire {
 
     async fn work(&self) -> Work<Survey> {
         self.session
-            .claim::<Survey>()
+            .claim(&of::<Survey>(&self.session).await)
             .await
             .unwrap()
             .expect("every machine is always fit")
     }
 
     async fn works(&self) -> Vec<Work<Survey>> {
-        self.session.claim_many::<Survey>(10).await.unwrap()
+        self.session
+            .claim_many(&of::<Survey>(&self.session).await, 10)
+            .await
+            .unwrap()
     }
 }
 
@@ -92,7 +95,7 @@ async fn no_call_waits_for_the_server_more_often_than_it_must() {
         let then = async |work: Work<Survey>| {
             work.done()
                 .stating(agent_started::row(*b"key"))
-                .then(session.claim::<Survey>())
+                .then(session.claim(&of::<Survey>(&session).await))
                 .await
                 .unwrap()
                 .unwrap()
@@ -148,7 +151,12 @@ async fn an_end_leaves_nothing_to_be_done() {
             wire.quiet().await;
         };
         let then = async |work: Work<Survey>| {
-            let next = work.done().then(wire.session.claim::<Survey>()).await.unwrap().unwrap();
+            let next = work
+                .done()
+                .then(wire.session.claim(&of::<Survey>(&wire.session).await))
+                .await
+                .unwrap()
+                .unwrap();
             wire.quiet().await;
             next
         };
@@ -171,7 +179,11 @@ async fn a_heartbeat_is_one_round_trip_whatever_the_session_holds() {
         // A heartbeat a second.
         let wire = Wire::new(&db, Duration::from_secs(3)).await;
         provide(&wire.session, 100).await;
-        let works = wire.session.claim_many::<Survey>(100).await.unwrap();
+        let works = wire
+            .session
+            .claim_many(&of::<Survey>(&wire.session).await, 100)
+            .await
+            .unwrap();
         assert_eq!(works.len(), 100);
         let raw = db.raw().await;
         let heartbeat = async |()| {
@@ -197,7 +209,12 @@ async fn the_first_claim_of_a_small_fleet_takes_one_round_trip_more() {
         let raw = db.raw().await;
         for _ in 0..2 {
             let mut works = Vec::new();
-            while let Some(work) = wire.session.claim::<AgentStart>().await.unwrap() {
+            while let Some(work) = wire
+                .session
+                .claim(&of::<AgentStart>(&wire.session).await)
+                .await
+                .unwrap()
+            {
                 works.push(work);
             }
             assert_eq!(works.len(), 100);
@@ -208,7 +225,11 @@ async fn the_first_claim_of_a_small_fleet_takes_one_round_trip_more() {
             crate::world::tamper(&raw, "DELETE FROM work_candidate").await;
         }
         let before = wire.proxy.round_trips();
-        let first = wire.session.claim::<AgentStart>().await.unwrap();
+        let first = wire
+            .session
+            .claim(&of::<AgentStart>(&wire.session).await)
+            .await
+            .unwrap();
         let found = wire.proxy.round_trips() - before;
         assert!(first.is_some());
         assert_eq!(found, 2, "a look for hints, and the search that takes one");

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmdb::{CancellationToken, Counts, Error, MachineId, Process, Runner, Tx, Work, Worker, agent_started};
+use bmdb::{
+    Bmdb, CancellationToken, Counts, Error, MachineId, Process, Runner, Tx, Work, Worker, WorkerOptions, agent_started,
+};
 use bmdb_entity::work_backoff;
 use harness::{literal, on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
@@ -72,6 +74,31 @@ impl Worker for Endless {
 
 type Ended = JoinSet<Result<std::collections::HashMap<&'static str, Counts>, Error>>;
 
+/// A worker that looks for machines often.
+pub(crate) fn often(parallel: usize) -> WorkerOptions {
+    WorkerOptions {
+        parallel,
+        poll: Duration::from_millis(50),
+        ..Default::default()
+    }
+}
+
+/// A runner of one worker.
+pub(crate) async fn of<W: Worker<Process: Default>>(bmdb: Bmdb, worker: W, parallel: usize) -> Runner {
+    let process = harness::of::<W::Process>(&bmdb).await;
+    Runner::new(bmdb).worker(&process, worker, often(parallel))
+}
+
+/// The same, which claims so many machines a second at most.
+pub(crate) async fn rated<W: Worker<Process: Default>>(bmdb: Bmdb, worker: W, parallel: usize, rate: f64) -> Runner {
+    let process = harness::of::<W::Process>(&bmdb).await;
+    let options = WorkerOptions {
+        rate: Some(rate),
+        ..often(parallel)
+    };
+    Runner::new(bmdb).worker(&process, worker, options)
+}
+
 /// Runs in the background and answers the counts.
 fn start(runner: Runner) -> (CancellationToken, Ended) {
     let shutdown = CancellationToken::new();
@@ -84,7 +111,7 @@ on_each_backend! {
         let machines = provide(&session, 10).await;
         let raw = db.raw().await;
         let starter = Starter::default();
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(starter.clone(), 3).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(connect(&db).await, starter.clone(), 3).await);
         until("all are worked on", LONG, async || {
             agent_started::Entity::find().count(&raw).await.unwrap() == 7 && work_backoff::Entity::find().count(&raw).await.unwrap() == 3
         }).await;
@@ -106,7 +133,7 @@ on_each_backend! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         let begun = Arc::new(AtomicU32::new(0));
-        let runner = Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 1).drain(Duration::from_millis(100));
+        let runner = of(connect(&db).await, Endless(Arc::clone(&begun)), 1).await.drain(Duration::from_millis(100));
         let (shutdown, mut running) = start(runner);
         until("the work has begun", LONG, async || begun.load(Ordering::SeqCst) == 1).await;
         shutdown.cancel();
@@ -121,7 +148,7 @@ on_each_backend! {
         provide(&session, 1).await;
         let raw = db.raw().await;
         let begun = Arc::new(AtomicU32::new(0));
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 1).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(connect(&db).await, Endless(Arc::clone(&begun)), 1).await);
         until("the work has begun", LONG, async || begun.load(Ordering::SeqCst) == 1).await;
         let work = bmdb_entity::work::Entity::find().one(&raw).await.unwrap().expect("it is held");
         let is_it = literal(&raw, work.session_id.0);
@@ -135,11 +162,11 @@ on_each_backend! {
         let dead = session(&db).await;
         provide(&dead, 1).await;
         let raw = db.raw().await;
-        let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let _held = dead.claim(&harness::of::<AgentStart>(&dead).await).await.unwrap().expect("it is eligible");
         let _other = session(&db).await;
         kill_session(&raw, &dead).await;
         let starter = Starter::default();
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(starter, 1).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(connect(&db).await, starter, 1).await);
         until("the dead one's machine is worked on", LONG, async || agent_started::Entity::find().count(&raw).await.unwrap() == 1).await;
         shutdown.cancel();
         running.join_next().await.unwrap().unwrap().unwrap();
@@ -149,7 +176,7 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 20).await;
         let begun = Arc::new(AtomicU32::new(0));
-        let runner = Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 20).rate(4.0).drain(Duration::ZERO);
+        let runner = rated(connect(&db).await, Endless(Arc::clone(&begun)), 20, 4.0).await.drain(Duration::ZERO);
         let started = std::time::Instant::now();
         let (shutdown, mut running) = start(runner);
         until("five have begun", LONG, async || begun.load(Ordering::SeqCst) >= 5).await;
@@ -159,41 +186,32 @@ on_each_backend! {
     }
 
     async fn what_will_not_mend_itself_ends_the_runner(db: TestDatabase) {
-        struct Bad;
-        impl Process for Bad {
-            const NAME: &'static str = "not a name";
-            type Item = bmdb::machine::Model;
-            fn eligible(machines: bmdb::Eligible<Self>) -> bmdb::Eligible<Self> { machines }
-        }
-        struct Never;
-        impl Worker for Never {
-            type Process = Bad;
-            type Outcome = ();
-            async fn run(&self, _work: &Work<Bad>) -> Result<(), String> { Ok(()) }
-            async fn commit(&self, _tx: &Tx, _machine: MachineId, _outcome: &()) -> Result<(), Error> { Ok(()) }
-        }
-        let ended = Runner::new(connect(&db).await).worker(Never, 1).run(CancellationToken::new()).await;
-        assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+        let begun = Arc::new(AtomicU32::new(0));
+        let of_another = harness::of::<Survey>(&connect(&db).await).await;
+        let runner = Runner::new(connect(&db).await).worker(&of_another, Endless(Arc::clone(&begun)), often(1));
+        let ended = runner.run(CancellationToken::new()).await;
+        assert!(matches!(ended, Err(Error::OtherDatabase { process: "survey" })), "{ended:?}");
     }
 
     async fn a_work_that_runs_too_long_is_told_to_stop(db: TestDatabase) {
+        #[derive(Default)]
         struct Brief;
         impl Process for Brief {
             const NAME: &'static str = "brief";
             const MAX_RUN: Option<Duration> = Some(Duration::from_millis(200));
             type Item = bmdb::machine::Model;
-            fn eligible(machines: bmdb::Eligible<Self>) -> bmdb::Eligible<Self> { machines }
+            fn eligible(&self, machines: bmdb::Eligible) -> bmdb::Eligible { machines }
         }
         let session = session(&db).await;
         provide(&session, 1).await;
-        let work = session.claim::<Brief>().await.unwrap().expect("it is eligible");
+        let work = session.claim(&harness::of::<Brief>(&session).await).await.unwrap().expect("it is eligible");
         tokio::time::timeout(LONG, work.stop().cancelled_owned()).await.expect("it is told to stop");
         assert_eq!(work.stop_reason(), Some(bmdb::StopReason::MaxRun));
         work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
         // The session's watch sleeps for a second, and has just begun to when one is told.
         let mut soonest = LONG;
         for _ in 0..5 {
-            let work = session.claim::<Brief>().await.unwrap().expect("it is eligible");
+            let work = session.claim(&harness::of::<Brief>(&session).await).await.unwrap().expect("it is eligible");
             tokio::time::timeout(LONG, work.stop().cancelled_owned()).await.expect("it is told to stop");
             let held = session.held().pop().expect("it is held").held_for;
             soonest = soonest.min(held);

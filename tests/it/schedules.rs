@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::task::Poll;
 
 use bmdb::{MachineId, Session, agent_started};
-use harness::{AgentStart, Survey, check_history};
+use harness::{AgentStart, Survey, check_history, of};
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::task::JoinSet;
 
@@ -31,10 +31,15 @@ async fn expiry(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, 
     };
     let machine = new_machine(&scene.calm, format!("expiry-{nth}")).await;
     let dead = owner.bmdb.start_session().await.unwrap();
-    let work = dead.claim::<Survey>().on(machine).await.unwrap().expect("it is new");
+    let work = dead
+        .claim(&of::<Survey>(&dead).await)
+        .on(machine)
+        .await
+        .unwrap()
+        .expect("it is new");
     let other = claimer.bmdb.start_session().await.unwrap();
     // Claims of a process are not the first of their component's, which would also register it.
-    other.claim::<Survey>().on(machine).await.unwrap();
+    other.claim(&of::<Survey>(&other).await).on(machine).await.unwrap();
     let (id, mut collecting) = dies(scene, &dead, collector).await;
 
     let arrivals = scene.keep_back();
@@ -59,7 +64,7 @@ async fn expiry(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, 
     });
     let claim = other.clone();
     tasks.spawn(async move {
-        let claimed = claim.claim::<Survey>().on(machine).await;
+        let claimed = claim.claim(&of::<Survey>(&claim).await).on(machine).await;
         (2, claimed.as_ref().is_ok_and(Option::is_some), Box::new(claimed) as _)
     });
     let run = interleave(&scene.raw, random, arrivals, tasks, || scene.calm_down()).await;
@@ -73,7 +78,11 @@ async fn expiry(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run, 
 async fn two_sessions(scene: &Scene) -> [Session; 2] {
     let start = async |nth: usize| {
         let session = scene.participants[nth].bmdb.start_session().await.unwrap();
-        let registered = session.claim::<AgentStart>().on(MachineId::random()).await.unwrap();
+        let registered = session
+            .claim(&of::<AgentStart>(&session).await)
+            .on(MachineId::random())
+            .await
+            .unwrap();
         assert!(registered.is_none(), "there is no such machine");
         session
     };
@@ -88,7 +97,7 @@ async fn redoing(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run,
     let mut tasks = JoinSet::new();
     let claim = one.clone();
     tasks.spawn(async move {
-        let claimed = claim.claim::<AgentStart>().on(machine).await;
+        let claimed = claim.claim(&of::<AgentStart>(&claim).await).on(machine).await;
         let Ok(Some(work)) = claimed else {
             return (0, false, Box::new(claimed) as _);
         };
@@ -99,7 +108,7 @@ async fn redoing(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (Run,
     });
     let claim = two.clone();
     tasks.spawn(async move {
-        let claimed = claim.claim::<AgentStart>().on(machine).await;
+        let claimed = claim.claim(&of::<AgentStart>(&claim).await).on(machine).await;
         (1, claimed.as_ref().is_ok_and(Option::is_some), Box::new(claimed) as _)
     });
     let run = interleave(&scene.raw, random, arrivals, tasks, || scene.calm_down()).await;
@@ -116,14 +125,18 @@ async fn late_claim(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (R
     };
     let machine = new_machine(&scene.calm, format!("late-{nth}")).await;
     let dead = owner.bmdb.start_session().await.unwrap();
-    let registered = dead.claim::<Survey>().on(MachineId::random()).await.unwrap();
+    let registered = dead
+        .claim(&of::<Survey>(&dead).await)
+        .on(MachineId::random())
+        .await
+        .unwrap();
     assert!(registered.is_none(), "there is no such machine");
     let (id, mut collecting) = dies(scene, &dead, collector).await;
     let arrivals = scene.keep_back();
     let mut tasks = JoinSet::new();
     let claim = dead.clone();
     tasks.spawn(async move {
-        let claimed = claim.claim::<Survey>().on(machine).await;
+        let claimed = claim.claim(&of::<Survey>(&claim).await).on(machine).await;
         (0, claimed.as_ref().is_ok_and(Option::is_some), Box::new(claimed) as _)
     });
     tasks.spawn(async move {
@@ -161,7 +174,7 @@ async fn caller_gone(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (
     let (claim, polls) = (one.clone(), random.usize(1..40));
     tasks.spawn(async move {
         let claims_and_finishes = async {
-            let work = claim.claim::<AgentStart>().on(machine).await.ok()??;
+            let work = claim.claim(&of::<AgentStart>(&claim).await).on(machine).await.ok()??;
             let body = async |tx: &bmdb::Tx| agent_started::set(tx, machine, *b"key").await;
             work.finish(body).await.ok()
         };
@@ -170,7 +183,7 @@ async fn caller_gone(scene: &Scene, random: &mut fastrand::Rng, nth: usize) -> (
     });
     let claim = two.clone();
     tasks.spawn(async move {
-        let claimed = claim.claim::<AgentStart>().on(machine).await;
+        let claimed = claim.claim(&of::<AgentStart>(&claim).await).on(machine).await;
         (1, claimed.as_ref().is_ok_and(Option::is_some), Box::new(claimed) as _)
     });
     let run = interleave(&scene.raw, random, arrivals, tasks, || scene.calm_down()).await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, Config, MachineId, Session, Work};
 use bmdb_entity::{machine, session_lease};
 pub(crate) use harness::NOISE;
-use harness::{TestDatabase, check_history, until};
+use harness::{TestDatabase, check_history, of, until};
 use sea_orm::prelude::DateTimeUtc;
 use sea_orm::{DatabaseConnection, EntityTrait, PaginatorTrait};
 
@@ -85,7 +85,7 @@ async fn sees_a_heartbeat(raw: &DatabaseConnection, session: &Session) {
 }
 
 pub(crate) async fn claim(session: &Session) -> Work<AgentStart> {
-    let claimed = session.claim::<AgentStart>().await.unwrap();
+    let claimed = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
     claimed.expect("a machine is eligible")
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn claim(session: &Session) -> Work<AgentStart> {
 pub(crate) async fn takes_over(session: &Session, limit: Duration) -> Work<AgentStart> {
     let mut taken = None;
     until("the machine is taken over", limit + NOISE, async || {
-        taken = session.claim::<AgentStart>().await.unwrap();
+        taken = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
         taken.is_some()
     })
     .await;

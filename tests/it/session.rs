@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use bmdb::{Error, Unfinished};
-use harness::{Fate, Fault, Proxy, on_each_backend, on_postgres, until};
+use harness::{Fate, Fault, Proxy, of, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 
 use crate::world::{
@@ -54,15 +54,15 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 2).await[0];
         let raw = db.raw().await;
-        let (one, two) = (session.claim::<AgentStart>().await.unwrap().unwrap(), session.claim::<AgentStart>().await.unwrap().unwrap());
+        let (one, two) = (session.claim(&of::<AgentStart>(&session).await).await.unwrap().unwrap(), session.claim(&of::<AgentStart>(&session).await).await.unwrap().unwrap());
         kill_session(&raw, &session).await;
         until("the session is lost", LONG, async || session.lost().is_cancelled()).await;
         assert!(one.stop().is_cancelled());
         let expired = |error: &Error| matches!(error, Error::SessionExpired { .. });
         let error = session.transact(async |_tx| Ok::<_, Error>(())).await.expect_err("it has expired");
         assert!(expired(&error), "{error:?}");
-        assert!(expired(&session.claim::<AgentStart>().await.map(drop).expect_err("it has expired")));
-        assert!(expired(&session.claim::<AgentStart>().on(machine).await.map(drop).expect_err("it has expired")));
+        assert!(expired(&session.claim(&of::<AgentStart>(&session).await).await.map(drop).expect_err("it has expired")));
+        assert!(expired(&session.claim(&of::<AgentStart>(&session).await).on(machine).await.map(drop).expect_err("it has expired")));
         assert!(expired(&one.transact(async |_tx| Ok::<_, Error>(())).await.expect_err("it has expired")));
         assert!(expired(&one.progress(&1).await.expect_err("it has expired")));
         assert!(expired(&one.guarded(Duration::ZERO, async {}).await.expect_err("it has expired")));
@@ -95,7 +95,7 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         session.close().await.unwrap();
         assert_eq!((sessions(&raw).await, works(&raw).await), (0, 0));
         assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
@@ -127,7 +127,7 @@ on_each_backend! {
         let bmdb = connect(&db).await;
         let session = bmdb.start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is always eligible");
         let raw = db.raw().await;
         tokio::time::timeout(LONG, bmdb.close()).await.expect("it comes to its end");
         assert_eq!((sessions(&raw).await, works(&raw).await, session.trust_left()), (0, 0, Duration::ZERO));
@@ -138,7 +138,7 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         drop(session);
         assert_eq!(sessions(&raw).await, 1, "a held work keeps its session");
         drop(work);
@@ -149,9 +149,9 @@ on_each_backend! {
     async fn a_draining_session_takes_nothing_new(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 2).await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         assert_eq!(session.drain(Duration::from_millis(50)).await.left, 1);
-        assert!(matches!(session.claim::<AgentStart>().await, Err(Error::Draining { .. })));
+        assert!(matches!(session.claim(&of::<AgentStart>(&session).await).await, Err(Error::Draining { .. })));
         let waiting = session.drain(LONG);
         let (drained, ended) = tokio::join!(waiting, work.cancel());
         ended.unwrap();
@@ -162,23 +162,23 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 1).await;
         session.stop_all();
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         assert!(work.stop().is_cancelled());
         assert_eq!(work.stop_reason(), Some(bmdb::StopReason::Shutdown));
     }
 
-    async fn a_panic_in_a_rule_is_a_panic_of_the_claim(db: TestDatabase) {
+    async fn a_panic_in_a_rule_is_a_panic_of_who_registers_it(db: TestDatabase) {
         struct Panics;
         impl bmdb::Process for Panics {
             const NAME: &'static str = "panics";
             type Item = bmdb::machine::Model;
-            fn eligible(_machines: bmdb::Eligible<Self>) -> bmdb::Eligible<Self> {
+            fn eligible(&self, _machines: bmdb::Eligible) -> bmdb::Eligible {
                 panic!("a test's panic")
             }
         }
         let session = session(&db).await;
-        let claim = std::panic::AssertUnwindSafe(session.claim::<Panics>().into_future());
-        assert!(futures_util::FutureExt::catch_unwind(claim).await.is_err());
+        let registering = std::panic::AssertUnwindSafe(session.bmdb().register(Panics));
+        assert!(futures_util::FutureExt::catch_unwind(registering).await.is_err());
         assert!(!session.lost().is_cancelled());
     }
 
@@ -187,8 +187,8 @@ on_each_backend! {
         let (one, two) = (bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap());
         assert_ne!(one.id(), two.id());
         provide(&one, 1).await;
-        let work = one.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
-        assert!(two.claim::<AgentStart>().await.unwrap().is_none());
+        let work = one.claim(&of::<AgentStart>(&one).await).await.unwrap().expect("one machine is eligible");
+        assert!(two.claim(&of::<AgentStart>(&two).await).await.unwrap().is_none());
         two.close().await.unwrap();
         work.cancel().await.unwrap();
         one.close().await.unwrap();
@@ -220,7 +220,7 @@ on_postgres! {
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         let closes = session.close();
         let effect = async {
             let effect = work.guarded(Duration::ZERO, std::future::pending::<()>()).await;
@@ -238,7 +238,7 @@ on_postgres! {
         let (_proxy, bmdb, mut claiming) = waiting_at(&db, "INSERT INTO work (").await;
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
-        let claims = session.claim::<AgentStart>().into_future();
+        let claims = session.claim(&of::<AgentStart>(&session).await).into_future();
         let drains = async {
             let go_on = claiming.recv().await.expect("it claims");
             assert_eq!(session.drain(Duration::from_millis(50)).await.left, 1);
@@ -284,12 +284,12 @@ on_postgres! {
     async fn a_claim_that_waits_for_a_row_is_drained_too(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let raw = db.raw().await;
         let lock = raw.begin().await.unwrap();
         lock.execute_unprepared("SELECT machine_id FROM machine FOR UPDATE").await.unwrap();
         // Of any machine, it would not wait but look for another.
-        let mut claims = tokio::task::JoinSet::from_iter([session.claim::<AgentStart>().on(machine).into_future()]);
+        let mut claims = tokio::task::JoinSet::from_iter([session.claim(&of::<AgentStart>(&session).await).on(machine).into_future()]);
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                        OR NOT granted AND locktype = 'transactionid'";
         until("the claim waits", LONG, async || {
@@ -308,16 +308,16 @@ on_postgres! {
         let impatient = config(&db).statement_timeout(Duration::from_secs(1)).retry_budget(Duration::from_secs(5));
         let session = bmdb::Bmdb::connect(impatient).await.unwrap().start_session().await.unwrap();
         provide(&session, 1).await;
-        session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let raw = db.raw().await;
         let lock = raw.begin().await.unwrap();
         lock.execute_unprepared("SELECT machine_id FROM machine FOR UPDATE").await.unwrap();
         let started = Instant::now();
-        let claimed = session.claim::<AgentStart>().await;
+        let claimed = session.claim(&of::<AgentStart>(&session).await).await;
         assert!(matches!(claimed, Err(Error::Contended { attempts: 2.., .. })), "{claimed:?}");
         assert!(started.elapsed() > Duration::from_secs(1));
         lock.rollback().await.unwrap();
-        session.claim::<AgentStart>().await.unwrap().expect("it is free").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is free").cancel().await.unwrap();
     }
 
     async fn heartbeats_go_on_while_the_pool_is_exhausted(db: TestDatabase) {

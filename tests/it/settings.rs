@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Tx, machine, provided};
 use futures_util::future::join_all;
-use harness::{OwnServer, Proxy, Stop, bounded, on_postgres, until};
+use harness::{OwnServer, Proxy, Stop, bounded, of, on_postgres, until};
 use sea_orm::sqlx::{Connection, PgConnection};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, Statement};
 use tokio::sync::{Notify, Semaphore};
@@ -50,7 +50,7 @@ async fn a_claim_that_was_answered_outlives_a_crash_whatever_the_role_says_of_co
         server.start_again().await;
         let other = connect_to(db.url()).await.start_session().await.unwrap();
         assert!(
-            other.claim::<AgentStart>().await.unwrap().is_none(),
+            other.claim(&of::<AgentStart>(&other).await).await.unwrap().is_none(),
             "its holder has trust left"
         );
         let raw = db.raw().await;
@@ -123,7 +123,7 @@ on_postgres! {
             until("all are gone", LONG, async || serving(&raw).await == 0).await;
             session.transact(machine::create).await.unwrap();
             until("all are gone", LONG, async || serving(&raw).await == 0).await;
-            session.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+            session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         }
     }
 
@@ -258,14 +258,15 @@ async fn a_busy_component_leaves_connections_of_a_small_server_to_others() {
                 Ok::<_, Error>(())
             })
         }));
+        let start = of::<AgentStart>(&busy).await;
         let others = async {
             drop(inside.acquire_many(2).await.unwrap());
-            let claims = join_all((0..16).map(|_| busy.claim::<AgentStart>().into_future())).await;
+            let claims = join_all((0..16).map(|_| busy.claim(&start).into_future())).await;
             let held: Vec<_> = claims.into_iter().map(Result::unwrap).collect();
             for _ in 0..2 {
                 let other = connect().await.start_session().await.unwrap();
                 other
-                    .claim::<AgentStart>()
+                    .claim(&of::<AgentStart>(&other).await)
                     .await
                     .unwrap()
                     .expect("four are left")

@@ -11,7 +11,7 @@ use bmdb::{
     Error, Hold, Observation, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request,
     tag,
 };
-use harness::{Backend, TestDatabase, until};
+use harness::{Backend, TestDatabase, of, until};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
 
@@ -231,7 +231,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         .unwrap();
 
     let work = session
-        .claim::<AgentStart>()
+        .claim(&of::<AgentStart>(&session).await)
         .on(machine)
         .await
         .unwrap()
@@ -246,7 +246,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         .await
         .unwrap();
     session
-        .claim::<AgentStart>()
+        .claim(&of::<AgentStart>(&session).await)
         .await
         .unwrap()
         .expect("it is eligible")
@@ -254,53 +254,64 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         .await
         .unwrap();
     session
-        .claim::<AgentStart>()
+        .claim(&of::<AgentStart>(&session).await)
         .await
         .unwrap()
         .expect("it is eligible")
         .cancel()
         .await
         .unwrap();
-    let works = session.claim_many::<Survey>(3).await.unwrap();
+    let works = session.claim_many(&of::<Survey>(&session).await, 3).await.unwrap();
     for ended in Work::fail_many(works, "a test").await {
         ended.unwrap();
     }
-    let works = session.claim_many::<Survey>(2).await.unwrap();
+    let works = session.claim_many(&of::<Survey>(&session).await, 2).await.unwrap();
     for ended in Work::done_many(works).await {
         ended.unwrap();
     }
-    let next = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+    let next = session
+        .claim(&of::<Survey>(&session).await)
+        .await
+        .unwrap()
+        .expect("it is always eligible");
     let next = next
         .fail("a test")
-        .then(session.claim::<Survey>())
+        .then(session.claim(&of::<Survey>(&session).await))
         .await
         .unwrap()
         .unwrap();
     drop(
         next.expect("another is eligible")
             .done()
-            .then(session.claim::<Survey>())
+            .then(session.claim(&of::<Survey>(&session).await))
             .await
             .unwrap()
             .unwrap(),
     );
     // Many at once, which share statements.
-    let claims = futures_util::future::join_all((0..10).map(|_| session.claim::<Survey>().into_future())).await;
+    let survey = of::<Survey>(&session).await;
+    let claims = futures_util::future::join_all((0..10).map(|_| session.claim(&survey).into_future())).await;
     let claimed = claims.into_iter().filter_map(Result::unwrap);
-    let cycles = claimed.map(|work| work.done().then(session.claim::<Survey>()));
+    let cycles = claimed.map(|work| work.done().then(session.claim(&survey)));
     let next = futures_util::future::join_all(cycles).await;
     let next = next.into_iter().filter_map(|next| next.unwrap().unwrap());
     for ended in futures_util::future::join_all(next.map(|work| work.cancel().into_future())).await {
         ended.unwrap();
     }
     session
-        .transact(async |tx| machine::hint::<Survey>(tx, machine).await)
+        .transact(async |tx| machine::hint(tx, "survey", machine).await)
         .await
         .unwrap();
-    assert!(session.claim::<AgentRecovery>().await.unwrap().is_none());
+    assert!(
+        session
+            .claim(&of::<AgentRecovery>(&session).await)
+            .await
+            .unwrap()
+            .is_none()
+    );
 
-    bmdb.count::<AgentRecovery>().await.unwrap();
-    bmdb.explain::<AgentStart>(machine).await.unwrap();
+    of::<AgentRecovery>(&bmdb).await.count().await.unwrap();
+    of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
     let page = bmdb.history(machine).limit(1).await.unwrap();
     let more = page.next.expect("its end follows");
     bmdb.history(machine).after(more).await.unwrap();
@@ -321,7 +332,11 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     assert!(!bmdb.ask_to_stop(WorkId::random(), "a test").await.unwrap());
 
     let dead = connect_to(url).await.start_session().await.unwrap();
-    let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+    let _held = dead
+        .claim(&of::<AgentStart>(&dead).await)
+        .await
+        .unwrap()
+        .expect("it is eligible");
     assert!(bmdb.break_session(dead.id()).await.unwrap().is_some());
     kill_session(raw, &dead).await;
     let mut collector = bmdb.collector();

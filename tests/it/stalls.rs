@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, CancellationToken, Config, Error, Session, StopReason};
-use harness::{on_each_backend, until};
+use harness::{of, on_each_backend, until};
 use sea_orm::DatabaseBackend;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -49,7 +49,7 @@ on_each_backend! {
         elsewhere(|| async move {
             let session = started(settings).await;
             provide(&session, 1).await;
-            let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+            let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
             #[expect(clippy::disallowed_methods, reason = "it blocks its thread: that is the fault")]
             std::thread::sleep(3 * INTERVAL);
             assert!(!session.trust_left().is_zero() && session.loss().is_none(), "{:?}", session.loss());
@@ -67,7 +67,7 @@ on_each_backend! {
         let hangs = elsewhere(|| async move {
             let session = started(settings).await;
             provide(&session, 1).await;
-            let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+            let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
             claimed.send(()).expect("the test waits");
             // As a deadlock would, it blocks the only thread.
             may_go_on.recv().expect("the test says when");
@@ -85,7 +85,7 @@ on_each_backend! {
             let _collector = JoinSet::from_iter([bmdb.collector().run(CancellationToken::new())]);
             let mut taken = None;
             until("the machine is taken over", LONG, async || {
-                taken = other.claim::<Survey>().await.unwrap();
+                taken = other.claim(&of::<Survey>(&other).await).await.unwrap();
                 taken.is_some()
             }).await;
             eprintln!("taken over after {:?}", began.elapsed());

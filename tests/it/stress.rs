@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bmdb::{CancellationToken, Fence, MachineId, Process, Session, SessionId, Unfinished, WorkId, agent_heartbeat};
 use bmdb_entity::work_history::{self, Event};
-use harness::{Backend, Snapshot, TestDatabase, Told, check_history, on_each_backend, on_postgres, until};
+use harness::{Backend, Snapshot, TestDatabase, Told, check_history, of, on_each_backend, on_postgres, until};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
@@ -73,8 +73,8 @@ impl Worker {
         self.told
     }
 
-    async fn round<P: Process>(&mut self) -> bool {
-        let claim = self.session.claim::<P>().into_future();
+    async fn round<P: Process + Default>(&mut self) -> bool {
+        let claim = self.session.claim(&of::<P>(&self.session).await).into_future();
         let patience = match self.random.u8(0..3) {
             0 if self.gives_up => Duration::from_micros(self.random.u64(0..4000)),
             _ => LONG,
@@ -242,11 +242,11 @@ on_each_backend! {
         let raw = db.raw().await;
         let mut fences = Vec::new();
         for _ in 0..3 {
-            let work = session.claim::<Weld>().on(machines[0]).await.unwrap().expect("it is free");
+            let work = session.claim(&of::<Weld>(&session).await).on(machines[0]).await.unwrap().expect("it is free");
             fences.push(work.fence());
             work.cancel().await.unwrap();
         }
-        let held = session.claim::<Weld>().on(machines[0]).await.unwrap().expect("it is free");
+        let held = session.claim(&of::<Weld>(&session).await).on(machines[0]).await.unwrap().expect("it is free");
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
         fences.push(held.fence());
         let good = async || Snapshot::of(&raw).await;
@@ -324,7 +324,7 @@ on_postgres! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         // Registers the process, and opens connections.
-        session.claim::<AgentStart>().await.unwrap().expect("it is free").cancel().await.unwrap();
+        session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is free").cancel().await.unwrap();
 
         let (claim, fence) = claim_behind(&session, &raw, machine, false).await;
         let work = claim.expect("it is eligible still");
@@ -354,7 +354,7 @@ async fn claim_behind(
     let row = by_hand.query_one_raw(lock).await.unwrap().expect("it is there");
     let fence = row.try_get_by_index::<i64>(0).unwrap() + 1;
     let mut claims = JoinSet::new();
-    let claim = session.claim::<AgentStart>().on(machine);
+    let claim = session.claim(&of::<AgentStart>(&session).await).on(machine);
     claims.spawn(async move { claim.await.unwrap() });
     until("the claim has looked and waits for the row", LONG, async || {
         waiting_for_a_lock(raw).await == 1

@@ -2,7 +2,7 @@
 
 use bmdb::{Error, Facts, MachineId, Observation, Unfinished, Work, agent_heartbeat, provided, tag};
 use futures_util::future::join_all;
-use harness::{on_each_backend, until};
+use harness::{of, on_each_backend, until};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
@@ -40,7 +40,7 @@ on_each_backend! {
             assert!(is_right(&error), "{error:?}");
             let (back, error) = refused(back.fail("a test").stating(facts.clone()).await);
             assert!(is_right(&error), "{error:?}");
-            let (back, error) = refused(back.cancel().stating(facts.clone()).then(session.claim::<Survey>()).await.map(drop));
+            let (back, error) = refused(back.cancel().stating(facts.clone()).then(session.claim(&of::<Survey>(&session).await)).await.map(drop));
             assert!(is_right(&error), "{error:?}");
             let many = Work::done_many(vec![back]).stating(|_| facts.clone()).await.pop().expect("one answer");
             let (back, error) = refused(many);
@@ -70,7 +70,7 @@ on_each_backend! {
         claim(&session).await.done().updating(machine_bench::ActiveModel { runs: Set(6), ..Default::default() }).await.unwrap();
         let now = row().await;
         assert_eq!(now, machine_bench::Model { seen_at: now.seen_at, runs: 6, ..before.clone() });
-        let next = claim(&session).await.cancel().updating(runs()).then(session.claim::<Survey>()).await.unwrap().unwrap();
+        let next = claim(&session).await.cancel().updating(runs()).then(session.claim(&of::<Survey>(&session).await)).await.unwrap().unwrap();
         next.expect("it is free again").fail("a test").updating(machine_bench::ActiveModel::default()).await.unwrap();
         let now = row().await;
         assert_eq!(now, machine_bench::Model { seen_at: now.seen_at, runs: 5, ..before });
@@ -92,7 +92,7 @@ on_each_backend! {
         for way in 0..3 {
             let mut held = Vec::new();
             for _ in 0..12 {
-                held.extend(session.claim::<Survey>().await.unwrap());
+                held.extend(session.claim(&of::<Survey>(&session).await).await.unwrap());
             }
             assert_eq!(held.len(), 12);
             held.sort_by_key(|work| machines.iter().position(|machine| *machine == work.machine()));
@@ -142,14 +142,14 @@ on_each_backend! {
         }
         // Stated without a transaction of one's own it is refused by the key, and told as the same.
         let is_told = |error: &Error| matches!(error, Error::DuplicateProviderId { machine, .. } if *machine == machines[1]);
-        let claim = async || session.claim::<Survey>().on(machines[0]).await.unwrap().expect("it is always eligible");
+        let claim = async || session.claim(&of::<Survey>(&session).await).on(machines[0]).await.unwrap().expect("it is always eligible");
         let facts = [Facts::from(row("m1")), Facts::updating(row("m1")), Facts::updating(id.clone())];
         for facts in &facts {
             let refused = claim().await.done().stating(facts.clone()).await;
             assert!(matches!(&refused, Err(Unfinished::NotCommitted { error, .. }) if is_told(error)), "{refused:?}");
             drop(refused);
             until("its work is let go of", LONG, async || works(&raw).await == 0).await;
-            let refused = claim().await.done().stating(facts.clone()).then(session.claim::<Survey>()).await;
+            let refused = claim().await.done().stating(facts.clone()).then(session.claim(&of::<Survey>(&session).await)).await;
             assert!(matches!(&refused, Err(Unfinished::NotCommitted { error, .. }) if is_told(error)), "{refused:?}");
             drop(refused);
             until("its work is let go of", LONG, async || works(&raw).await == 0).await;

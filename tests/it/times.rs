@@ -1,7 +1,7 @@
 //! Times in tags of users' own: on every database they compare with its clock, whoever wrote them and however.
 
 use bmdb::{Eligible, Error, MachineId, Process, tag};
-use harness::{Backend, TestDatabase, on_each_backend};
+use harness::{Backend, TestDatabase, of, on_each_backend};
 use sea_orm::prelude::DateTimeUtc;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, Set, Statement};
@@ -40,13 +40,14 @@ async fn make(db: &TestDatabase, raw: &DatabaseConnection) {
 }
 
 /// Its warranty has ended, as the database sees it.
+#[derive(Default)]
 struct Expired;
 
 impl Process for Expired {
     const NAME: &'static str = "expired-warranty";
     type Item = machine_warranty::Model;
 
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+    fn eligible(&self, machines: Eligible) -> Eligible {
         machines.has_where::<machine_warranty::Entity>(
             "its warranty has ended",
             EndsAt.into_expr().lt(Expr::cust("CURRENT_TIMESTAMP")),
@@ -89,10 +90,10 @@ on_each_backend! {
         }
         assert_eq!(how_many(&raw, "ends_at < CURRENT_TIMESTAMP").await, 3);
         assert_eq!(how_many(&raw, "ends_at > CURRENT_TIMESTAMP").await, 3);
-        let claimed = session.claim_many::<Expired>(6).await.unwrap();
+        let claimed = session.claim_many(&of::<Expired>(&session).await, 6).await.unwrap();
         assert_eq!(claimed.len(), 3);
         // What is bound is compared as what is stored, and comes back as it was.
-        let bound = session.claim::<Expired>().filter(EndsAt.gt(past));
+        let bound = session.claim(&of::<Expired>(&session).await).filter(EndsAt.gt(past));
         assert!(bound.await.unwrap().is_none(), "all that have ended are held");
         let all = machine_warranty::Entity::find().all(&raw).await.unwrap();
         let is = |time: DateTimeUtc| all.iter().filter(|row| row.ends_at == time).count();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bmdb::{
     Error, MachineId, Unfinished, agent_heartbeat, agent_started, machine, os_installation_request, provided, tag,
 };
-use harness::{Backend, TestDatabase, on_each_backend, on_postgres, until};
+use harness::{Backend, TestDatabase, of, on_each_backend, on_postgres, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, TransactionTrait};
 
@@ -179,16 +179,19 @@ on_each_backend! {
         let outcome = session.transact(async |_tx| session.transact(async |_tx| Ok::<_, Error>(())).await).await;
         assert!(matches!(outcome, Err(Error::Nested)), "{outcome:?}");
         provide(&session, 1).await;
-        let claimed = session.transact(async |_tx| session.claim::<AgentStart>().await.map(drop)).await;
+        let registered = session.transact(async |_tx| session.bmdb().register(AgentStart).await.map(drop)).await;
+        assert!(matches!(registered, Err(Error::Nested)), "{registered:?}");
+        let start = of::<AgentStart>(&session).await;
+        let claimed = session.transact(async |_tx| session.claim(&start).await.map(drop)).await;
         assert!(matches!(claimed, Err(Error::Nested)), "{claimed:?}");
-        let work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible");
         let work = std::sync::Mutex::new(Some(work));
         let ended = session.transact(async |_tx| {
             let work = work.lock().unwrap().take().expect("the body runs once");
             Ok::<_, Error>(matches!(work.cancel().await, Err(bmdb::Unfinished::NotCommitted { error: Error::Nested, .. })))
         });
         assert!(ended.await.unwrap());
-        let work = session.claim::<AgentStart>().await.unwrap();
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
         let work = work.as_ref();
         let progress = session.transact(async |_tx| match work {
             Some(work) => work.progress(&1).await,
@@ -203,7 +206,7 @@ on_each_backend! {
     async fn a_body_that_excludes_claims_is_ordered_against_them(db: TestDatabase) {
         let (session, other) = (session(&db).await, self::session(&db).await);
         let machine = provide(&session, 1).await[0];
-        other.claim::<AgentStart>().await.unwrap().expect("it is eligible").cancel().await.unwrap();
+        other.claim(&of::<AgentStart>(&other).await).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         let runs = AtomicU32::new(0);
         let claims = std::sync::Mutex::new(tokio::task::JoinSet::new());
         // Nobody works on it, so it is given away: unless somebody claims it meanwhile.
@@ -213,7 +216,7 @@ on_each_backend! {
                 return Ok(false);
             }
             if runs.fetch_add(1, Ordering::Relaxed) == 0 {
-                let claim = other.claim::<AgentStart>().on(machine);
+                let claim = other.claim(&of::<AgentStart>(&other).await).on(machine);
                 claims.lock().unwrap().spawn(claim.into_future());
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -372,7 +375,7 @@ on_postgres! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let mut work = session.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let mut work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible");
         // Of a check, an exclusion, a trigger's own word, a trigger that divides by zero.
         for code in ["23514", "23P01", "P0001", "22012"] {
             fail_at_commit(&raw, "machine_agent_heartbeat", code, 1000).await;

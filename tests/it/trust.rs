@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Error};
 use futures_util::future::join_all;
-use harness::{Backend, Fate, Proxy, TestDatabase, bounded, on_each_backend, on_postgres, until};
+use harness::{Backend, Fate, Proxy, TestDatabase, bounded, of, on_each_backend, on_postgres, until};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -24,7 +24,7 @@ on_each_backend! {
         let bmdb = Bmdb::connect(config(&db).interval(interval)).await.unwrap();
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
         for nth in 0..40 {
             let need = Duration::from_secs(2);
             let left = work.guarded(need, async { session.trust_left() }).await;
@@ -38,7 +38,7 @@ on_each_backend! {
     async fn a_need_that_no_heartbeat_can_meet_is_refused_at_once(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 1).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
         let mut is_started = false;
         let need = LONGEST + Duration::from_millis(1);
         let refused = work.guarded(need, async { is_started = true }).await;
@@ -90,7 +90,7 @@ on_postgres! {
         });
         let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         provide(&session, 1).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
         let (began, before) = (Instant::now(), beats.load(Ordering::Relaxed));
         // All but always less is left than this.
         let need = LONGEST - Duration::from_millis(300);
@@ -112,7 +112,7 @@ on_postgres! {
         let proxy = Proxy::to(db.url()).await;
         let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         provide(&session, 1).await;
-        let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+        let work = session.claim(&of::<Survey>(&session).await).await.unwrap().expect("it is always eligible");
         proxy.decide(|passing| match passing.sql.contains("UPDATE session_lease") {
             true => Fate::Delay(LONG),
             false => Fate::Pass,
@@ -137,7 +137,11 @@ async fn blocks_for_longer_than_it_is_trusted() {
         .unwrap();
     let session = bmdb.start_session().await.unwrap();
     provide(&session, 1).await;
-    let work = session.claim::<Survey>().await.unwrap().expect("it is always eligible");
+    let work = session
+        .claim(&of::<Survey>(&session).await)
+        .await
+        .unwrap()
+        .expect("it is always eligible");
     let mut steps = 0;
     let effect = poll_fn(|context| {
         steps += 1;

@@ -2,8 +2,8 @@
 
 use std::future::IntoFuture;
 
-use bmdb::{Error, MachineId, Session, Unfinished, Work, agent_started};
-use harness::{Fate, Fault, Proxy, TestDatabase, on_postgres, until};
+use bmdb::{Error, MachineId, Registered, Session, Unfinished, Work, agent_started};
+use harness::{Fate, Fault, Proxy, TestDatabase, of, on_postgres, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 
 use crate::transact::fail_at_commit;
@@ -26,8 +26,7 @@ on_postgres! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         fail_at_commit(&raw, "work", "57P01", 1).await;
-        let work = session
-            .claim::<AgentStart>()
+        let work = session.claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("the second attempt takes it");
@@ -41,7 +40,7 @@ on_postgres! {
         let (_proxy, bmdb, mut claims) = waiting_at(&db, "INSERT INTO work (").await;
         let session = bmdb.start_session().await.unwrap();
         provide(&session, 1).await;
-        let mut claim = session.claim::<Survey>().into_future();
+        let mut claim = session.claim(&of::<Survey>(&session).await).into_future();
         let _go_on = tokio::select! {
             go_on = claims.recv() => go_on.expect("it claims"),
             answer = &mut claim => unreachable!("{answer:?}"),
@@ -56,8 +55,7 @@ on_postgres! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session
-            .claim::<AgentStart>()
+        let work = session.claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("one machine is eligible");
@@ -77,8 +75,7 @@ on_postgres! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session
-            .claim::<AgentStart>()
+        let work = session.claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("one machine is eligible");
@@ -86,8 +83,7 @@ on_postgres! {
         work.fail("no answer").await.unwrap();
         assert_eq!(events(&raw, machine).await, ["started", "failed"]);
         tamper(&raw, "DELETE FROM work_backoff").await;
-        let work = session
-            .claim::<AgentStart>()
+        let work = session.claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("one machine is eligible");
@@ -106,8 +102,7 @@ on_postgres! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         fail_at_commit(&raw, "work", "40001", 3).await;
-        let work = session
-            .claim::<AgentStart>()
+        let work = session.claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("it is tried until it commits");
@@ -122,7 +117,7 @@ on_postgres! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         // What an earlier attempt of this client left, whose answer never came.
         let (fence, id) = (work.fence(), work.id());
         tamper(
@@ -152,7 +147,7 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
         let session = connect_to(proxy.url()).await.start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];
         session
-            .claim::<AgentStart>()
+            .claim(&of::<AgentStart>(&session).await)
             .await
             .unwrap()
             .expect("it is eligible")
@@ -173,7 +168,13 @@ async fn a_claim_that_is_found_again_has_the_fence_that_it_was_given() {
             }
         });
         let raw = db.raw().await;
-        let claim = async { session.claim::<AgentStart>().await.unwrap().expect("it was taken") };
+        let claim = async {
+            session
+                .claim(&of::<AgentStart>(&session).await)
+                .await
+                .unwrap()
+                .expect("it was taken")
+        };
         let meanwhile = async {
             looking.recv().await.expect("it looks");
             tamper(&raw, "UPDATE machine SET fence = fence + 10").await;
@@ -202,6 +203,7 @@ struct Behind {
     _db: TestDatabase,
     proxy: Proxy,
     session: Session,
+    survey: Registered<Survey>,
     machines: Vec<MachineId>,
     raw: DatabaseConnection,
 }
@@ -216,7 +218,7 @@ impl Behind {
         // Registered, and hints are plenty.
         for _ in 0..2 {
             session
-                .claim::<Survey>()
+                .claim(&of::<Survey>(&session).await)
                 .await
                 .unwrap()
                 .expect("forty are fit")
@@ -227,6 +229,7 @@ impl Behind {
         Self {
             _db: db,
             proxy,
+            survey: of::<Survey>(&session).await,
             session,
             machines,
             raw,
@@ -272,12 +275,12 @@ async fn claims_whose_outcome_could_not_be_asked_for_are_let_go_of() {
     harness::bounded(async {
         let it = Behind::new().await;
         it.lose_and_refuse("INSERT INTO work (", LOOKS_FOR_WORKS);
-        let claimed = it.session.claim_many::<Survey>(3).await;
+        let claimed = it.session.claim_many(&it.survey, 3).await;
         assert!(matches!(claimed, Err(Error::CommitUnknown { .. })), "{claimed:?}");
         it.nothing_is_held().await;
         assert_eq!(it.count("started").await, 2 + 3, "it had taken effect");
         it.proxy.calm();
-        assert_eq!(it.session.claim_many::<Survey>(3).await.unwrap().len(), 3);
+        assert_eq!(it.session.claim_many(&it.survey, 3).await.unwrap().len(), 3);
     })
     .await;
 }
@@ -295,7 +298,7 @@ async fn a_claim_that_the_server_disowns_is_found() {
                 Fate::Pass
             }
         });
-        let work = it.session.claim::<Survey>().await.unwrap().expect("it was taken");
+        let work = it.session.claim(&it.survey).await.unwrap().expect("it was taken");
         assert_eq!(works(&it.raw).await, 1);
         work.done().await.unwrap();
         it.nothing_is_held().await;
@@ -307,7 +310,7 @@ async fn a_claim_that_the_server_disowns_is_found() {
 async fn ends_whose_outcome_could_not_be_asked_for_are_unknown() {
     harness::bounded(async {
         let it = Behind::new().await;
-        let claim = async || it.session.claim::<Survey>().await.unwrap().expect("forty are fit");
+        let claim = async || it.session.claim(&it.survey).await.unwrap().expect("forty are fit");
         let settled = async |work: Work<Survey>| {
             it.proxy.calm();
             let again = work.finish(async |_tx| Ok::<_, Error>(())).await;
@@ -317,7 +320,7 @@ async fn ends_whose_outcome_could_not_be_asked_for_are_unknown() {
             );
             it.nothing_is_held().await;
         };
-        let of = |answer: Unfinished<Survey>| match answer {
+        let held = |answer: Unfinished<Survey>| match answer {
             Unfinished::Unknown {
                 work,
                 error: Error::CommitUnknown { .. },
@@ -327,23 +330,25 @@ async fn ends_whose_outcome_could_not_be_asked_for_are_unknown() {
 
         let work = claim().await;
         it.lose_and_refuse("DELETE FROM work USING", SETTLES);
-        settled(of(work.done().await.expect_err("nobody knows"))).await;
+        settled(held(work.done().await.expect_err("nobody knows"))).await;
 
         let work = claim().await;
         it.lose_and_refuse("COMMIT", SETTLES);
-        settled(of(work
-            .finish(async |_tx| Ok::<_, Error>(()))
-            .await
-            .expect_err("nobody knows")))
+        settled(held(
+            work.finish(async |_tx| Ok::<_, Error>(()))
+                .await
+                .expect_err("nobody knows"),
+        ))
         .await;
 
         let work = claim().await;
         it.lose_and_refuse("DELETE FROM work USING", SETTLES);
-        settled(of(work
-            .done()
-            .then(it.session.claim::<Survey>())
-            .await
-            .expect_err("nobody knows")))
+        settled(held(
+            work.done()
+                .then(it.session.claim(&it.survey))
+                .await
+                .expect_err("nobody knows"),
+        ))
         .await;
     })
     .await;
@@ -355,7 +360,7 @@ async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
     harness::bounded(async {
         let it = Behind::new().await;
         for (nth, way) in ["done", "fail", "then", "finish"].into_iter().enumerate() {
-            let work = it.session.claim::<Survey>().await.unwrap().expect("forty are fit");
+            let work = it.session.claim(&it.survey).await.unwrap().expect("forty are fit");
             let (asks, mut asking) = tokio::sync::mpsc::unbounded_channel();
             let mut is_lost = false;
             it.proxy.decide(move |passing| {
@@ -382,7 +387,7 @@ async fn what_somebody_else_ends_while_an_end_is_in_doubt_is_lost() {
                 match way {
                     "done" => work.done().await,
                     "fail" => work.fail("no answer").await,
-                    "then" => work.done().then(it.session.claim::<Survey>()).await.map(drop),
+                    "then" => work.done().then(it.session.claim(&it.survey)).await.map(drop),
                     _ => work.finish(async |_tx| Ok::<_, Error>(())).await,
                 }
             };
@@ -405,7 +410,7 @@ async fn what_was_claimed_for_another_under_the_id_of_who_had_lost_its_work_is_l
         for lost in 0..4 {
             let mut held = Vec::new();
             for _ in 0..6 {
-                held.push(it.session.claim::<Survey>().await.unwrap().expect("forty are fit"));
+                held.push(it.session.claim(&it.survey).await.unwrap().expect("forty are fit"));
             }
             let gone = held[2 + lost].id();
             let (arrives, mut arriving) = tokio::sync::mpsc::unbounded_channel();
@@ -428,7 +433,7 @@ async fn what_was_claimed_for_another_under_the_id_of_who_had_lost_its_work_is_l
             });
             let cycles = held.into_iter().map(|work| async {
                 let id = work.id();
-                (id, work.done().then(it.session.claim::<Survey>()).await)
+                (id, work.done().then(it.session.claim(&it.survey)).await)
             });
             let meanwhile = async {
                 let mut waiting = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bmdb::{Error, Process, Unfinished, Work, agent_started, provided};
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{work, work_backoff};
-use harness::{literal, on_each_backend, until};
+use harness::{literal, of, on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 
 use crate::world::{
@@ -16,7 +16,7 @@ on_each_backend! {
     async fn a_claimed_machine_is_finished_with_its_facts(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         assert_eq!((work.machine(), work.provider_id.as_str()), (machine, "m0"));
         assert_eq!(session.held().len(), 1);
         let answer = work.finish(async |tx| {
@@ -31,24 +31,24 @@ on_each_backend! {
         assert_eq!(events(&raw, machine).await, ["started", "finished"]);
         let tag = agent_started::Entity::find_by_id(machine).one(&raw).await.unwrap().expect("the fact was stated");
         assert_eq!(tag.public_key, b"key");
-        assert!(session.claim::<AgentStart>().await.unwrap().is_none(), "the rule is not met any more");
+        assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none(), "the rule is not met any more");
         session.close().await.unwrap();
     }
 
     async fn two_sessions_one_slot_one_winner(db: TestDatabase) {
         let (one, two) = (session(&db).await, session(&db).await);
         let machine = provide(&one, 1).await[0];
-        let work = one.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
-        assert!(two.claim::<AgentStart>().await.unwrap().is_none());
-        assert!(two.claim::<AgentStart>().on(machine).await.unwrap().is_none());
+        let work = one.claim(&of::<AgentStart>(&one).await).await.unwrap().expect("one machine is eligible");
+        assert!(two.claim(&of::<AgentStart>(&two).await).await.unwrap().is_none());
+        assert!(two.claim(&of::<AgentStart>(&two).await).on(machine).await.unwrap().is_none());
         // Recovery has the same slot, a survey has its own.
         let raw = db.raw().await;
         tamper(&raw, "UPDATE machine_provided SET status = 'running'").await;
-        assert!(two.claim::<AgentRecovery>().await.unwrap().is_none());
-        let survey = two.claim::<Survey>().await.unwrap().expect("another slot is free");
+        assert!(two.claim(&of::<AgentRecovery>(&two).await).await.unwrap().is_none());
+        let survey = two.claim(&of::<Survey>(&two).await).await.unwrap().expect("another slot is free");
         assert!(survey.machine() == machine && survey.fence() > work.fence());
         work.cancel().await.unwrap();
-        let again = two.claim::<AgentStart>().await.unwrap().expect("it is free again");
+        let again = two.claim(&of::<AgentStart>(&two).await).await.unwrap().expect("it is free again");
         assert!(again.fence() > survey.fence());
         assert_eq!(works(&raw).await, 2);
     }
@@ -58,15 +58,15 @@ on_each_backend! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         for (attempt, seconds) in [(1, 300), (2, 360), (3, 432)] {
-            let work = session.claim::<AgentStart>().await.unwrap().expect("the machine is eligible");
+            let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the machine is eligible");
             work.fail("no answer").await.unwrap();
             let backoff = work_backoff::Entity::find().one(&raw).await.unwrap().expect("a backoff was written");
             assert_eq!((backoff.attempts, backoff.last_interval_seconds), (attempt, seconds));
             assert_eq!(backoff.cause, "no answer");
-            assert!(session.claim::<AgentStart>().await.unwrap().is_none(), "it backs off");
+            assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none(), "it backs off");
             tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000'").await;
         }
-        let work = session.claim::<AgentStart>().await.unwrap().expect("the backoff is over");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the backoff is over");
         work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
         assert_eq!(work_backoff::Entity::find().one(&raw).await.unwrap(), None);
         assert_eq!(events(&raw, machine).await, ["started", "failed", "started", "failed", "started", "failed", "started", "finished"]);
@@ -76,11 +76,11 @@ on_each_backend! {
         let session = session(&db).await;
         let machines = provide(&session, 5).await;
         let raw = db.raw().await;
-        let mut next = session.claim::<AgentStart>().await.unwrap();
+        let mut next = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
         let mut seen = Vec::new();
         while let Some(work) = next {
             seen.push(work.machine());
-            next = work.fail("no answer").then(session.claim()).await.unwrap().unwrap();
+            next = work.fail("no answer").then(session.claim(&of::<AgentStart>(&session).await)).await.unwrap().unwrap();
             assert_eq!(session.held().len(), usize::from(next.is_some()));
         }
         seen.sort();
@@ -98,16 +98,16 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 3).await;
         let raw = db.raw().await;
-        let lost = session.claim::<AgentStart>().await.unwrap().expect("three are eligible");
+        let lost = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("three are eligible");
         let machine = lost.machine();
         tamper(&raw, "DELETE FROM work").await;
-        let answer = lost.done().then(session.claim::<AgentStart>()).await;
+        let answer = lost.done().then(session.claim(&of::<AgentStart>(&session).await)).await;
         assert!(matches!(answer, Err(Unfinished::Over(Error::WorkLost { .. }))), "{answer:?}");
         assert_eq!((works(&raw).await, session.held().len()), (0, 0));
         assert_eq!(events(&raw, machine).await, ["started"]);
         // Nobody has to wait for a search that was not made: the other two are taken by hints, and then one is made at once.
-        let two = session.claim_many::<AgentStart>(3).await.unwrap();
-        let third = tokio::time::timeout(INTERVAL / 2, session.claim::<AgentStart>()).await.unwrap().unwrap();
+        let two = session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap();
+        let third = tokio::time::timeout(INTERVAL / 2, session.claim(&of::<AgentStart>(&session).await)).await.unwrap().unwrap();
         assert_eq!((two.len(), third.expect("it is free").machine()), (2, machine));
     }
 
@@ -115,7 +115,7 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 6).await;
         let raw = db.raw().await;
-        let mut works = session.claim_many::<AgentStart>(3).await.unwrap();
+        let mut works = session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap();
         // As a collector does it; this session still trusts itself.
         tamper(&raw, "
             INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at)
@@ -125,7 +125,7 @@ on_each_backend! {
         let is_lost = |unfinished: &Unfinished<AgentStart>| matches!(unfinished, Unfinished::Over(Error::WorkLost { .. }));
         let mut next = || works.pop().expect("three are held");
         assert!(next().done().await.is_err_and(|unfinished| is_lost(&unfinished)));
-        assert!(next().fail("no answer").then(session.claim::<AgentStart>()).await.is_err_and(|unfinished| is_lost(&unfinished)));
+        assert!(next().fail("no answer").then(session.claim(&of::<AgentStart>(&session).await)).await.is_err_and(|unfinished| is_lost(&unfinished)));
         let finished = next().finish(async |_tx| Ok::<_, Error>(())).await;
         assert!(matches!(finished, Err(Unfinished::Over(Error::WorkLost { .. }))), "{finished:?}");
         assert_eq!(session.held().len(), 0);
@@ -137,12 +137,12 @@ on_each_backend! {
         let raw = db.raw().await;
         for (failures, machine) in machines.iter().enumerate() {
             for _ in 0..failures {
-                let work = session.claim::<AgentStart>().on(*machine).await.unwrap().expect("its backoff is over");
+                let work = session.claim(&of::<AgentStart>(&session).await).on(*machine).await.unwrap().expect("its backoff is over");
                 work.fail("no answer").await.unwrap();
                 tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000'").await;
             }
         }
-        let works = session.claim_many::<AgentStart>(3).await.unwrap();
+        let works = session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap();
         assert_eq!(works.len(), 3);
         for ended in Work::fail_many(works, "no answer").await {
             ended.unwrap();
@@ -157,29 +157,29 @@ on_each_backend! {
         let (one, two) = (session(&db).await, session(&db).await);
         let machines = provide(&one, 3).await;
         let raw = db.raw().await;
-        let work = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
-        let second = work.done().then(one.claim::<AgentStart>().on(machines[1])).await.unwrap().unwrap().expect("it is eligible");
+        let work = one.claim(&of::<AgentStart>(&one).await).on(machines[0]).await.unwrap().expect("it is eligible");
+        let second = work.done().then(one.claim(&of::<AgentStart>(&one).await).on(machines[1])).await.unwrap().unwrap().expect("it is eligible");
         assert_eq!(second.machine(), machines[1]);
         // Another session's claim, of another process.
-        let third = second.cancel().then(two.claim::<Survey>().on(machines[2])).await.unwrap().unwrap().expect("it is eligible");
+        let third = second.cancel().then(two.claim(&of::<Survey>(&two).await).on(machines[2])).await.unwrap().unwrap().expect("it is eligible");
         assert_eq!((third.machine(), third.session().id()), (machines[2], two.id()));
         // The same by hints, which claims of its own session would share a statement with the end.
         let mut third = third;
         for (by, other) in [(&one, &two), (&two, &one)] {
-            let survey = by.claim::<Survey>().await.unwrap().expect("it is always eligible");
-            let next = survey.cancel().then(other.claim::<Survey>()).await.unwrap().unwrap().expect("it is always eligible");
+            let survey = by.claim(&of::<Survey>(&by).await).await.unwrap().expect("it is always eligible");
+            let next = survey.cancel().then(other.claim(&of::<Survey>(&other).await)).await.unwrap().unwrap().expect("it is always eligible");
             let row = work::Entity::find().filter(work::Column::WorkId.eq(next.id())).one(&raw).await.unwrap().expect("it is held");
             assert_eq!((next.session().id(), row.session_id), (other.id(), other.id()));
             std::mem::replace(&mut third, next).cancel().await.unwrap();
         }
         // A backoff that was cleared meanwhile.
         third.fail("no answer").await.unwrap();
-        let failed = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("it is eligible");
+        let failed = one.claim(&of::<AgentStart>(&one).await).on(machines[0]).await.unwrap().expect("it is eligible");
         failed.fail("no answer").await.unwrap();
         tamper(&raw, "UPDATE work_backoff SET until = '2020-01-01 00:00:00.000'").await;
-        let again = one.claim::<AgentStart>().on(machines[0]).await.unwrap().expect("the backoff is over");
+        let again = one.claim(&of::<AgentStart>(&one).await).on(machines[0]).await.unwrap().expect("the backoff is over");
         tamper(&raw, "DELETE FROM work_backoff").await;
-        let next = again.fail("no answer").then(one.claim::<AgentStart>()).await.unwrap().unwrap().expect("two are eligible");
+        let next = again.fail("no answer").then(one.claim(&of::<AgentStart>(&one).await)).await.unwrap().unwrap().expect("two are eligible");
         assert_ne!(next.machine(), machines[0]);
         let backoff = work_backoff::Entity::find().one(&raw).await.unwrap().expect("it has failed");
         assert_eq!((backoff.machine_id, backoff.attempts, backoff.last_interval_seconds), (machines[0], 1, 300));
@@ -187,7 +187,7 @@ on_each_backend! {
         one.drain(Duration::ZERO).await;
         let starts = || work_history::Entity::find().filter(work_history::Column::Event.eq(Event::Started)).count(&raw);
         let before = starts().await.unwrap();
-        let refused = next.done().then(one.claim::<AgentStart>()).await.unwrap();
+        let refused = next.done().then(one.claim(&of::<AgentStart>(&one).await)).await.unwrap();
         assert!(matches!(refused, Err(Error::Draining { .. })), "{refused:?}");
         assert_eq!((works(&raw).await, starts().await.unwrap()), (0, before));
     }
@@ -196,13 +196,13 @@ on_each_backend! {
         let (one, two) = (session(&db).await, session(&db).await);
         provide(&one, 9).await;
         let raw = db.raw().await;
-        let mut works_of_all = one.claim_many::<AgentStart>(4).await.unwrap();
+        let mut works_of_all = one.claim_many(&of::<AgentStart>(&one).await, 4).await.unwrap();
         let lost = works_of_all.remove(1);
         let machine = lost.machine();
         let key = literal(&raw, machine.0);
         tamper(&raw, &format!("DELETE FROM work WHERE machine_id = {key}")).await;
         works_of_all.insert(1, lost);
-        works_of_all.extend(two.claim_many::<AgentStart>(2).await.unwrap());
+        works_of_all.extend(two.claim_many(&of::<AgentStart>(&two).await, 2).await.unwrap());
         let ended = Work::fail_many(works_of_all, "no answer").await;
         let told: Vec<bool> = ended.iter().map(Result::is_ok).collect();
         assert_eq!(told, [true, false, true, true, true, true]);
@@ -211,14 +211,14 @@ on_each_backend! {
         assert_eq!(work_backoff::Entity::find().all(&raw).await.unwrap().len(), 5);
         assert_eq!((works(&raw).await, one.held().len(), two.held().len()), (0, 0, 0));
 
-        let works_of_one = one.claim_many::<AgentStart>(3).await.unwrap();
+        let works_of_one = one.claim_many(&of::<AgentStart>(&one).await, 3).await.unwrap();
         let too_long = Work::fail_many(works_of_one, "x".repeat(5000)).await;
         assert_eq!((too_long.len(), works(&raw).await), (3, 3), "nothing is written, and the guards come back");
         let guards: Vec<_> = too_long.into_iter().map(|ended| ended.unwrap_err().into_work().unwrap()).collect();
         assert!(Work::done_many(guards).await.into_iter().all(|ended| ended.is_ok()));
         let mut canceled = Vec::new();
         loop {
-            let more = one.claim_many::<AgentStart>(9).await.unwrap();
+            let more = one.claim_many(&of::<AgentStart>(&one).await, 9).await.unwrap();
             if more.is_empty() { break; }
             canceled.extend(more);
         }
@@ -232,11 +232,11 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        drop(session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible"));
+        drop(session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible"));
         until("the work is let go of", LONG, async || works(&raw).await == 0).await;
         assert_eq!(events(&raw, machine).await, ["started", "canceled"]);
         // From a thread without a runtime, and in a panic.
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         std::thread::spawn(move || {
             let _work = work;
             panic!("a test's panic");
@@ -251,7 +251,7 @@ on_each_backend! {
         let session = session(&db).await;
         let machines = provide(&session, 5).await;
         let raw = db.raw().await;
-        let mut works_of_all = session.claim_many::<Survey>(5).await.unwrap();
+        let mut works_of_all = session.claim_many(&of::<Survey>(&session).await, 5).await.unwrap();
         let stuck = literal(&raw, machines[2].0);
         for sql in match raw.get_database_backend() {
             sea_orm::DatabaseBackend::Sqlite => vec![format!(
@@ -281,7 +281,7 @@ on_each_backend! {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         tamper(&raw, "DELETE FROM work").await;
         let lost = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await).await;
         assert!(matches!(lost, Err(Unfinished::Over(Error::WorkLost { .. }))), "{lost:?}");
@@ -294,9 +294,9 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 1).await;
         let raw = db.raw().await;
-        let stale = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let stale = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         tamper(&raw, "DELETE FROM work").await;
-        let fresh = session.claim::<AgentStart>().await.unwrap().expect("it looks free");
+        let fresh = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it looks free");
         assert!(matches!(stale.progress(&1).await, Err(Error::WorkLost { .. })));
         let transacted = stale.transact(async |_tx| Ok::<_, Error>(())).await;
         assert!(matches!(transacted, Err(Error::WorkLost { .. })));
@@ -308,7 +308,7 @@ on_each_backend! {
     async fn a_body_that_fails_hands_the_guard_back(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         #[derive(Debug, PartialEq)]
         enum Mine { Refused, Theirs(String) }
         impl From<Error> for Mine {
@@ -329,7 +329,7 @@ on_each_backend! {
     async fn a_forgotten_guard_is_kept_and_listed_until_its_session_closes(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         let id = work.id();
         std::mem::forget(work);
         let raw = db.raw().await;
@@ -346,16 +346,16 @@ on_each_backend! {
     async fn many_machines_are_claimed_in_one_transaction(db: TestDatabase) {
         let session = session(&db).await;
         let machines = provide(&session, 5).await;
-        let works = session.claim_many::<AgentStart>(3).await.unwrap();
+        let works = session.claim_many(&of::<AgentStart>(&session).await, 3).await.unwrap();
         assert_eq!(works.len(), 3);
-        let rest = session.claim_many::<AgentStart>(100).await.unwrap();
+        let rest = session.claim_many(&of::<AgentStart>(&session).await, 100).await.unwrap();
         assert_eq!(rest.len(), 2);
         let mut claimed: Vec<_> = works.iter().chain(&rest).map(|work| work.machine()).collect();
         claimed.sort();
         let mut all = machines.clone();
         all.sort();
         assert_eq!(claimed, all);
-        assert!(matches!(session.claim_many::<AgentStart>(0).await, Err(Error::Invalid { .. })));
+        assert!(matches!(session.claim_many(&of::<AgentStart>(&session).await, 0).await, Err(Error::Invalid { .. })));
         for work in works.into_iter().chain(rest) {
             work.cancel().await.unwrap();
         }
@@ -365,18 +365,18 @@ on_each_backend! {
     async fn a_claim_can_be_narrowed(db: TestDatabase) {
         let session = session(&db).await;
         let machines = provide(&session, 9).await;
-        let work = session.claim::<AgentStart>().filter(provided::Column::ProviderId.eq("m7")).await.unwrap();
+        let work = session.claim(&of::<AgentStart>(&session).await).filter(provided::Column::ProviderId.eq("m7")).await.unwrap();
         let work = work.expect("m7 is eligible");
         assert_eq!(work.machine(), machines[7]);
-        assert!(session.claim::<AgentStart>().filter(provided::Column::ProviderId.eq("m7")).await.unwrap().is_none());
-        let other = session.claim::<AgentStart>().on(machines[3]).await.unwrap().expect("m3 is eligible");
+        assert!(session.claim(&of::<AgentStart>(&session).await).filter(provided::Column::ProviderId.eq("m7")).await.unwrap().is_none());
+        let other = session.claim(&of::<AgentStart>(&session).await).on(machines[3]).await.unwrap().expect("m3 is eligible");
         assert_eq!(other.provider_id, "m3");
     }
 
     async fn a_long_work_transacts_and_reports_progress(db: TestDatabase) {
         let session = session(&db).await;
         let machine = provide(&session, 1).await[0];
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         work.progress(&serde_json::json!({"step": "copy", "percent": 40})).await.unwrap();
         work.transact(async |tx| agent_started::set(tx, machine, *b"key").await).await.unwrap();
         let raw = db.raw().await;
@@ -392,7 +392,7 @@ on_each_backend! {
         let session = session(&db).await;
         provide(&session, 1).await;
         let raw = db.raw().await;
-        let work = session.claim::<AgentStart>().await.unwrap().expect("one machine is eligible");
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         assert_eq!(work.guarded(Duration::from_millis(10), async { 5 }).await.unwrap(), 5);
         let started = std::sync::atomic::AtomicBool::new(false);
         let effect = async { started.store(true, std::sync::atomic::Ordering::Relaxed) };

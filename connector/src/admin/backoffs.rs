@@ -1,30 +1,29 @@
 //! The backoffs in the database, as operators see them.
 
 use bmdb_entity::{MachineId, work_backoff};
-use sea_orm::FromQueryResult;
 
-use crate::admin::page::BACKOFF_COLUMNS;
+use crate::admin::page::{BACKOFF_COLUMNS, of_machines};
 use crate::bmdb::Bmdb;
+use crate::db::sql::SqlBuilder;
 use crate::db::transaction::Tx;
 use crate::error::Error;
 use crate::rules::check::check_name;
 use crate::store::process::known_names;
 
-/// The backoff of a process from a machine, unless its time is over.
+/// The backoffs of a process from some machines, but for those whose time is over.
 pub(crate) async fn of_process(
     tx: &Tx,
-    machine: MachineId,
+    machines: &[MachineId],
     process: &str,
-) -> Result<Option<work_backoff::Model>, Error> {
+) -> Result<Vec<(MachineId, Result<work_backoff::Model, Error>)>, Error> {
     const DOING: &str = "read a machine's backoff";
-    let backoff =
-        format!("{BACKOFF_COLUMNS} WHERE machine_id = $1 AND process = $2 AND (until IS NULL OR until > {{now}})");
-    let rows = tx
-        .query_text(&backoff, [machine.into(), process.into()])
-        .await
-        .map_err(Error::database(DOING))?;
-    let backoff = rows.first().map(|row| work_backoff::Model::from_query_result(row, ""));
-    backoff.transpose().map_err(Error::database(DOING))
+    let backoffs =
+        format!("{BACKOFF_COLUMNS} WHERE process = $1 AND (until IS NULL OR until > {{now}}) AND machine_id IN (");
+    let mut text = SqlBuilder::new(tx.dialect());
+    text.put(&backoffs, [process.into()])
+        .each(machines, "$1", |machine| [(*machine).into()])
+        .put(")", []);
+    of_machines(tx, text, DOING).await
 }
 
 impl Bmdb {

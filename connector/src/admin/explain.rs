@@ -1,22 +1,23 @@
 //! Why a machine is, or is not, eligible: answered from the same predicate that claims use.
 
+use std::collections::HashMap;
 use std::fmt;
 
-use bmdb_entity::{Fence, MachineId, SessionId, machine, work_backoff, work_hold};
+use bmdb_entity::{MachineId, work_backoff, work_hold};
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Alias, CaseStatement, Expr, ExprTrait, IntoCondition, JoinType};
-use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult, Statement};
 
-use crate::admin::backoffs;
-use crate::admin::hold;
-use crate::bmdb::Bmdb;
-use crate::db::transaction::Tx;
+use crate::admin::obstacles::{Holder, Obstacles, obstacles_within, write_obstacles};
+use crate::bmdb::registered::Registered;
+use crate::db::dialect::Dialect;
+use crate::db::sql::{SqlBuilder, SqlFragment};
+use crate::db::transaction::{Tx, TxRunner};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
-use crate::rules::claimable::{fence_can_rise, from_machines, has_item, item_table, machines_and_items};
-use crate::rules::eligible::{Eligible, KeyRange};
-use crate::rules::process::{Process, check};
-use crate::runtime::escaped::Escaped;
+use crate::rules::claimable::free_for;
+use crate::rules::process::Process;
+use crate::store::hints::search_now;
+use crate::store::rule::RuleText;
 
 /// Whether a process could claim a machine, and if not, why.
 ///
@@ -27,9 +28,9 @@ pub struct Explanation {
     /// The machine.
     pub machine: MachineId,
     /// The process.
-    pub process: &'static str,
+    pub process: String,
     /// Its slot.
-    pub slot: &'static str,
+    pub slot: String,
     /// The database's time at which this was true.
     pub at: DateTime<Utc>,
     /// Whether a claim would have succeeded then.
@@ -56,184 +57,244 @@ pub struct ClauseState {
     pub met: bool,
 }
 
-/// Who works on a machine.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Holder {
-    /// The process that the machine was claimed for; another one may have the same slot.
-    pub process: String,
-    /// The session.
-    pub session: SessionId,
-    /// The session's component.
-    pub component_name: String,
-    /// Its version, host and process.
-    pub runtime_info: String,
-    /// The claim's fence.
-    pub fence: Fence,
-    /// Since when.
-    pub claimed_at: DateTime<Utc>,
-    /// Until when the session may not be expired, if it says.
-    pub deadline: Option<DateTime<Utc>>,
-    /// What the holder last said of its progress.
-    pub progress: Option<serde_json::Value>,
-    /// Why an operator asked it to stop.
-    pub stop_requested: Option<String>,
-}
-
-impl Bmdb {
-    /// How many machines are eligible for `P` now.
+impl<P: Process> Registered<P> {
+    /// How many machines are eligible now.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::InvalidTime`] and [`Error::InvalidBackoff`] for a process that could not claim; or when the database cannot be read.
+    /// When the database cannot be read.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
-    pub async fn count<P: Process>(&self) -> Result<u64, Error> {
-        let database = self.database();
-        const DOING: &str = "count eligible machines";
-        check::<P>()?;
-        let eligible = Eligible::<P>::of_process();
-        let mut select = from_machines::<P>();
-        select
-            .expr(
-                Expr::col((machine::Entity, machine::Column::MachineId))
-                    .count()
-                    .cast_as(Alias::new("BIGINT")),
-            )
-            .cond_where(eligible.claimable(database.dialect, KeyRange::All));
-        let counts = database.dialect.backend().build(&select);
-        database.read_count(DOING, counts).await
+    pub async fn count(&self) -> Result<u64, Error> {
+        let database = self.bmdb().database();
+        database
+            .read_count(COUNTING, self.asked().count(database.dialect))
+            .await
     }
 
-    /// Whether `P` could claim `machine` now, and if not, why: each clause, the holder, the backoff, the holds, and the earliest time.
+    /// Up to so many machines that are eligible now, without claiming them: from a random one on, or in the process's own order.
     ///
     /// # Errors
-    /// [`Error::UnknownMachine`]; for a process that could not claim, as [`count`](Self::count); or when the database cannot be read.
+    /// When the database cannot be read.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
-    pub async fn explain<P: Process>(&self, machine: MachineId) -> Result<Explanation, Error> {
-        let database = self.database();
-        check::<P>()?;
-        let scope = database.snapshot(DOING);
-        match scope.run(async |tx: &Tx| explain_within::<P>(tx, machine).await).await {
-            // What was read is true whether or not the transaction that read it committed.
-            Ok(explained) | Err(TxError::Unknown { value: explained, .. }) => Ok(explained),
-            Err(TxError::NotCommitted(error)) => Err(error),
+    pub async fn eligible(&self, limit: u32) -> Result<Vec<MachineId>, Error> {
+        let (database, rule) = (self.bmdb().database(), self.rule());
+        search_now::<P>(database, &rule.eligible, &Condition::all(), u64::from(limit)).await
+    }
+
+    /// Whether a machine could be claimed now, and if not, why: each clause, the holder, the backoff, the holds, and the earliest time. All of it is of one
+    /// moment.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMachine`], or when the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn explain(&self, machine: MachineId) -> Result<Explanation, Error> {
+        explain_one(&self.snapshot(), &self.asked(), machine).await
+    }
+
+    /// [`explain`](Self::explain) for many machines, in their order. Those that are explained together, up to 500, are of one moment; one that cannot be
+    /// explained is an error of its own.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn explain_many(&self, machines: &[MachineId]) -> Result<Vec<Result<Explanation, Error>>, Error> {
+        explain_many(&self.snapshot(), &self.asked(), machines).await
+    }
+
+    fn snapshot(&self) -> TxRunner<'_> {
+        self.bmdb().database().snapshot(DOING)
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        let rule = self.rule();
+        Asked {
+            process: rule.key.process,
+            slot: rule.slot,
+            text: &rule.text,
         }
     }
 }
 
 const DOING: &str = "explain a machine";
+pub(super) const COUNTING: &str = "count eligible machines";
 
-async fn explain_within<P: Process>(tx: &Tx, machine: MachineId) -> Result<Explanation, Error> {
-    let eligible = Eligible::<P>::of_process();
-    let (clauses, at) = clauses(tx, &eligible, machine).await?;
-    let holder = holder(tx, machine, P::SLOT).await?;
-    let backoff = backoffs::of_process(tx, machine, P::NAME).await?;
-    let holds = hold::on_slot(tx, machine, P::SLOT).await?;
-    let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
-    let waits: Vec<_> = backoff
-        .iter()
-        .map(|backoff| backoff.until)
-        .chain(holds.iter().map(|hold| hold.until))
-        .collect();
-    // An open end anywhere leaves no earliest time.
-    let earliest = if fit {
-        waits
-            .iter()
-            .copied()
-            .collect::<Option<Vec<_>>>()
-            .and_then(|ends| ends.into_iter().max())
-    } else {
-        None
-    };
-    Ok(Explanation {
-        machine,
-        process: P::NAME,
-        slot: P::SLOT,
-        at,
-        eligible: fit && waits.is_empty(),
-        clauses,
-        holder,
-        backoff,
-        holds,
-        earliest,
-    })
+/// How many machines are explained at once.
+const TOGETHER: usize = 500;
+
+/// A rule as text, and whose it is.
+pub(super) struct Asked<'a> {
+    pub(super) process: &'a str,
+    pub(super) slot: &'a str,
+    pub(super) text: &'a RuleText,
 }
 
-/// Asks the database for every clause of one machine, and for its time.
-async fn clauses<P: Process>(
-    tx: &Tx,
-    eligible: &Eligible<P>,
-    machine: MachineId,
-) -> Result<(Vec<ClauseState>, DateTime<Utc>), Error> {
-    let verdict = |condition: Condition| {
-        let verdict = CaseStatement::new()
-            .case(condition, Expr::cust("1"))
-            .finally(Expr::cust("0"));
-        Expr::expr(verdict).cast_as(Alias::new("BIGINT"))
-    };
-    // Each clause is asked of the machine, also of one that lacks the item's row: where it asks for the item's columns, it finds NULL.
-    let machine_id = Expr::col((machine::Entity, machine::Column::MachineId));
-    let mut select = machines_and_items::<P>(JoinType::LeftJoin);
-    select
-        .expr(tx.dialect().now_expr())
-        .expr(verdict(fence_can_rise().into_condition()))
-        .expr(verdict(has_item::<P>()))
-        .and_where(machine_id.eq(machine));
-    for clause in &eligible.clauses {
-        select.expr(verdict((clause.test)(tx.dialect(), KeyRange::All)));
+impl Asked<'_> {
+    /// Counts the machines that a claim could take.
+    pub(super) fn count(&self, dialect: Dialect) -> Statement {
+        let mut text = SqlBuilder::new(dialect);
+        let of = format!(
+            "SELECT CAST(count(machine.machine_id) AS BIGINT) FROM {} WHERE ",
+            self.text.machines(false)
+        );
+        text.piece(&SqlFragment::text(of)).piece(&SqlFragment::expression(
+            dialect,
+            free_for(self.process, self.slot, dialect),
+        ));
+        for clause in &self.text.clauses {
+            text.piece(&SqlFragment::text(format!(" AND ({})", clause.sql)));
+        }
+        text.finish()
     }
-    let rows = tx.query_all(&select).await.map_err(Error::database(DOING))?;
-    let row = rows.first().ok_or(Error::UnknownMachine { machine })?;
-    let read = || {
-        let at: DateTime<Utc> = row.try_get_by_index(0)?;
-        let met = |place: usize| Ok::<_, DbErr>(row.try_get_by_index::<i64>(place)? == 1);
-        let mut states = Vec::with_capacity(eligible.clauses.len() + 1);
-        if let Some(item) = item_table::<P>() {
-            let clause = format!("has {item}");
-            // Unless the process asks for it in so many words.
-            if eligible.clauses.iter().all(|asked| asked.why != clause) {
-                states.push(ClauseState { clause, met: met(2)? });
+}
+
+pub(super) async fn explain_one(
+    scope: &TxRunner<'_>,
+    asked: &Asked<'_>,
+    machine: MachineId,
+) -> Result<Explanation, Error> {
+    let explained = at_one_moment(scope, asked, &[machine]).await?;
+    explained
+        .into_iter()
+        .next()
+        .expect("BUG: there is an answer for each machine")
+}
+
+pub(super) async fn explain_many(
+    scope: &TxRunner<'_>,
+    asked: &Asked<'_>,
+    machines: &[MachineId],
+) -> Result<Vec<Result<Explanation, Error>>, Error> {
+    let mut all = Vec::with_capacity(machines.len());
+    for some in machines.chunks(TOGETHER) {
+        match at_one_moment(scope, asked, some).await {
+            Ok(explained) => all.extend(explained),
+            Err(outage) if outage.is_outage() => return Err(outage),
+            // Of one of them a clause cannot be asked, such as one that divides by what is zero there.
+            Err(_of_one) => {
+                for machine in some {
+                    all.push(explain_one(scope, asked, *machine).await);
+                }
             }
         }
-        if !met(1)? {
+    }
+    Ok(all)
+}
+
+async fn at_one_moment(
+    scope: &TxRunner<'_>,
+    asked: &Asked<'_>,
+    machines: &[MachineId],
+) -> Result<Vec<Result<Explanation, Error>>, Error> {
+    match scope
+        .run(async |tx: &Tx| explain_within(tx, asked, machines).await)
+        .await
+    {
+        // What was read is true whether or not the transaction that read it committed.
+        Ok(explained) | Err(TxError::Unknown { value: explained, .. }) => Ok(explained),
+        Err(TxError::NotCommitted(error)) => Err(error),
+    }
+}
+
+async fn explain_within(
+    tx: &Tx,
+    asked: &Asked<'_>,
+    machines: &[MachineId],
+) -> Result<Vec<Result<Explanation, Error>>, Error> {
+    let clauses = clauses(tx, asked.text, machines).await?;
+    let obstacles = obstacles_within(tx, machines, asked.process, asked.slot).await?;
+    let explain = |(machine, obstacles): (&MachineId, Result<Obstacles, Error>)| {
+        let unknown = || Err(Error::UnknownMachine { machine: *machine });
+        let (clauses, at) = clauses.get(machine).cloned().unwrap_or_else(unknown)?;
+        Ok(Explanation::of(at, clauses, obstacles?))
+    };
+    Ok(std::iter::zip(machines, obstacles).map(explain).collect())
+}
+
+impl Explanation {
+    fn of(at: DateTime<Utc>, clauses: Vec<ClauseState>, obstacles: Obstacles) -> Self {
+        let Obstacles {
+            machine,
+            process,
+            slot,
+            holder,
+            backoff,
+            holds,
+        } = obstacles;
+        let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
+        let waits = backoff.iter().map(|backoff| backoff.until);
+        let waits: Vec<_> = waits.chain(holds.iter().map(|hold| hold.until)).collect();
+        // An open end anywhere leaves no earliest time.
+        let ends = waits.iter().copied().collect::<Option<Vec<_>>>().filter(|_| fit);
+        Self {
+            machine,
+            process,
+            slot,
+            at,
+            eligible: fit && waits.is_empty(),
+            clauses,
+            holder,
+            backoff,
+            holds,
+            earliest: ends.and_then(|ends| ends.into_iter().max()),
+        }
+    }
+}
+
+/// Asks the database for every clause of some machines, and for its time.
+async fn clauses(
+    tx: &Tx,
+    rule: &RuleText,
+    machines: &[MachineId],
+) -> Result<HashMap<MachineId, Result<(Vec<ClauseState>, DateTime<Utc>), Error>>, Error> {
+    let verdict =
+        |condition: &str| SqlFragment::text(format!(", CAST(CASE WHEN {condition} THEN 1 ELSE 0 END AS BIGINT)"));
+    // Each clause is asked of the machine, also of one that lacks the item's row: where it asks for the item's columns, it finds NULL.
+    let mut text = SqlBuilder::new(tx.dialect());
+    text.put("SELECT machine.machine_id, {now}", [])
+        .piece(&verdict(&format!("machine.fence < {}", i64::MAX)))
+        .piece(&verdict(&format!(
+            "{}.\"{}\" IS NOT NULL",
+            rule.item, rule.item_machine_id
+        )));
+    for clause in &rule.clauses {
+        text.piece(&verdict(&clause.sql));
+    }
+    text.piece(&SqlFragment::text(format!(" FROM {} WHERE ", rule.machines(true))))
+        .put("machine.machine_id IN (", [])
+        .each(machines, "$1", |machine| [(*machine).into()])
+        .put(")", []);
+    let rows = tx.query_all_raw(text.finish()).await.map_err(Error::database(DOING))?;
+    let read = |row: &QueryResult| {
+        let machine: MachineId = row.try_get_by_index(0)?;
+        let at: DateTime<Utc> = row.try_get_by_index(1)?;
+        let met = |place: usize| Ok::<_, DbErr>(row.try_get_by_index::<i64>(place)? == 1);
+        let mut states = Vec::with_capacity(rule.clauses.len() + 1);
+        let clause = format!("has {}", rule.item.replace('"', ""));
+        // Unless the process asks for it in so many words.
+        if rule.has_item() && rule.clauses.iter().all(|asked| asked.why != clause) {
+            states.push(ClauseState { clause, met: met(3)? });
+        }
+        if !met(2)? {
             let clause = "its fence can rise".to_owned();
             states.push(ClauseState { clause, met: false });
         }
-        for (clause, place) in std::iter::zip(&eligible.clauses, 3..) {
+        for (clause, place) in std::iter::zip(&rule.clauses, 4..) {
             let (clause, met) = (clause.why.clone(), met(place)?);
             states.push(ClauseState { clause, met });
         }
-        Ok((states, at))
+        Ok((machine, Ok((states, at))))
     };
-    read().map_err(Error::database(DOING))
-}
-
-async fn holder(tx: &Tx, machine: MachineId, slot: &str) -> Result<Option<Holder>, Error> {
-    const DOING: &str = "read a work's holder";
-    const HOLDER: &str = "
-        SELECT w.process, w.session_id, s.component_name, s.runtime_info, w.fence, {moment w.claimed_at}, {until l.deadline}, w.progress,
-            w.stop_requested
-        FROM work w JOIN session s ON s.session_id = w.session_id LEFT JOIN session_lease l ON l.session_id = w.session_id
-        WHERE w.machine_id = $1 AND w.slot = $2";
-    let rows = tx.query_text(HOLDER, [machine.into(), slot.into()]).await;
-    let rows = rows.map_err(Error::database(DOING))?;
-    let read = |row: &QueryResult| {
-        Ok::<_, DbErr>(Holder {
-            process: row.try_get_by_index(0)?,
-            session: row.try_get_by_index(1)?,
-            component_name: row.try_get_by_index(2)?,
-            runtime_info: row.try_get_by_index(3)?,
-            fence: row.try_get_by_index(4)?,
-            claimed_at: row.try_get_by_index(5)?,
-            deadline: row.try_get_by_index(6)?,
-            progress: row.try_get_by_index(7)?,
-            stop_requested: row.try_get_by_index(8)?,
-        })
-    };
-    rows.first().map(read).transpose().map_err(Error::database(DOING))
+    rows.iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(Error::database(DOING))
 }
 
 impl fmt::Display for Explanation {
@@ -247,42 +308,7 @@ impl fmt::Display for Explanation {
         for state in &self.clauses {
             writeln!(f, "  [{}] {}", if state.met { "x" } else { " " }, state.clause)?;
         }
-        match &self.holder {
-            None => writeln!(f, "  [x] nobody works in slot {}", self.slot)?,
-            Some(holder) => writeln!(
-                f,
-                "  [ ] {} works in slot {} since {} with fence {}: {} ({}), session {}",
-                holder.process,
-                self.slot,
-                holder.claimed_at,
-                holder.fence,
-                Escaped(&holder.component_name),
-                Escaped(&holder.runtime_info),
-                holder.session
-            )?,
-        }
-        match &self.backoff {
-            None => writeln!(f, "  [x] no backoff")?,
-            Some(backoff) => {
-                write!(f, "  [ ] ")?;
-                match backoff.until {
-                    Some(until) => write!(f, "backs off until {until}")?,
-                    None => write!(f, "parked")?,
-                }
-                writeln!(f, " after {} failures: {}", backoff.attempts, Escaped(&backoff.cause))?;
-            }
-        }
-        if self.holds.is_empty() {
-            writeln!(f, "  [x] no hold")?;
-        }
-        for hold in &self.holds {
-            write!(f, "  [ ] held by {} ", Escaped(&hold.placed_by))?;
-            match hold.until {
-                Some(until) => write!(f, "until {until}")?,
-                None => write!(f, "until lifted")?,
-            }
-            writeln!(f, ": {}", Escaped(&hold.reason))?;
-        }
+        write_obstacles(f, &self.slot, self.holder.as_ref(), self.backoff.as_ref(), &self.holds)?;
         match self.earliest {
             Some(earliest) => writeln!(f, "  earliest: {earliest}"),
             None => Ok(()),

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bmdb_entity::{MachineId, work_hold};
 use chrono::{DateTime, Datelike, Utc};
-use sea_orm::FromQueryResult;
 use sea_orm::sea_query::Value;
 
-use crate::admin::page::HOLD_COLUMNS;
+use crate::admin::page::{HOLD_COLUMNS, of_machines};
 use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::dialect::{LONGEST, milliseconds};
+use crate::db::sql::SqlBuilder;
 use crate::db::transaction::Tx;
 use crate::error::Error;
 use crate::rules::check::{check_name, check_text};
@@ -180,13 +180,18 @@ impl Bmdb {
     }
 }
 
-/// The holds that keep a slot of a machine from being claimed.
-pub(crate) async fn on_slot(tx: &Tx, machine: MachineId, slot: &str) -> Result<Vec<work_hold::Model>, Error> {
+/// The holds that keep a slot of some machines from being claimed.
+pub(crate) async fn on_slot(
+    tx: &Tx,
+    machines: &[MachineId],
+    slot: &str,
+) -> Result<Vec<(MachineId, Result<work_hold::Model, Error>)>, Error> {
     const DOING: &str = "read a machine's holds";
     let holds =
-        format!("{HOLD_COLUMNS} WHERE machine_id = $1 AND slot IN ($2, $3) AND (until IS NULL OR until > {{now}})");
-    let values = [machine.into(), slot.into(), work_hold::ALL_SLOTS.into()];
-    let rows = tx.query_text(&holds, values).await.map_err(Error::database(DOING))?;
-    let holds = rows.iter().map(|row| work_hold::Model::from_query_result(row, ""));
-    holds.collect::<Result<_, _>>().map_err(Error::database(DOING))
+        format!("{HOLD_COLUMNS} WHERE slot IN ($1, $2) AND (until IS NULL OR until > {{now}}) AND machine_id IN (");
+    let mut text = SqlBuilder::new(tx.dialect());
+    text.put(&holds, [slot.into(), work_hold::ALL_SLOTS.into()])
+        .each(machines, "$1", |machine| [(*machine).into()])
+        .put(") ORDER BY machine_id, slot", []);
+    of_machines(tx, text, DOING).await
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bmdb_entity::work_history::{self, Event};
 use bmdb_entity::{Fence, MachineId, work_backoff, work_hold};
-use sea_orm::{DbErr, FromQueryResult, QueryResult};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult};
 
 use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::sql::SqlBuilder;
+use crate::db::transaction::Tx;
 use crate::error::Error;
 
 /// A list that is asked for: await it for its first [page](Page), or say first [after](Self::after) which row, and [how many](Self::limit).
@@ -231,6 +232,20 @@ impl Listed for work_hold::Model {
         text.0.put(HOLD_COLUMNS, []);
         of_machine(text.0, machine, "slot", after);
     }
+}
+
+/// Rows whose first column is a machine, each read for itself.
+pub(crate) async fn of_machines<Row: FromQueryResult>(
+    tx: &Tx,
+    text: SqlBuilder,
+    doing: &'static str,
+) -> Result<Vec<(MachineId, Result<Row, Error>)>, Error> {
+    let rows = tx.query_all_raw(text.finish()).await.map_err(Error::database(doing))?;
+    let read = |row: &QueryResult| {
+        let machine = row.try_get_by_index(0).map_err(Error::database(doing))?;
+        Ok((machine, Row::from_query_result(row, "").map_err(Error::database(doing))))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// A backoff's row, as the driver can read it, and its name for people.

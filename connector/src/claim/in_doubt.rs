@@ -11,6 +11,7 @@ use crate::db::transaction::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::process::Process;
+use crate::rules::work_key::RuleKey;
 use crate::session::held::Release;
 use crate::session::shared::Shared;
 use crate::store::candidate::{Candidate, ClaimedMachine};
@@ -19,6 +20,7 @@ use crate::store::candidate::{Candidate, ClaimedMachine};
 /// release, whenever it turns up.
 pub(crate) struct InDoubt<P: Process> {
     shared: Arc<Shared>,
+    rule: RuleKey,
     works: Vec<WorkId>,
     /// What is known of the last one.
     source: Option<DbErr>,
@@ -26,9 +28,10 @@ pub(crate) struct InDoubt<P: Process> {
 }
 
 impl<P: Process> InDoubt<P> {
-    pub(crate) fn none(shared: &Arc<Shared>) -> Self {
+    pub(crate) fn none(shared: &Arc<Shared>, rule: RuleKey) -> Self {
         Self {
             shared: Arc::clone(shared),
+            rule,
             works: Vec::new(),
             source: None,
             process: PhantomData,
@@ -70,7 +73,7 @@ impl<P: Process> Drop for InDoubt<P> {
             // Without a receiver the session is over, and its works with it.
             let _unheard = self.shared.releases.send(Release::InDoubt {
                 slot: P::SLOT,
-                process: P::NAME,
+                rule: self.rule,
                 works,
             });
         }

@@ -11,6 +11,7 @@ use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claim_plan::CandidateSource;
 use crate::rules::process::Process;
+use crate::rules::work_key::RuleKey;
 use crate::runtime::detach::Detach;
 use crate::session::batch::Batchable;
 use crate::session::shared::Shared;
@@ -18,10 +19,12 @@ use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::claim_postgres;
 use crate::store::claim_sqlite;
 use crate::store::end::{EndRequest, EndShape};
+use crate::store::rule::Rule;
 
 /// An attempt that may be made with others.
 pub(super) struct ClaimPart<P: Process> {
     pub(super) shared: Arc<Shared>,
+    pub(super) rule: Arc<Rule>,
     /// The ids of the works that are to be.
     pub(super) works: Vec<WorkId>,
     /// A work that is to end first.
@@ -36,8 +39,9 @@ pub(super) struct ClaimPart<P: Process> {
 impl<P: Process> Batchable for ClaimPart<P> {
     type Answer = Result<Attempt<P>, TxError<(), Error>>;
 
-    fn kind(&self) -> (usize, Option<EndShape>) {
-        (self.works.len(), self.leaving.as_ref().map(EndRequest::way))
+    fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
+        let way = self.leaving.as_ref().map(EndRequest::way);
+        (self.works.len(), way, Some(self.rule.key))
     }
 
     fn detach(&self) -> Option<&Detach> {
@@ -46,7 +50,7 @@ impl<P: Process> Batchable for ClaimPart<P> {
     }
 
     async fn run(mut these: Vec<Self>) -> Vec<Self::Answer> {
-        let shared = Arc::clone(&these[0].shared);
+        let (shared, rule) = (Arc::clone(&these[0].shared), Arc::clone(&these[0].rule));
         let works: Vec<WorkId> = these.iter().flat_map(|asked| asked.works.iter().copied()).collect();
         let leaving: Vec<EndRequest> = these.iter_mut().filter_map(|asked| asked.leaving.take()).collect();
         let searching = || these.iter().filter(|asked| asked.searches);
@@ -59,6 +63,7 @@ impl<P: Process> Batchable for ClaimPart<P> {
         let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
         let begun = begun.and_then(|begun| begun.into_iter().max());
         let request = ClaimRequest {
+            rule: &rule,
             source,
             filter: &Condition::all(),
             works: &works,

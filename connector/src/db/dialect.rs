@@ -197,6 +197,13 @@ impl Dialect {
         statement
     }
 
+    pub(crate) fn fit_value(self, mut value: Value) -> Value {
+        if self == Self::Sqlite {
+            fit_for_sqlite(&mut value);
+        }
+        value
+    }
+
     /// What `machine.fence` is raised to: the milliseconds of the database's clock, and above what it was in any case. Fences that were given out in a
     /// history that is lost, by a restored backup or a fail-over, lie below the clock, so that none is given out twice.
     pub(crate) fn next_fence(self) -> Expr {

@@ -11,6 +11,7 @@ use crate::db::heartbeat_thread::HeartbeatThread;
 use crate::db::timeout::{Timeout, timed_out};
 use crate::error::Error;
 use crate::error::fault::Fault;
+use crate::runtime::retry::pause_after;
 
 /// The steps of `bmdb-migration` that this component was built for. A test compares them with the migrations themselves.
 pub const MIGRATIONS: &[&str] = &[
@@ -35,6 +36,7 @@ pub const MIGRATIONS: &[&str] = &[
     "m20261123_000019_create_work_candidate",
     "m20261123_000020_create_work_retrieval",
     "m20261130_000021_create_session_sighting",
+    "m20261130_000022_create_process_rule",
 ];
 
 /// In the name of a step that removes what older components need.
@@ -199,21 +201,36 @@ async fn check_rights(catalogue: &Catalogue<'_>, rights: &[&str]) -> Result<(), 
     })
 }
 
+/// How often the schema is asked for, at most.
+const ATTEMPTS: u32 = 3;
+
 /// On the connection for heartbeats, which is open by then: a first heartbeat that also had to connect could come too late.
 async fn ask(catalogue: &Catalogue<'_>, text: String) -> Result<Vec<QueryResult>, Error> {
-    let (heartbeats, statement) = (catalogue.heartbeats.clone(), catalogue.dialect.statement(&text, []));
     let limit = catalogue.limit;
-    let asked = async move { limit.within(heartbeats.query_all_raw(statement)).await };
-    let rows = catalogue.thread.run(asked).await;
-    let rows = rows.unwrap_or_else(|| Err(timed_out()));
-    let told = catalogue.health.told(rows).await;
-    told.map_err(|error| match Fault::of(&error) {
-        Fault::Disconnected => Error::Unreachable {
-            database: catalogue.name.to_owned(),
-            source: Arc::new(error),
-        },
-        _ => Error::database("read the schema's steps")(error),
-    })
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (heartbeats, statement) = (catalogue.heartbeats.clone(), catalogue.dialect.statement(&text, []));
+        let asked = async move { limit.within(heartbeats.query_all_raw(statement)).await };
+        let rows = catalogue.thread.run(asked).await;
+        let rows = rows.unwrap_or_else(|| Err(timed_out()));
+        let error = match catalogue.health.told(rows).await {
+            Ok(rows) => return Ok(rows),
+            Err(error) => error,
+        };
+        // The server may have ended the connection since it was last used.
+        if attempts < ATTEMPTS && catalogue.health.learn(&error).is_transient() {
+            tokio::time::sleep(pause_after(attempts)).await;
+            continue;
+        }
+        return Err(match Fault::of(&error) {
+            Fault::Disconnected => Error::Unreachable {
+                database: catalogue.name.to_owned(),
+                source: Arc::new(error),
+            },
+            _ => Error::database("read the schema's steps")(error),
+        });
+    }
 }
 
 #[cfg(test)]

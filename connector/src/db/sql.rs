@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use sea_orm::Statement;
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementWriter, SqlWriterValues, SqliteQueryBuilder, Value, Values,
+    Expr, PostgresQueryBuilder, Query, QueryStatementWriter, SqlWriterValues, SqliteQueryBuilder, Value, Values,
 };
 
 use crate::db::dialect::Dialect;
+use crate::db::literal::literal;
+use crate::error::Error;
 
 /// Where a value goes. PostgreSQL knows no text with it.
 const HOLE: char = '\0';
@@ -40,6 +42,42 @@ impl SqlFragment {
             texts: text.split(HOLE).map(str::to_owned).collect(),
             values: values.0,
         }
+    }
+}
+
+impl SqlFragment {
+    /// Its text, without the values.
+    pub(crate) fn bare_text(&self) -> String {
+        self.texts.concat()
+    }
+
+    /// Its text with the values in it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that no text can say.
+    pub(crate) fn with_literals(&self, dialect: Dialect) -> Result<String, Error> {
+        let mut values = self.values.iter();
+        let mut sql = String::new();
+        for (nth, text) in self.texts.iter().enumerate() {
+            if nth > 0 {
+                let value = values.next().expect("BUG: there is a value for each hole");
+                let value = literal(dialect, value)
+                    .map_err(|expected| Error::invalid("a value of a rule", &format!("{value:?}"), expected))?;
+                sql.push_str(&value);
+            }
+            sql.push_str(text);
+        }
+        Ok(sql)
+    }
+}
+
+impl SqlFragment {
+    /// An expression, such as a condition.
+    pub(crate) fn expression(dialect: Dialect, expression: impl Into<Expr>) -> Self {
+        let mut select = Self::query(dialect, &Query::select().expr(expression.into()).take());
+        let text = select.texts[0].strip_prefix("SELECT ");
+        select.texts[0] = text.expect("BUG: a query selects").to_owned();
+        select
     }
 }
 

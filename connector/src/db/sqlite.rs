@@ -85,7 +85,7 @@ pub(crate) async fn open(
     let pools = Pools {
         bodies: writer.clone(),
         library: writer,
-        reads: pool(options.clone().pragma("query_only", "ON"), READERS),
+        reads: pool(options.clone().read_only(true).create_if_missing(false), READERS),
         heartbeats: thread.make(|| pool(options.busy_timeout(config.interval / 3), 1)),
         singles: None,
     };

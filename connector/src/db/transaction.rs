@@ -391,7 +391,12 @@ impl TxRunner<'_> {
                 access_mode: Some(AccessMode::ReadOnly),
                 ..TransactionOptions::default()
             },
-            (Dialect::Postgres | Dialect::Cockroach, _) => TransactionOptions::default(),
+            // SERIALIZABLE, as all of its transactions.
+            (Dialect::Cockroach, true) => TransactionOptions {
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            (Dialect::Postgres | Dialect::Cockroach, false) => TransactionOptions::default(),
         };
         // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
         // (launchbadge/sqlx#4393). So it is not dropped with its caller; and before it is given up, the pool is told to look out.

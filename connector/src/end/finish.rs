@@ -30,7 +30,7 @@ impl<P: Process> Work<P> {
     /// # impl Process for AgentStart {
     /// #     const NAME: &'static str = "agent-start";
     /// #     type Item = provided::Model;
-    /// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+    /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
     /// # async fn example(work: Work<AgentStart>, key: Vec<u8>) -> Result<(), Error> {
     /// let machine = work.machine();

@@ -15,7 +15,7 @@ use crate::session::work::Work;
 /// # impl Process for AgentStart {
 /// #     const NAME: &'static str = "agent-start";
 /// #     type Item = provided::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines }
+/// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
 /// # }
 /// # async fn example(work: Work<AgentStart>) -> Result<(), bmdb::Error> {
 /// match work.done().await {

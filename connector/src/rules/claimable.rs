@@ -1,64 +1,73 @@
 //! What a claim asks of a machine: the clauses of its process, and BMDB's own.
 
 use bmdb_entity::{MachineRow, machine, work, work_backoff, work_hold};
-use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, JoinType, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, ExprTrait, JoinType, Query, SelectStatement};
 use sea_orm::{ColumnTrait, Condition, EntityName, ModelTrait};
 
 use crate::db::dialect::Dialect;
 use crate::rules::eligible::{Eligible, KeyRange, lacks, rows_of_machine};
 use crate::rules::process::Process;
 
-impl<P: Process> Eligible<P> {
-    /// The predicate of `P`.
-    pub(crate) fn of_process() -> Self {
-        P::eligible(Self::all(item_table::<P>()))
-    }
+/// The clauses of a process.
+pub(crate) fn eligible_for<P: Process>(process: &P) -> Eligible {
+    process.eligible(Eligible::all(item_table::<P>()))
+}
 
-    /// All clauses and what BMDB itself asks of a machine: a fence that can rise, nobody in its slot, no backoff, no hold. For [`from_machines`].
-    pub(crate) fn claimable(&self, dialect: Dialect, among: KeyRange) -> Condition {
-        let machine = Expr::col((machine::Entity, machine::Column::MachineId));
-        self.claimable_but_for_backoff(dialect, among)
-            .add(without_backoff(machine, P::NAME, dialect.now_expr(), among))
-    }
+/// All clauses of `P` and what BMDB itself asks of a machine: a fence that can rise, nobody in its slot, no backoff, no hold. For [`from_machines`].
+pub(crate) fn claimable<P: Process>(eligible: &Eligible, dialect: Dialect, among: KeyRange) -> Condition {
+    let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+    claimable_but_for_backoff::<P>(eligible, dialect, among).add(without_backoff(
+        machine,
+        P::NAME,
+        dialect.now_expr(),
+        among,
+    ))
+}
 
-    /// The same without the question for a backoff.
-    pub(crate) fn claimable_but_for_backoff(&self, dialect: Dialect, among: KeyRange) -> Condition {
-        let machine = || Expr::col((machine::Entity, machine::Column::MachineId));
-        Condition::all()
-            .add(among.of(Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID))))
-            .add(self.condition(dialect, among))
-            .add(fence_can_rise())
-            .add(without_work(machine(), P::SLOT, among))
-            .add(without_hold(machine(), P::SLOT, dialect.now_expr(), among))
-    }
+/// The same without the question for a backoff.
+pub(crate) fn claimable_but_for_backoff<P: Process>(
+    eligible: &Eligible,
+    dialect: Dialect,
+    among: KeyRange,
+) -> Condition {
+    Condition::all()
+        .add(among.of(Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID))))
+        .add(eligible.condition(dialect, among))
+        .add(unoccupied(P::SLOT, dialect, among))
+}
+
+/// What BMDB itself asks of any machine, for a process and its slot.
+pub(crate) fn free_for(process: &str, slot: &str, dialect: Dialect) -> Condition {
+    let machine = Expr::col((machine::Entity, machine::Column::MachineId));
+    let backoff = without_backoff(machine, process, dialect.now_expr(), KeyRange::All);
+    unoccupied(slot, dialect, KeyRange::All).add(backoff)
+}
+
+/// A fence that can rise, nobody in the slot, no hold.
+fn unoccupied(slot: &str, dialect: Dialect, among: KeyRange) -> Condition {
+    let machine = || Expr::col((machine::Entity, machine::Column::MachineId));
+    Condition::all()
+        .add(fence_can_rise())
+        .add(without_work(machine(), slot, among))
+        .add(without_hold(machine(), slot, dialect.now_expr(), among))
 }
 
 type ItemOf<P> = <<P as Process>::Item as ModelTrait>::Entity;
 
 /// Selects from `machine`, joined with the item of `P` where that is another table.
 pub(crate) fn from_machines<P: Process>() -> SelectStatement {
-    machines_and_items::<P>(JoinType::InnerJoin)
-}
-
-pub(crate) fn machines_and_items<P: Process>(join: JoinType) -> SelectStatement {
     let mut select = Query::select();
     select.from(machine::Entity);
     if item_table::<P>().is_some() {
         let item = ItemOf::<P>::default();
         let on = Expr::col((item, ItemOf::<P>::MACHINE_ID)).equals((machine::Entity, machine::Column::MachineId));
-        select.join(join, item, on);
+        select.join(JoinType::InnerJoin, item, on);
     }
     select
 }
 
-/// Whether an item was joined.
-pub(crate) fn has_item<P: Process>() -> Condition {
-    let item = Expr::col((ItemOf::<P>::default(), ItemOf::<P>::MACHINE_ID));
-    item.is_not_null().into_condition()
-}
-
 /// A machine at the end of the numbers, where only a statement by hand can have put it, is nobody's: it would fail every claim that meets it.
-pub(crate) fn fence_can_rise() -> Expr {
+fn fence_can_rise() -> Expr {
     Expr::col((machine::Entity, machine::Column::Fence)).lt(Expr::Constant(i64::MAX.into()))
 }
 
@@ -99,7 +108,7 @@ fn open_at<C: ColumnTrait>(until: C, now: Expr) -> Condition {
 }
 
 /// The table of the item of `P`, unless it is the machine's own.
-pub(crate) fn item_table<P: Process>() -> Option<&'static str> {
+fn item_table<P: Process>() -> Option<&'static str> {
     let table = <P::Item as ModelTrait>::Entity::default().table_name();
     (table != machine::Entity.table_name()).then_some(table)
 }

@@ -1,6 +1,5 @@
 //! Which machines are fit for a process: one predicate, for claims, counts and explanations.
 
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use bmdb_entity::{Generation, MachineId, MachineRow, Tag, machine};
@@ -40,11 +39,13 @@ impl KeyRange {
 pub(crate) struct Clause {
     pub(crate) why: String,
     pub(crate) test: Test,
-    /// The table in which a row is all that it asks for.
+    /// The tables that it looks into, as far as its kind says.
+    pub(crate) tables: Vec<String>,
+    /// A row in this table is all that it asks for.
     has: Option<&'static str>,
 }
 
-/// The machines that are fit for `P`: every clause must be met.
+/// The machines that are fit for a process: every clause must be met. Clauses can be put together in a function of yours and shared by processes.
 ///
 /// Clauses are evaluated by the database, with the database's clock. What BMDB adds is not said here: that nobody works in the slot, that no backoff and no
 /// hold keeps the machine from the process, and that it has the process's item. See [`Process`](crate::Process) for a whole example.
@@ -60,7 +61,7 @@ pub(crate) struct Clause {
 ///     const NAME: &'static str = "recovery";
 ///     type Item = provided::Model;
 ///
-///     fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+///     fn eligible(&self, machines: Eligible) -> Eligible {
 ///         machines
 ///             .has::<agent_started::Entity>()
 ///             .unmet::<os_installation_request::Entity, os_installation_report::Entity>()
@@ -72,28 +73,32 @@ pub(crate) struct Clause {
 ///     }
 /// }
 /// ```
-pub struct Eligible<P> {
+pub struct Eligible {
     pub(crate) clauses: Vec<Clause>,
     pub(crate) order: Vec<(Expr, Order)>,
     /// The table of the process's item, which every machine that is asked about has.
     item: Option<&'static str>,
-    process: PhantomData<fn() -> P>,
 }
 
-impl<P: 'static> Eligible<P> {
+impl Eligible {
     pub(crate) fn all(item: Option<&'static str>) -> Self {
         Self {
             clauses: Vec::new(),
             order: Vec::new(),
             item,
-            process: PhantomData,
         }
     }
 
-    fn clause(self, why: String, test: impl Fn(Dialect, KeyRange) -> Condition + Send + Sync + 'static) -> Self {
+    fn clause(
+        self,
+        why: String,
+        tables: Vec<String>,
+        test: impl Fn(Dialect, KeyRange) -> Condition + Send + Sync + 'static,
+    ) -> Self {
         self.with(Clause {
             why,
             test: Box::new(test),
+            tables,
             has: None,
         })
     }
@@ -109,6 +114,7 @@ impl<P: 'static> Eligible<P> {
         self.with(Clause {
             why: format!("has {}", T::name()),
             test: Box::new(|_, among| exists(rows_of::<T>(among))),
+            tables: vec![name_of::<T>()],
             has: Some(T::default().table_name()),
         })
     }
@@ -116,23 +122,26 @@ impl<P: 'static> Eligible<P> {
     /// The machine does not have the tag `T`.
     #[must_use]
     pub fn lacks<T: Tag>(self) -> Self {
-        self.clause(format!("lacks {}", T::name()), |_, among| lacks(rows_of::<T>(among)))
+        let why = format!("lacks {}", T::name());
+        self.clause(why, vec![name_of::<T>()], |_, among| lacks(rows_of::<T>(among)))
     }
 
-    /// The machine has the tag `T`, and its row meets `condition`.
+    /// The machine has the tag `T`, and its row meets `condition`. `why` is what is true of the machine when the clause is met, as people read it in an
+    /// explanation: `.has_where::<provided::Entity>("is in use", provided::Column::Status.eq("running"))`.
     #[must_use]
     pub fn has_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_, among| {
+        self.clause(why.to_owned(), vec![name_of::<T>()], move |_, among| {
             exists(rows_of::<T>(among).cond_where(condition.clone()).take())
         })
     }
 
-    /// The machine does not have the tag `T` with a row that meets `condition`.
+    /// The machine does not have the tag `T` with a row that meets `condition`. `why` is what is true of the machine when the clause is met, so mostly a
+    /// sentence with *not*: `.lacks_where::<provided::Entity>("is not rented out", provided::Column::Status.eq("rented"))`.
     #[must_use]
     pub fn lacks_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_, among| {
+        self.clause(why.to_owned(), vec![name_of::<T>()], move |_, among| {
             lacks(rows_of::<T>(among).cond_where(condition.clone()).take())
         })
     }
@@ -142,9 +151,8 @@ impl<P: 'static> Eligible<P> {
     /// Add [`has::<D>()`](Self::has) where there must be a request.
     #[must_use]
     pub fn unmet<D: Generation, O: Generation>(self) -> Self {
-        self.clause(format!("{} is not met by {}", D::name(), O::name()), |_, among| {
-            lacks(matched::<D, O>(among))
-        })
+        let why = format!("{} is not met by {}", D::name(), O::name());
+        self.clause(why, both::<D, O>(), |_, among| lacks(matched::<D, O>(among)))
     }
 
     /// The desire `D` is not met in this way: there is no request, or no report `O` with the request's generation that fulfils `condition`. `why` is
@@ -154,7 +162,7 @@ impl<P: 'static> Eligible<P> {
     #[must_use]
     pub fn unmet_where<D: Generation, O: Generation>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_, among| {
+        self.clause(why.to_owned(), both::<D, O>(), move |_, among| {
             lacks(matched::<D, O>(among).cond_where(condition.clone()).take())
         })
     }
@@ -162,9 +170,8 @@ impl<P: 'static> Eligible<P> {
     /// The desire `D` is met: there is a request and a report `O` with its generation.
     #[must_use]
     pub fn met<D: Generation, O: Generation>(self) -> Self {
-        self.clause(format!("{} is met by {}", D::name(), O::name()), |_, among| {
-            exists(matched::<D, O>(among))
-        })
+        let why = format!("{} is met by {}", D::name(), O::name());
+        self.clause(why, both::<D, O>(), |_, among| exists(matched::<D, O>(among)))
     }
 
     /// The machine has the tag `T`, and the time in `column` lies more than `age` in the past, by the database's clock. An age above a century counts
@@ -172,9 +179,20 @@ impl<P: 'static> Eligible<P> {
     #[must_use]
     pub fn stale<T: Tag>(self, column: T::Column, age: Duration) -> Self {
         let why = format!("{}.{} is older than {age:?}", T::name(), column.as_str());
-        self.clause(why, move |dialect, among| {
+        self.clause(why, vec![name_of::<T>()], move |dialect, among| {
             let older = dialect.older_than((T::default(), column), age);
             exists(rows_of::<T>(among).and_where(older).take())
+        })
+    }
+
+    /// The opposite of [`stale`](Self::stale) for a machine that has the tag `T`: the time in `column` lies at most `age` in the past, or in the
+    /// future, by the database's clock.
+    #[must_use]
+    pub fn fresh<T: Tag>(self, column: T::Column, age: Duration) -> Self {
+        let why = format!("{}.{} is not older than {age:?}", T::name(), column.as_str());
+        self.clause(why, vec![name_of::<T>()], move |dialect, among| {
+            let older = dialect.older_than((T::default(), column), age);
+            exists(rows_of::<T>(among).and_where(older.not()).take())
         })
     }
 
@@ -182,7 +200,7 @@ impl<P: 'static> Eligible<P> {
     #[must_use]
     pub fn when(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
-        self.clause(why.to_owned(), move |_, _| condition.clone())
+        self.clause(why.to_owned(), Vec::new(), move |_, _| condition.clone())
     }
 
     /// At least one of two sets of clauses is met.
@@ -190,7 +208,9 @@ impl<P: 'static> Eligible<P> {
     pub fn either(self, one: impl FnOnce(Self) -> Self, other: impl FnOnce(Self) -> Self) -> Self {
         let (one, other) = (one(Self::all(self.item)), other(Self::all(self.item)));
         let why = format!("either ({}) or ({})", one.why(), other.why());
-        self.clause(why, move |dialect, among| {
+        let tables = one.clauses.iter().chain(&other.clauses);
+        let tables = tables.flat_map(|clause| clause.tables.clone()).collect();
+        self.clause(why, tables, move |dialect, among| {
             Condition::any()
                 .add(one.condition(dialect, among))
                 .add(other.condition(dialect, among))
@@ -220,6 +240,17 @@ impl<P: 'static> Eligible<P> {
             .filter(|clause| clause.has.is_none() || clause.has != self.item)
             .fold(Condition::all(), |all, clause| all.add((clause.test)(dialect, among)))
     }
+}
+
+/// The table of `E`, as statements name it.
+pub(crate) fn name_of<E: EntityTrait>() -> String {
+    let (entity, quoted) = (E::default(), |name: &str| format!("\"{}\"", name.replace('"', "\"\"")));
+    let schema = entity.schema_name().map(|schema| format!("{}.", quoted(schema)));
+    schema.unwrap_or_default() + &quoted(entity.table_name())
+}
+
+fn both<D: EntityTrait, O: EntityTrait>() -> Vec<String> {
+    vec![name_of::<D>(), name_of::<O>()]
 }
 
 /// The row of `T` of the machine at hand.

@@ -1,6 +1,5 @@
-//! When a component looks after the hints for each process. Claims use them up: to search only when there are none would have all wait for it.
+//! When a component looks after the hints of a rule. Claims use them up: to search only when there are none would have all wait for it.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,6 @@ use bmdb_entity::MachineId;
 use uuid::Uuid;
 
 use crate::rules::claim_plan::{AttemptReport, CandidateSource};
-use crate::rules::process::Process;
 use crate::runtime::lock::locked;
 
 /// Every so many claims, and not later than this, a component looks how many hints are left.
@@ -21,52 +19,47 @@ pub(crate) const AFTER_NOTHING: Duration = Duration::from_secs(30);
 /// Computer Programming 3, 6.4, theorem S).
 const GOLDEN_SECTION: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
-/// What this component knows of the hints for each process.
-#[derive(Default)]
-pub(crate) struct HintRefresh(Mutex<HashMap<&'static str, Look>>);
+/// What this component knows of the hints of a rule.
+pub(crate) struct HintRefresh(Mutex<Look>);
 
 impl HintRefresh {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Look::new(Instant::now())))
+    }
+
     /// By which hints the next claim begins.
-    pub(crate) fn hints<P: Process>(&self) -> CandidateSource {
-        match self.looks().get(P::NAME) {
-            Some(look) if look.plenty => CandidateSource::HintsOnly,
-            _ => CandidateSource::HintsThenSearch,
+    pub(crate) fn hints(&self) -> CandidateSource {
+        if self.look().plenty {
+            CandidateSource::HintsOnly
+        } else {
+            CandidateSource::HintsThenSearch
         }
     }
 
     /// Where the next claim begins among the hints, which lie around a circle: far from where those before it began, which may be under way.
-    pub(crate) fn start<P: Process>(&self) -> MachineId {
-        let mut looks = self.looks();
-        let look = looks.entry(P::NAME).or_insert_with(|| Look::new(Instant::now()));
+    pub(crate) fn start(&self) -> MachineId {
+        let mut look = self.look();
         look.start = look.start.wrapping_add(GOLDEN_SECTION);
         MachineId(Uuid::from_u128(look.start))
     }
 
     /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
-    pub(crate) fn is_due<P: Process>(&self, took: bool, told: Option<&AttemptReport>) -> bool {
+    pub(crate) fn is_due(&self, took: bool, told: Option<&AttemptReport>) -> bool {
         if !took && told.is_some_and(|told| told.eligible) {
             // Others have what there was; it says nothing of the hints.
             return false;
         }
         let is_low = told.is_some_and(|told| !told.more);
-        let now = Instant::now();
-        let mut looks = self.looks();
-        looks
-            .entry(P::NAME)
-            .or_insert_with(|| Look::new(now))
-            .is_due(took, is_low, now)
-    }
-
-    fn looks(&self) -> MutexGuard<'_, HashMap<&'static str, Look>> {
-        locked(&self.0)
+        self.look().is_due(took, is_low, Instant::now())
     }
 
     /// It is not time before so long from now.
-    pub(crate) fn rest<P: Process>(&self, rest: Duration) {
-        let mut looks = self.looks();
-        if let Some(look) = looks.get_mut(P::NAME) {
-            look.not_before = Instant::now() + rest;
-        }
+    pub(crate) fn rest(&self, rest: Duration) {
+        self.look().not_before = Instant::now() + rest;
+    }
+
+    fn look(&self) -> MutexGuard<'_, Look> {
+        locked(&self.0)
     }
 }
 
@@ -110,30 +103,25 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::process::tests::Survey;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_claim_begins_where_the_last_one_took_something() {
-        let looking = HintRefresh::default();
-        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsThenSearch);
-        looking.is_due::<Survey>(true, None);
-        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsOnly);
-        looking.is_due::<Survey>(false, Some(&AttemptReport::LOST_RACE));
-        assert_eq!(
-            looking.hints::<Survey>(),
-            CandidateSource::HintsOnly,
-            "others took something"
-        );
-        looking.is_due::<Survey>(false, None);
-        assert_eq!(looking.hints::<Survey>(), CandidateSource::HintsThenSearch);
+        let looking = HintRefresh::new();
+        assert_eq!(looking.hints(), CandidateSource::HintsThenSearch);
+        looking.is_due(true, None);
+        assert_eq!(looking.hints(), CandidateSource::HintsOnly);
+        looking.is_due(false, Some(&AttemptReport::LOST_RACE));
+        assert_eq!(looking.hints(), CandidateSource::HintsOnly, "others took something");
+        looking.is_due(false, None);
+        assert_eq!(looking.hints(), CandidateSource::HintsThenSearch);
     }
 
     #[test]
     fn claims_that_are_under_way_begin_far_from_each_other() {
-        let looking = HintRefresh::default();
-        let starts: Vec<u128> = (0..100).map(|_| looking.start::<Survey>().0.as_u128()).collect();
+        let looking = HintRefresh::new();
+        let starts: Vec<u128> = (0..100).map(|_| looking.start().0.as_u128()).collect();
         for (many, share) in [(2, 0.38), (8, 0.05), (100, 0.005)] {
             for some in starts.windows(many) {
                 let mut some = some.to_vec();
@@ -146,10 +134,7 @@ mod tests {
                 assert!(narrowest > (u128::MAX as f64 * share) as u128, "{narrowest} of {many}");
             }
         }
-        assert_ne!(
-            HintRefresh::default().start::<Survey>(),
-            HintRefresh::default().start::<Survey>()
-        );
+        assert_ne!(HintRefresh::new().start(), HintRefresh::new().start());
     }
 
     #[test]
@@ -160,16 +145,16 @@ mod tests {
             turn: None,
             searches: None,
         };
-        let is_due = |told: Option<&AttemptReport>| HintRefresh::default().is_due::<Survey>(true, told);
+        let is_due = |told: Option<&AttemptReport>| HintRefresh::new().is_due(true, told);
         assert!(is_due(Some(&told(false))));
         assert!(!is_due(Some(&told(true))) && !is_due(None));
-        let looking = HintRefresh::default();
-        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
-        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
-        looking.rest::<Survey>(Duration::ZERO);
-        assert!(looking.is_due::<Survey>(true, Some(&told(false))));
-        looking.rest::<Survey>(SECOND * 3600);
-        assert!(!looking.is_due::<Survey>(true, Some(&told(false))));
+        let looking = HintRefresh::new();
+        assert!(looking.is_due(true, Some(&told(false))));
+        assert!(!looking.is_due(true, Some(&told(false))));
+        looking.rest(Duration::ZERO);
+        assert!(looking.is_due(true, Some(&told(false))));
+        looking.rest(SECOND * 3600);
+        assert!(!looking.is_due(true, Some(&told(false))));
     }
 
     #[test]

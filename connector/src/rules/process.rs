@@ -11,13 +11,18 @@ use crate::rules::backoff::Backoff;
 use crate::rules::check::{check_name, check_text};
 use crate::rules::eligible::Eligible;
 
-/// A kind of work: a type with a name, and the rule by which machines are fit for it.
+/// A kind of work: a name, and the rule by which machines are fit for it. [Register](crate::Bmdb::register) a value of it once, and claim with the handle.
+///
+/// The value can say more than the type: here, whose machines it is about. Each value's rule has hints and statements of its own.
 ///
 /// ```
 /// use bmdb::{Backoff, Eligible, Process, agent_started, provided};
+/// use sea_orm::ColumnTrait;
 /// use std::time::Duration;
 ///
-/// pub struct AgentStart;
+/// pub struct AgentStart {
+///     pub provider: String,
+/// }
 ///
 /// impl Process for AgentStart {
 ///     const NAME: &'static str = "agent-start";
@@ -25,8 +30,9 @@ use crate::rules::eligible::Eligible;
 ///     const BACKOFF: Backoff = Backoff::exponential(Duration::from_secs(300), 1.2, Duration::from_secs(4 * 3600));
 ///     type Item = provided::Model;
 ///
-///     fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-///         machines.lacks::<agent_started::Entity>()
+///     fn eligible(&self, machines: Eligible) -> Eligible {
+///         let own = provided::Column::Provider.eq(&self.provider);
+///         machines.when("is of our provider", own).lacks::<agent_started::Entity>()
 ///     }
 /// }
 /// ```
@@ -53,8 +59,11 @@ pub trait Process: Sized + Send + Sync + 'static {
     type Item: ModelTrait<Entity: MachineRow> + FromQueryResult + Sync + 'static;
 
     /// Which machines are fit. The only source for claims, counts and explanations. Machines that are held, in work on this slot or backed off
-    /// from are left out by BMDB itself. It must answer the same each time: a component builds some of its statements once.
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self>;
+    /// from are left out by BMDB itself. It is asked once, when the process is [registered](crate::Bmdb::register).
+    ///
+    /// What it binds is a part of the rule: a value that changes with each registration, such as the time of day, makes a rule of each, and each has to find
+    /// its machines anew.
+    fn eligible(&self, machines: Eligible) -> Eligible;
 }
 
 /// Checks what `P` says of itself.
@@ -96,7 +105,7 @@ pub(crate) mod tests {
         const NAME: &'static str = "survey";
         type Item = bmdb_entity::machine::Model;
 
-        fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
+        fn eligible(&self, machines: Eligible) -> Eligible {
             machines
         }
     }

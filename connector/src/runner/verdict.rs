@@ -8,6 +8,7 @@ use std::time::Duration;
 use bmdb_entity::MachineId;
 use futures_util::FutureExt;
 
+use crate::bmdb::registered::Registered;
 use crate::db::transaction::Tx;
 use crate::end::End;
 use crate::end::unfinished::Unfinished;
@@ -28,6 +29,7 @@ use crate::session::work::Work;
 /// outcome is settled by the next try.
 pub(crate) async fn carry_out<W: Worker>(
     worker: &W,
+    process: &Registered<W::Process>,
     mut work: Work<W::Process>,
     tally: &Tally,
     and_next: impl Fn() -> bool,
@@ -44,11 +46,11 @@ pub(crate) async fn carry_out<W: Worker>(
     let mut is_first = true;
     loop {
         // Alone it is judged for itself: with a claim, that may have been what was refused.
-        let with_next = is_first && verdict.is_one_statement() && and_next();
-        let (held, objection) = match verdict.end(worker, work, with_next, &report).await {
-            Ok(next) => {
+        let next = (is_first && verdict.is_one_statement() && and_next()).then_some(process);
+        let (held, objection) = match verdict.end(worker, work, next, &report).await {
+            Ok(claimed) => {
                 account.close(verdict.count());
-                return next;
+                return claimed;
             }
             Err(Unfinished::Over(error)) => {
                 report.lost(&error);
@@ -59,7 +61,7 @@ pub(crate) async fn carry_out<W: Worker>(
         };
         work = held;
         is_first = false;
-        if with_next {
+        if next.is_some() {
             continue;
         }
         if let Some(cause) = verdict.fails_by(&objection) {
@@ -117,19 +119,19 @@ impl<'a, O: Sync> Verdict<'a, O> {
         &self,
         worker: &W,
         work: Work<W::Process>,
-        with_next: bool,
+        next: Option<&Registered<W::Process>>,
         report: &Report<'_>,
     ) -> Result<Option<Work<W::Process>>, Unfinished<W::Process, Objection>> {
         let outcome: &O = match self {
             Self::Stated(facts) => {
                 let end = work.done().stating(facts.clone());
-                return end_of(end, with_next).await.map_err(objected);
+                return end_of(end, next).await.map_err(objected);
             }
             Self::Failed(cause) => {
-                return end_of(work.fail(cause), with_next).await.map_err(objected);
+                return end_of(work.fail(cause), next).await.map_err(objected);
             }
             Self::Canceled => {
-                return end_of(work.cancel(), with_next).await.map_err(objected);
+                return end_of(work.cancel(), next).await.map_err(objected);
             }
             Self::Established(outcome) => outcome,
         };
@@ -171,11 +173,11 @@ impl<'a, O: Sync> Verdict<'a, O> {
     }
 }
 
-async fn end_of<P: Process>(end: End<P>, with_next: bool) -> Result<Option<Work<P>>, Unfinished<P>> {
-    if !with_next {
+async fn end_of<P: Process>(end: End<P>, next: Option<&Registered<P>>) -> Result<Option<Work<P>>, Unfinished<P>> {
+    let Some(process) = next else {
         return end.await.map(|()| None);
-    }
-    let next = end.session().claim::<P>();
+    };
+    let next = end.session().claim(process);
     // The lane claims next, and meets the error again.
     Ok(end.then(next).await?.unwrap_or_else(|error| {
         tracing::debug!(process = P::NAME, %error, "the claim after an end failed");

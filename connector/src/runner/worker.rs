@@ -20,7 +20,7 @@ use crate::session::work::Work;
 /// # impl Process for AgentStart {
 /// #     const NAME: &'static str = "agent-start";
 /// #     type Item = provided::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines.lacks::<agent_started::Entity>() }
+/// #     fn eligible(&self, machines: Eligible) -> Eligible { machines.lacks::<agent_started::Entity>() }
 /// # }
 /// struct Starter;
 ///

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::db::dialect::Dialect;
+use crate::rules::work_key::RuleKey;
 use crate::runtime::detach::Detach;
 use crate::store::end::EndShape;
 
@@ -30,14 +31,14 @@ const MOST: usize = 32;
 /// For how many works a statement is served in place, at most: its answer must fit into what lies between a server and a client that does not read.
 const MOST_IN_PLACE: usize = 32;
 
-type Kind = (TypeId, usize, Option<EndShape>);
+type Kind = (TypeId, usize, Option<EndShape>, Option<RuleKey>);
 
 /// What can be asked for together.
 pub(crate) trait Batchable: Send + Sized + 'static {
     type Answer: Send + 'static;
 
-    /// For how many works it asks, and the way in which works are to end. Only the like are served together.
-    fn kind(&self) -> (usize, Option<EndShape>);
+    /// For how many works it asks, the way in which works are to end, and the rule by which it claims. Only the like are served together.
+    fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>);
 
     /// The call that may be given up while this waits. `None`: what is asked for is to be done whoever waits for it.
     fn detach(&self) -> Option<&Detach>;
@@ -54,7 +55,7 @@ pub(crate) struct Batcher {
     in_place: Arc<Semaphore>,
     /// Who writes alone on SQLite waits here for its turn: one writes at a time, and who waits for the file cannot be told to give up.
     pub(crate) alone: Semaphore,
-    /// By what they ask for and are answered, for how many works, and the way in which works are to end.
+    /// By what they ask for and are answered, and by its kind.
     queues: Mutex<HashMap<Kind, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -85,7 +86,7 @@ impl Batcher {
     }
 
     fn of<R: Batchable>(&self, request: &R) -> Arc<Queue<R>> {
-        let (works, way) = request.kind();
+        let (works, way, rule) = request.kind();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || -> Arc<dyn Any + Send + Sync> {
             Arc::new(Queue::<R> {
@@ -101,7 +102,7 @@ impl Batcher {
                 }),
             })
         };
-        let queue = queues.entry((TypeId::of::<R>(), works, way)).or_insert_with(new);
+        let queue = queues.entry((TypeId::of::<R>(), works, way, rule)).or_insert_with(new);
         Arc::clone(queue).downcast().expect("BUG: it is kept by its type")
     }
 }
@@ -263,8 +264,8 @@ mod tests {
     impl Batchable for Number {
         type Answer = (u32, usize);
 
-        fn kind(&self) -> (usize, Option<EndShape>) {
-            (10, None)
+        fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
+            (10, None, None)
         }
 
         fn detach(&self) -> Option<&Detach> {

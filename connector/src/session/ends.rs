@@ -12,7 +12,7 @@ use crate::db::transaction::{Tx, TxRunner};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::facts::Facts;
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::runtime::detach::Detach;
 use crate::session::batch::Batchable;
 use crate::session::shared::Shared;
@@ -196,8 +196,8 @@ struct EndBatch {
 impl Batchable for EndBatch {
     type Answer = Result<Vec<WorkId>, TxError<(), Error>>;
 
-    fn kind(&self) -> (usize, Option<EndShape>) {
-        (self.left.len(), self.left.first().map(EndRequest::way))
+    fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
+        (self.left.len(), self.left.first().map(EndRequest::way), None)
     }
 
     fn detach(&self) -> Option<&Detach> {

@@ -7,7 +7,7 @@ use bmdb_entity::{Fence, MachineId, WorkId};
 use tokio_util::sync::CancellationToken;
 
 use crate::rules::backoff::Failures;
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::runtime::lease::BootInstant;
 use crate::runtime::lock::locked;
 use crate::store::end::EndRequest;
@@ -18,7 +18,7 @@ pub(crate) enum Release {
     /// Perhaps claimed, now or later: nobody was told.
     InDoubt {
         slot: &'static str,
-        process: &'static str,
+        rule: RuleKey,
         works: Vec<WorkId>,
     },
 }
@@ -95,7 +95,7 @@ impl HeldEntry {
     pub(crate) fn describe(&self) -> HeldWork {
         HeldWork {
             machine: self.key.machine,
-            process: self.key.process,
+            process: self.key.process(),
             slot: self.key.slot,
             work: self.key.work,
             fence: self.key.fence,

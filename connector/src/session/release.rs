@@ -7,6 +7,7 @@ use bmdb_entity::WorkId;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
+use crate::rules::work_key::RuleKey;
 use crate::runtime::detach::Detach;
 use crate::runtime::retry::pause_after;
 use crate::session::ends::{Ends, Patience, end};
@@ -21,7 +22,7 @@ pub(crate) type Queue = Mutex<mpsc::UnboundedReceiver<Release>>;
 /// A claim that may have taken effect, or still may: its statement can lie in a buffer.
 struct PendingRelease {
     slot: &'static str,
-    process: &'static str,
+    rule: RuleKey,
     works: Vec<WorkId>,
     look_at: Instant,
     pause: Duration,
@@ -72,9 +73,9 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
         for release in releases.drain(..) {
             match release {
                 Release::Work(leaving) => works.push(Stuck::new(leaving, now)),
-                Release::InDoubt { slot, process, works } => doubts.push(PendingRelease {
+                Release::InDoubt { slot, rule, works } => doubts.push(PendingRelease {
                     slot,
-                    process,
+                    rule,
                     works,
                     look_at: now,
                     pause: FIRST_LOOK,
@@ -95,14 +96,14 @@ async fn look(shared: &Arc<Shared>, doubt: PendingRelease, works: &mut Vec<Stuck
     if !doubt.is_due(now) {
         return Some(doubt);
     }
-    let left = match claimed(&shared.writer(), doubt.slot, doubt.process, &doubt.works).await {
+    let left = match claimed(&shared.writer(), doubt.slot, doubt.rule, &doubt.works).await {
         Ok(keys) => {
             works.extend(keys.iter().map(|key| Stuck::new(EndRequest::canceled(*key), now)));
             let arrived: Vec<WorkId> = keys.iter().map(|key| key.work).collect();
             doubt.without(&arrived)?
         }
         Err(error) => {
-            tracing::warn!(session = %shared.id, process = doubt.process, %error, "what became of a claim is still not known");
+            tracing::warn!(session = %shared.id, process = doubt.rule.process, %error, "what became of a claim is still not known");
             doubt
         }
     };
@@ -173,7 +174,7 @@ mod tests {
     fn doubt(works: Vec<WorkId>, look_at: Instant) -> PendingRelease {
         PendingRelease {
             slot: "",
-            process: "",
+            rule: RuleKey { process: "", digest: 0 },
             works,
             look_at,
             pause: FIRST_LOOK,

@@ -22,14 +22,12 @@ use crate::runtime::lock::locked;
 use crate::session::batch::Batcher;
 use crate::session::held::{HeldEntry, Release};
 use crate::store::history;
-use crate::store::known::Known;
 use crate::store::writer::{Author, Writer};
 
 /// What the session's tasks share.
 pub(crate) struct Shared {
     pub(crate) id: SessionId,
     pub(crate) database: Arc<Database>,
-    pub(crate) known: Arc<Known>,
     pub(crate) lease: Lease,
     /// Fires when the session is lost, not when it is closed.
     pub(crate) lost: CancellationToken,
@@ -159,7 +157,6 @@ impl Shared {
         let config = &self.database.config;
         Writer {
             database: &self.database,
-            known: &self.known,
             author: Author {
                 session: self.id,
                 component: &config.component,

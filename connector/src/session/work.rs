@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmdb_entity::{Fence, MachineId, WorkId};
+use bmdb_entity::{Fence, MachineId, Tag, WorkId};
 use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::session::Session;
 use crate::session::held::{HeldEntry, Release, StopReason};
 use crate::session::liveness::is_short;
 use crate::store::end::{EndRequest, Ending};
+use crate::store::tag;
 
 /// The guard itself, whatever the process. Dropping it hands the key to the session's task.
 pub(crate) struct Guard {
@@ -129,6 +130,34 @@ impl<P: Process> Work<P> {
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.claimed.session
+    }
+
+    /// For reads outside transactions, as [`Bmdb::reads`](crate::Bmdb::reads).
+    #[must_use]
+    pub fn reads(&self) -> &(impl ConnectionTrait + use<P>) {
+        self.session().bmdb().reads()
+    }
+
+    /// Reads another tag of the machine, as it is now; `None` if the machine does not have it. The item is as it was at the claim.
+    ///
+    /// ```no_run
+    /// # async fn example<P: bmdb::Process>(work: bmdb::Work<P>) -> Result<(), bmdb::Error> {
+    /// use bmdb::agent_heartbeat;
+    ///
+    /// if let Some(heartbeat) = work.get::<agent_heartbeat::Entity>().await? {
+    ///     println!("heard at {}", heartbeat.at);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the row is odd.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn get<T: Tag>(&self) -> Result<Option<T::Model>, Error> {
+        tag::get::<T>(self.reads(), self.machine()).await
     }
 
     /// Runs an effect outside the database: starts it with at least `need` of trust left, and runs no step of it after trust has ended.

@@ -7,10 +7,12 @@ use crate::rules::claim_plan::{AttemptReport, CandidateSource};
 use crate::rules::process::Process;
 use crate::store::candidate::ClaimedMachine;
 use crate::store::end::EndRequest;
+use crate::store::rule::Rule;
 
 /// A claim, as the statements of one attempt need it.
 #[derive(Clone, Copy)]
 pub(crate) struct ClaimRequest<'a> {
+    pub(crate) rule: &'a Rule,
     pub(crate) source: CandidateSource,
     /// What else a machine must meet.
     pub(crate) filter: &'a Condition,

@@ -1,9 +1,6 @@
 //! A machine as a claim sees it: its fence, how the process has failed on it, and the item that makes it fit.
 
-use std::any::TypeId;
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bmdb_entity::{Fence, MachineId, WorkId, machine, work_backoff};
 use sea_orm::prelude::{Date, DateTime, DateTimeUtc};
@@ -15,14 +12,14 @@ use sea_orm::{
 use crate::db::dialect::Dialect;
 use crate::db::sql::SqlFragment;
 use crate::rules::backoff::Failures;
-use crate::rules::claimable::from_machines;
+use crate::rules::claimable::{claimable_but_for_backoff, from_machines};
 use crate::rules::eligible::{Eligible, KeyRange};
 use crate::rules::process::Process;
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 
-/// How claims see machines for a process: what is the same in all their statements.
+/// How claims see machines by a rule: what is the same in all their statements.
 pub(crate) struct ClaimSql {
-    /// The process has an order of its own.
+    /// The rule has an order of its own.
     pub(crate) is_ordered: bool,
     /// [`Candidate::look_for`]. It has a condition, so that another can follow.
     pub(crate) look: SqlFragment,
@@ -30,29 +27,13 @@ pub(crate) struct ClaimSql {
     pub(crate) columns: SqlFragment,
 }
 
-/// Of each process, by its type.
-pub(crate) struct ClaimSqls {
-    dialect: Dialect,
-    views: Mutex<HashMap<TypeId, Arc<ClaimSql>>>,
-}
-
-impl ClaimSqls {
-    pub(crate) fn new(dialect: Dialect) -> Self {
-        let views = Mutex::default();
-        Self { dialect, views }
-    }
-
-    pub(crate) fn of<P: Process>(&self) -> Arc<ClaimSql> {
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        let view = views.entry(TypeId::of::<P>()).or_insert_with(|| {
-            let eligible = Eligible::<P>::of_process();
-            Arc::new(ClaimSql {
-                is_ordered: !eligible.order.is_empty(),
-                look: SqlFragment::query(self.dialect, &Candidate::look_for(&eligible, self.dialect)),
-                columns: SqlFragment::text(format!("c.\"{}\"", Candidate::<P>::columns().join("\", c.\""))),
-            })
-        });
-        Arc::clone(view)
+impl ClaimSql {
+    pub(crate) fn of<P: Process>(eligible: &Eligible, dialect: Dialect) -> Self {
+        Self {
+            is_ordered: !eligible.order.is_empty(),
+            look: SqlFragment::query(dialect, &Candidate::<P>::look_for(eligible, dialect)),
+            columns: SqlFragment::text(format!("c.\"{}\"", Candidate::<P>::columns().join("\", c.\""))),
+        }
     }
 }
 
@@ -63,11 +44,11 @@ pub(crate) struct ClaimedMachine<P: Process> {
 }
 
 impl<P: Process> ClaimedMachine<P> {
-    pub(crate) fn key(&self) -> WorkKey {
+    pub(crate) fn key(&self, rule: RuleKey) -> WorkKey {
         WorkKey {
             machine: self.seen.machine,
             slot: P::SLOT,
-            process: P::NAME,
+            rule,
             work: self.work,
             fence: self.seen.fence,
         }
@@ -92,7 +73,7 @@ pub(crate) struct Candidate<P: Process> {
 
 impl<P: Process> Candidate<P> {
     /// [`look`](Self::look) at machines that can be claimed.
-    pub(crate) fn look_for(eligible: &Eligible<P>, dialect: Dialect) -> SelectStatement {
+    pub(crate) fn look_for(eligible: &Eligible, dialect: Dialect) -> SelectStatement {
         use work_backoff::Column;
         let backoff = |column: Column| Expr::col((BACKOFF, column));
         let may_try = Condition::any()
@@ -105,7 +86,7 @@ impl<P: Process> Candidate<P> {
         };
         let mut select = Self::look(fence);
         select
-            .cond_where(eligible.claimable_but_for_backoff(dialect, KeyRange::All))
+            .cond_where(claimable_but_for_backoff::<P>(eligible, dialect, KeyRange::All))
             .cond_where(may_try);
         select
     }

@@ -14,13 +14,14 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
-use crate::rules::eligible::Eligible;
 use crate::rules::process::Process;
+use crate::rules::work_key::RuleKey;
 use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimSql, ClaimedMachine};
 use crate::store::end;
 use crate::store::hints::{END_TURN, TAKE_TURN, search};
+use crate::store::rule::Rule;
 use crate::store::writer::Writer;
 
 /// Nothing is taken when the work that was to end was not ours.
@@ -105,11 +106,11 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         works,
         after,
         begun,
+        rule,
         ..
     } = request;
     let dialect = by.database.dialect;
     let count = works.len() as u64;
-    let view = by.known.sql.of::<P>();
     let mut text = SqlBuilder::new(dialect);
     text.put("WITH ", []);
     if !after.is_empty() {
@@ -123,7 +124,7 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         text.put(", ", []);
     }
     text.put("q AS (", []);
-    put_candidates::<P>(&mut text, by, request, count);
+    put_candidates::<P>(&mut text, request, count);
     text.put("), c AS MATERIALIZED (", []);
     if source.is_by_hints() {
         let most = match after {
@@ -131,7 +132,7 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
             [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
             _ => count.to_string(),
         };
-        put_look_at_hints(&mut text, &view, &most);
+        put_look_at_hints(&mut text, &rule.sql, &most);
     } else {
         text.query(&look::<P>(request, dialect, count));
     }
@@ -151,8 +152,8 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
          SELECT w.machine_id, w.fence, 'started', w.work_id, w.process, w.slot, w.session_id, CAST($4 AS TEXT), CAST($5 AS TEXT), {now} \
          FROM w RETURNING machine_id)",
         [
-            P::SLOT.into(),
-            P::NAME.into(),
+            rule.slot.into(),
+            rule.key.process.into(),
             by.author.session.into(),
             author.component.into(),
             author.runtime_info.into(),
@@ -163,30 +164,30 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
             let gone = among_hints(dialect, TAKEN);
             text.put(
                 &format!(", x AS (DELETE FROM work_candidate WHERE {gone})"),
-                [P::NAME.into()],
+                [rule.key.into()],
             );
         }
         CandidateSource::HintsThenSearch => {
-            put_hints_after::<P>(&mut text, begun, source.window(count), !after.is_empty());
+            put_hints_after(&mut text, rule.key, begun, source.window(count), !after.is_empty());
         }
         CandidateSource::Search(turn) => {
             text.put(
                 ", s AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), q.machine_id, {now} FROM q \
                  WHERE NOT EXISTS (SELECT l.machine_id FROM l WHERE l.machine_id = q.machine_id) ORDER BY q.machine_id \
                  ON CONFLICT (process, machine_id) DO NOTHING), e AS (",
-                [P::NAME.into()],
+                [rule.key.into()],
             )
-            .put(END_TURN, [P::NAME.into(), turn.into()])
+            .put(END_TURN, [rule.key.into(), turn.into()])
             .put(")", []);
         }
         CandidateSource::Scan | CandidateSource::Machine(_) => {}
     }
-    put_answer::<P>(&mut text, &view, source, !after.is_empty());
+    put_answer(&mut text, rule, source, !after.is_empty());
     text.finish()
 }
 
 /// A row for each work, or one without.
-fn put_answer<P: Process>(text: &mut SqlBuilder, view: &ClaimSql, source: CandidateSource, is_after: bool) {
+fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_after: bool) {
     let ended = if is_after {
         "(SELECT string_agg(CAST(work_id AS TEXT), ' ') FROM ended)"
     } else {
@@ -196,7 +197,7 @@ fn put_answer<P: Process>(text: &mut SqlBuilder, view: &ClaimSql, source: Candid
         &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
         [],
     );
-    text.put(", ", []).piece(&view.columns);
+    text.put(", ", []).piece(&rule.sql.columns);
     if !matches!(source, CandidateSource::HintsOnly) {
         let turn = if matches!(source, CandidateSource::HintsThenSearch) {
             "(SELECT begun FROM t)"
@@ -219,7 +220,7 @@ fn put_answer<P: Process>(text: &mut SqlBuilder, view: &ClaimSql, source: Candid
     if !matches!(source, CandidateSource::HintsOnly) {
         text.put(
             " LEFT JOIN work_retrieval ON work_retrieval.process = $1",
-            [P::NAME.into()],
+            [rule.key.into()],
         );
     }
 }
@@ -246,7 +247,7 @@ fn put_numbered(text: &mut SqlBuilder, works: &[WorkId]) {
     text.put(") AS ids (nth, work_id) ON ids.nth = taken.nth", []);
 }
 
-fn put_candidates<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, request: ClaimRequest<'_>, count: u64) {
+fn put_candidates<P: Process>(text: &mut SqlBuilder, request: ClaimRequest<'_>, count: u64) {
     let (dialect, source, is_after) = (text.dialect(), request.source, !request.after.is_empty());
     match source {
         CandidateSource::HintsOnly | CandidateSource::HintsThenSearch => {
@@ -264,12 +265,12 @@ fn put_candidates<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, request: C
                 part(1, ">="),
                 part(2, "<")
             );
-            let start = by.known.refresh.start::<P>();
-            text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
+            let start = request.rule.refresh.start();
+            text.put(&around, [request.rule.key.into(), start.into(), source.skip().into()]);
         }
         CandidateSource::Search(_) | CandidateSource::Scan => {
-            let (eligible, window) = (Eligible::<P>::of_process(), source.window(count));
-            let parts = search(&eligible, request.filter, dialect, window);
+            let window = source.window(count);
+            let parts = search::<P>(&request.rule.eligible, request.filter, dialect, window);
             for (detach, part) in parts.iter().enumerate() {
                 text.put(if detach == 0 { "(" } else { " UNION ALL (" }, [])
                     .query(part)
@@ -301,8 +302,8 @@ fn put_look_at_hints(text: &mut SqlBuilder, view: &ClaimSql, most: &str) {
 
 /// Reads candidates by their keys, with the process's predicate, until there are enough.
 fn look<P: Process>(request: ClaimRequest<'_>, dialect: Dialect, count: u64) -> SelectStatement {
-    let eligible = Eligible::<P>::of_process();
-    let mut select = Candidate::<P>::look_for(&eligible, dialect);
+    let eligible = &request.rule.eligible;
+    let mut select = Candidate::<P>::look_for(eligible, dialect);
     among_candidates(&mut select);
     select.limit(count);
     if matches!(request.source, CandidateSource::Scan | CandidateSource::Machine(_)) {
@@ -341,8 +342,8 @@ fn among_hints(dialect: Dialect, rows: &str) -> String {
 
 /// What was taken is no candidate any more, nor is any of them when none could be taken: they are not eligible, or others are just taking them. And when
 /// the window was not full then, it may be time to search.
-fn put_hints_after<P: Process>(text: &mut SqlBuilder, begun: Option<i64>, window: u64, is_after: bool) {
-    let process: Value = P::NAME.into();
+fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, begun: Option<i64>, window: u64, is_after: bool) {
+    let process: Value = rule.into();
     let disproved = among_hints(text.dialect(), "SELECT q.hint FROM q");
     let gone = among_hints(text.dialect(), &format!("{TAKEN} UNION ALL SELECT d.hint FROM d"));
     let hint = hint_of(text.dialect());

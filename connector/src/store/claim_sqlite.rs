@@ -10,9 +10,8 @@ use crate::db::transaction::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
-use crate::rules::eligible::Eligible;
 use crate::rules::process::Process;
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimedMachine};
@@ -32,6 +31,7 @@ pub(crate) async fn attempt<P: Process>(
         works,
         after,
         begun,
+        rule,
         ..
     } = request;
     let asked = works.len() as u64;
@@ -40,13 +40,7 @@ pub(crate) async fn attempt<P: Process>(
         CandidateSource::HintsOnly | CandidateSource::HintsThenSearch => Ok(Vec::new()),
         CandidateSource::Machine(machine) => Ok(vec![machine]),
         CandidateSource::Search(_) | CandidateSource::Scan => {
-            hints::search_now(
-                by.database,
-                &Eligible::<P>::of_process(),
-                request.filter,
-                source.window(asked),
-            )
-            .await
+            hints::search_now::<P>(by.database, &rule.eligible, request.filter, source.window(asked)).await
         }
     };
     let found = found.map_err(TxError::NotCommitted)?;
@@ -62,18 +56,18 @@ pub(crate) async fn attempt<P: Process>(
         let works = if after.is_empty() { works } else { &works[..ended.len()] };
         let count = works.len() as u64;
         let candidates = match source {
-            CandidateSource::HintsThenSearch => hints::hints::<P>(tx, source, count).await?,
+            CandidateSource::HintsThenSearch => hints::hints(tx, rule.key, source, count).await?,
             _ => found.clone(),
         };
-        let taken = look(tx, by, request, &candidates, works).await?;
+        let taken = look(tx, request, &candidates, works).await?;
         let gone: Vec<MachineId> = match source {
             CandidateSource::HintsThenSearch if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
         };
         let mut writes = SqlBuilder::new(tx.dialect());
-        put_taken(&mut writes, by, &taken);
+        put_taken(&mut writes, by, rule.key, &taken);
         if !matches!(source, CandidateSource::Search(_)) {
-            hints::put_forget(&mut writes, "work_candidate", P::NAME, &gone);
+            hints::put_forget(&mut writes, "work_candidate", rule.key.into(), &gone);
         }
         tx.write(writes).await?;
         if matches!(source, CandidateSource::HintsOnly) {
@@ -85,11 +79,11 @@ pub(crate) async fn attempt<P: Process>(
             // What a search of its own had found was taken before this transaction began: it looks for others.
             eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
             turn: None,
-            searches: searches::<P>(tx).await?,
+            searches: searches(tx, rule.key).await?,
         };
         match source {
             CandidateSource::HintsThenSearch if taken.is_empty() && !told.more => {
-                told.turn = take_turn::<P>(tx, begun, told.searches).await?;
+                told.turn = take_turn(tx, rule.key, begun, told.searches).await?;
             }
             CandidateSource::Search(turn) => {
                 let left: Vec<MachineId> = candidates
@@ -97,7 +91,7 @@ pub(crate) async fn attempt<P: Process>(
                     .filter(|machine| !gone.contains(machine))
                     .copied()
                     .collect();
-                hints::end_turn::<P>(tx, turn, &left).await?;
+                hints::end_turn(tx, rule.key, turn, &left).await?;
             }
             _ => {}
         }
@@ -111,7 +105,6 @@ pub(crate) async fn attempt<P: Process>(
 /// A machine for each of `works`, of the candidates, from the first on. Nobody else writes meanwhile.
 async fn look<P: Process>(
     tx: &Tx,
-    by: &Writer<'_>,
     request: ClaimRequest<'_>,
     candidates: &[MachineId],
     works: &[WorkId],
@@ -119,19 +112,19 @@ async fn look<P: Process>(
     let (dialect, count, source) = (tx.dialect(), works.len(), request.source);
     let mut text = SqlBuilder::new(dialect);
     if let CandidateSource::Scan | CandidateSource::Machine(_) = source {
-        let eligible = Eligible::<P>::of_process();
+        let eligible = &request.rule.eligible;
         let machine = Expr::col((machine::Entity, machine::Column::MachineId));
-        let mut look = Candidate::<P>::look_for(&eligible, dialect);
+        let mut look = Candidate::<P>::look_for(eligible, dialect);
         look.and_where(machine.is_in(candidates.iter().copied()))
             .cond_where(request.filter.clone());
-        hints::in_order(&mut look, &eligible, candidates.first());
+        hints::in_order(&mut look, eligible, candidates.first());
         text.query(&look);
     } else {
         let first = candidates.first().copied().unwrap_or_else(MachineId::random);
-        text.piece(&by.known.sql.of::<P>().look)
+        text.piece(&request.rule.sql.look)
             .put(" AND machine.machine_id IN (", []);
         if matches!(source, CandidateSource::HintsOnly) {
-            hints::put_hinted::<P>(&mut text, source, count as u64, first);
+            hints::put_hinted(&mut text, request.rule.key, source, count as u64, first);
         } else {
             text.each(candidates, "$1", |machine| [(*machine).into()]);
         }
@@ -150,7 +143,7 @@ async fn look<P: Process>(
 }
 
 /// Raises fences, and writes works and history.
-fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, taken: &[ClaimedMachine<P>]) {
+fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, rule: RuleKey, taken: &[ClaimedMachine<P>]) {
     if taken.is_empty() {
         return;
     }
@@ -158,7 +151,7 @@ fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, taken: &[Claime
         [
             key.machine.into(),
             key.slot.into(),
-            key.process.into(),
+            key.process().into(),
             key.work.into(),
             by.author.session.into(),
             key.fence.into(),
@@ -176,29 +169,30 @@ fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, taken: &[Claime
             [],
         )
         .each(
-            taken.iter().map(ClaimedMachine::key),
+            taken.iter().map(|taken| taken.key(rule)),
             "($1, $2, $3, $4, $5, $6, {now})",
             row,
         );
-    let started = taken.iter().map(|taken| (taken.key(), None));
+    let started = taken.iter().map(|taken| (taken.key(rule), None));
     history::put(text, &by.author, started, Event::Started);
 }
 
-async fn searches<P: Process>(tx: &Tx) -> Result<Option<SearchProgress>, DbErr> {
+async fn searches(tx: &Tx, rule: RuleKey) -> Result<Option<SearchProgress>, DbErr> {
     let text = format!(
         "SELECT {} FROM work_retrieval WHERE process = $1",
         SearchProgress::COLUMNS
     );
-    let rows = tx.query_text(&text, [P::NAME.into()]).await?;
+    let rows = tx.query_text(&text, [rule.into()]).await?;
     Ok(rows.first().map(SearchProgress::read).transpose()?.flatten())
 }
 
-async fn take_turn<P: Process>(
+async fn take_turn(
     tx: &Tx,
+    rule: RuleKey,
     begun: Option<i64>,
     searches: Option<SearchProgress>,
 ) -> Result<Option<i64>, DbErr> {
-    let took = tx.execute_text(TAKE_TURN, [P::NAME.into(), begun.into()]).await? == 1;
+    let took = tx.execute_text(TAKE_TURN, [rule.into(), begun.into()]).await? == 1;
     Ok(searches
         .filter(|_| took)
         .map(|searches| searches.now().saturating_add(1)))

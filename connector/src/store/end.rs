@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, Value};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Statement};
 
 use bmdb_entity::work_history::Event;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::rules::backoff::Backoff;
 use crate::rules::backoff::Failures;
 use crate::rules::facts::{Fact, Facts, Shape};
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::runtime::escaped::Escaped;
 use crate::store::hints;
 use crate::store::history;
@@ -49,12 +49,7 @@ impl Ending {
 
     /// Says that a work has ended so.
     pub(crate) fn log(&self, key: &WorkKey) {
-        let WorkKey {
-            machine,
-            process,
-            fence,
-            ..
-        } = key;
+        let (WorkKey { machine, fence, .. }, process) = (key, key.process());
         match self {
             Self::Finished => tracing::debug!(%machine, process, %fence, "work finished"),
             Self::Failed { cause, .. } => {
@@ -192,7 +187,7 @@ async fn know_failures(tx: &Tx, leaving: &mut [EndRequest]) -> Result<(), DbErr>
     for EndRequest { key, failures, .. } in leaving {
         let last = known
             .iter()
-            .find(|(machine, process, ..)| *machine == key.machine && process == key.process);
+            .find(|(machine, process, ..)| *machine == key.machine && process == key.process());
         *failures = last.map(|(_, _, attempts, last_interval_seconds)| Failures {
             attempts: *attempts,
             last_interval_seconds: *last_interval_seconds,
@@ -214,30 +209,7 @@ fn statement(by: &Writer<'_>, leaving: &[EndRequest]) -> Statement {
 /// what it was told.
 pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest], also: &str) {
     let way = &leaving.first().expect("BUG: there is something to end").ending;
-    let row = |leaving: &EndRequest| {
-        let (key, next) = (&leaving.key, leaving.next());
-        [
-            key.machine.into(),
-            key.slot.into(),
-            key.process.into(),
-            key.fence.into(),
-            key.work.into(),
-            next.as_ref().map(|next| next.attempts).into(),
-            next.as_ref().map(|next| next.interval_seconds).into(),
-            next.and_then(|next| next.wait_ms).into(),
-            leaving.ending.cause().into(),
-        ]
-    };
-    text.put(
-        "leaving (machine_id, slot, process, fence, work_id, attempts, interval_seconds, wait_ms, cause) AS (VALUES ",
-        [],
-    )
-    .each(
-        leaving,
-        "(CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID), CAST($6 AS BIGINT), \
-         CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))",
-        row,
-    );
+    put_leaving(text, leaving, way);
     // What is updated must be there, and stay until it is: who ends a work knows whether its facts are stated.
     let updates: Vec<&Fact> = leaving
         .first()
@@ -274,16 +246,24 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
         );
     }
     text.put(
-        " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence, leaving.attempts, leaving.interval_seconds, \
-         leaving.wait_ms, leaving.cause), left_behind AS (",
+        " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence",
         [],
     );
+    let (returning, cause) = match way {
+        Ending::Finished => ("", "CAST(NULL AS TEXT)"),
+        Ending::Canceled => (", leaving.rule", "CAST(NULL AS TEXT)"),
+        Ending::Failed { .. } => (
+            ", leaving.attempts, leaving.interval_seconds, leaving.wait_ms, leaving.cause",
+            "ended.cause",
+        ),
+    };
+    text.put(returning, []).put("), left_behind AS (", []);
     let left_behind = match way {
         Ending::Finished => {
             "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process"
         }
         Ending::Canceled => {
-            "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.process, ended.machine_id, {now} FROM ended \
+            "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.rule, ended.machine_id, {now} FROM ended \
              ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING"
         }
         Ending::Failed { .. } => {
@@ -295,9 +275,11 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
     };
     let author = &by.author;
     text.put(left_behind, []).put(
-        "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
-         at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
-         CAST($3 AS TEXT), CAST($4 AS TEXT), {now}, ended.cause FROM ended)",
+        &format!(
+            "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
+             at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
+             CAST($3 AS TEXT), CAST($4 AS TEXT), {{now}}, {cause} FROM ended)"
+        ),
         [
             way.event().to_string().into(),
             author.session.into(),
@@ -309,6 +291,56 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
         text.put(&format!(", stated_{tag} AS ("), []);
         Fact::put_ended(text, facts.map(|(key, fact)| (key.work, fact)));
         text.put(")", []);
+    }
+}
+
+/// The works that are to end, with what their ends leave behind.
+fn put_leaving(text: &mut SqlBuilder, leaving: &[EndRequest], way: &Ending) {
+    const KEY: &str = "CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID)";
+    let key = |leaving: &EndRequest| -> [Value; 5] {
+        let key = &leaving.key;
+        [
+            key.machine.into(),
+            key.slot.into(),
+            key.process().into(),
+            key.fence.into(),
+            key.work.into(),
+        ]
+    };
+    text.put("leaving (machine_id, slot, process, fence, work_id", []);
+    match way {
+        Ending::Finished => {
+            text.put(") AS (VALUES ", []).each(leaving, &format!("({KEY})"), key);
+        }
+        Ending::Canceled => {
+            let row = |leaving: &EndRequest| {
+                let [machine, slot, process, fence, work] = key(leaving);
+                [machine, slot, process, fence, work, leaving.key.rule.into()]
+            };
+            text.put(", rule) AS (VALUES ", [])
+                .each(leaving, &format!("({KEY}, CAST($6 AS TEXT))"), row);
+        }
+        Ending::Failed { .. } => {
+            let row = |leaving: &EndRequest| {
+                let [machine, slot, process, fence, work] = key(leaving);
+                let next = leaving.next();
+                [
+                    machine,
+                    slot,
+                    process,
+                    fence,
+                    work,
+                    next.as_ref().map(|next| next.attempts).into(),
+                    next.as_ref().map(|next| next.interval_seconds).into(),
+                    next.and_then(|next| next.wait_ms).into(),
+                    leaving.ending.cause().into(),
+                ]
+            };
+            let values =
+                format!("({KEY}, CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))");
+            text.put(", attempts, interval_seconds, wait_ms, cause) AS (VALUES ", [])
+                .each(leaving, &values, row);
+        }
     }
 }
 
@@ -339,25 +371,25 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Ve
         return Ok(ended);
     };
     know_failures(tx, &mut ours).await?;
-    let mut of_processes: BTreeMap<&'static str, Vec<MachineId>> = BTreeMap::new();
+    let mut of_rules: BTreeMap<RuleKey, Vec<MachineId>> = BTreeMap::new();
     for EndRequest { key, failures, .. } in &ours {
         // Who had not failed when it claimed has no backoff now: nobody else writes one meanwhile.
         if matches!(way, Ending::Finished) && failures.is_none() {
             continue;
         }
-        of_processes.entry(key.process).or_default().push(key.machine);
+        of_rules.entry(key.rule).or_default().push(key.machine);
     }
     let mut writes = SqlBuilder::new(tx.dialect());
     match way {
         Ending::Finished => {
-            for (process, machines) in of_processes {
-                hints::put_forget(&mut writes, "work_backoff", process, &machines);
+            for (rule, machines) in of_rules {
+                hints::put_forget(&mut writes, "work_backoff", rule.process.into(), &machines);
             }
         }
         Ending::Failed { .. } => put_backoffs(&mut writes, &ours),
         Ending::Canceled => {
-            for (process, machines) in of_processes {
-                hints::put_hints(&mut writes, process, &machines);
+            for (rule, machines) in of_rules {
+                hints::put_hints(&mut writes, rule, &machines);
             }
         }
     }
@@ -375,7 +407,7 @@ fn put_backoffs(text: &mut SqlBuilder, leaving: &[EndRequest]) {
         let next = leaving.next().expect("BUG: what backs off has failed");
         [
             leaving.key.machine.into(),
-            leaving.key.process.into(),
+            leaving.key.process().into(),
             next.wait_ms.into(),
             leaving.ending.cause().into(),
             next.attempts.into(),

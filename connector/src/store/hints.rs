@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bmdb_entity::{MachineId, machine};
-use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement};
+use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, Value};
 use sea_orm::{Condition, ConnectionTrait, DbErr, Order};
 
 use crate::db::database::Database;
@@ -12,11 +12,14 @@ use crate::db::dialect::Dialect;
 use crate::db::sql::SqlBuilder;
 use crate::db::transaction::Tx;
 use crate::error::Error;
+use crate::rules::check::check_name;
 use crate::rules::claim_plan::{CandidateSource, SEARCH_LIMIT};
-use crate::rules::claimable::from_machines;
+use crate::rules::claimable::{claimable, from_machines};
 use crate::rules::eligible::{Eligible, KeyRange};
-use crate::rules::hint_refresh::{AFTER_NOTHING, HintRefresh};
+use crate::rules::hint_refresh::AFTER_NOTHING;
 use crate::rules::process::Process;
+use crate::rules::work_key::RuleKey;
+use crate::store::rule::Rule;
 
 /// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
 /// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead. Who waited for the row may
@@ -30,7 +33,7 @@ pub(crate) const END_TURN: &str =
     "UPDATE work_retrieval SET ended = begun, until = {now} WHERE process = $1 AND begun = $2";
 
 /// The process's own order, and then key order, around the circle if there is a start.
-pub(crate) fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Eligible<P>, start: Option<&MachineId>) {
+pub(crate) fn in_order(select: &mut SelectStatement, eligible: &Eligible, start: Option<&MachineId>) {
     let machine_id = || Expr::col((machine::Entity, machine::Column::MachineId));
     for (by, order) in &eligible.order {
         select.order_by_expr(by.clone(), order.clone());
@@ -44,7 +47,7 @@ pub(crate) fn in_order<P: Process>(select: &mut SelectStatement, eligible: &Elig
 /// A search of the fleet, in parts that find up to `limit` machines each. It begins at a random machine in key order and wraps around, so that
 /// components do not meet at the head; with an order of the process's own, it takes the first in that order.
 pub(crate) fn search<P: Process>(
-    eligible: &Eligible<P>,
+    eligible: &Eligible,
     filter: &Condition,
     dialect: Dialect,
     limit: u64,
@@ -56,7 +59,7 @@ pub(crate) fn search<P: Process>(
         select
             .column((machine::Entity, machine::Column::MachineId))
             .cond_where(among.of(Expr::col((machine::Entity, machine::Column::MachineId))))
-            .cond_where(eligible.claimable(dialect, told(among)))
+            .cond_where(claimable::<P>(eligible, dialect, told(among)))
             .cond_where(filter.clone())
             .limit(limit);
         in_order(&mut select, eligible, None);
@@ -72,13 +75,13 @@ pub(crate) fn search<P: Process>(
 /// Searches the fleet in statements of their own, outside transactions.
 pub(crate) async fn search_now<P: Process>(
     database: &Database,
-    eligible: &Eligible<P>,
+    eligible: &Eligible,
     filter: &Condition,
     limit: u64,
 ) -> Result<Vec<MachineId>, Error> {
     const DOING: &str = "find eligible machines";
     let mut found = Vec::new();
-    for part in search(eligible, filter, database.dialect, limit) {
+    for part in search::<P>(eligible, filter, database.dialect, limit) {
         if found.len() as u64 >= limit {
             break;
         }
@@ -112,7 +115,7 @@ fn rest_after(new: u64, took: Duration) -> Duration {
 }
 
 /// Searches once more if the last search is old or hints are few, and nobody is at it.
-pub(crate) async fn refresh<P: Process>(database: &Database, refresh: &HintRefresh) -> Result<(), Error> {
+pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Result<(), Error> {
     let few = format!(
         "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT {LOW}) AS some_hints"
     );
@@ -120,98 +123,96 @@ pub(crate) async fn refresh<P: Process>(database: &Database, refresh: &HintRefre
     let scope = database.scope("refresh hints");
     let begin = async |tx: &Tx| {
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {after 10000})";
-        let hints = tx.query_text(&few, [P::NAME.into()]).await?;
+        let hints = tx.query_text(&few, [rule.key.into()]).await?;
         let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
         let only = if hints.is_some_and(are_few) { "" } else { OLD };
         let take = format!("{TAKE_TURN}{only}");
         if tx
-            .execute_text(&take, [P::NAME.into(), Option::<i64>::None.into()])
+            .execute_text(&take, [rule.key.into(), Option::<i64>::None.into()])
             .await?
             == 0
         {
             return Ok(None);
         }
         let rows = tx
-            .query_text("SELECT begun FROM work_retrieval WHERE process = $1", [P::NAME.into()])
+            .query_text("SELECT begun FROM work_retrieval WHERE process = $1", [rule.key.into()])
             .await?;
         let turn: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
         Ok::<_, Error>(turn)
     };
     let Some(turn) = scope.run_or_error(begin).await? else {
         // There are enough, or somebody is at it.
-        refresh.rest::<P>(SHORTEST_REST);
+        rule.refresh.rest(SHORTEST_REST);
         return Ok(());
     };
-    let found = match search_now(database, &Eligible::<P>::of_process(), &Condition::all(), SEARCH_LIMIT).await {
+    let found = match search_now::<P>(database, &rule.eligible, &Condition::all(), SEARCH_LIMIT).await {
         Ok(found) => found,
         Err(error) => {
-            give_back::<P>(database, turn).await;
+            give_back(database, rule.key, turn).await;
             return Err(error);
         }
     };
-    let end = async |tx: &Tx| end_turn::<P>(tx, turn, &found).await.map_err(Error::from);
+    let end = async |tx: &Tx| end_turn(tx, rule.key, turn, &found).await.map_err(Error::from);
     let new = scope.run_or_error(end).await?;
-    refresh.rest::<P>(rest_after(new, began.elapsed()));
+    rule.refresh.rest(rest_after(new, began.elapsed()));
     Ok(())
 }
 
 /// Leaves the turn of a search that failed to others.
-pub(crate) async fn give_back<P: Process>(database: &Database, turn: i64) {
+pub(crate) async fn give_back(database: &Database, rule: RuleKey, turn: i64) {
     const GIVE_BACK: &str =
         "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
     let scope = database.scope("leave a search to others");
     let give_back = async |tx: &Tx| {
-        tx.execute_text(GIVE_BACK, [P::NAME.into(), turn.into()])
+        tx.execute_text(GIVE_BACK, [rule.into(), turn.into()])
             .await
             .map_err(Error::from)
     };
     // If it cannot be told, the turn ends by itself.
     if let Err(error) = scope.run_or_error(give_back).await {
-        tracing::debug!(process = P::NAME, %error, "the turn to search was not given back");
+        tracing::debug!(process = rule.process, %error, "the turn to search was not given back");
     }
 }
 
 /// Leaves what a search has found as hints, and the turn to others. Answers how many hints are new.
-pub(crate) async fn end_turn<P: Process>(tx: &Tx, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
-    let new = leave_hints(tx, P::NAME, found).await?;
-    tx.execute_text(END_TURN, [P::NAME.into(), turn.into()]).await?;
+pub(crate) async fn end_turn(tx: &Tx, rule: RuleKey, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
+    let new = leave_hints(tx, rule, found).await?;
+    tx.execute_text(END_TURN, [rule.into(), turn.into()]).await?;
     Ok(new)
 }
 
-/// Says that a machine may be eligible for `P` now, so that the next claim looks at it: for a body that writes what makes it so. Without, it is found
-/// all the same, within half a minute of claims that take others.
+/// Says that a machine may be eligible for a process now, by any of its rules that components use, so that their next claims look at it: for a body that
+/// writes what makes it so. Without, it is found all the same, within half a minute of claims that take others.
 ///
 /// ```no_run
-/// # use bmdb::{Eligible, Error, MachineId, Process, Tx, os_installation_request, tag};
-/// # struct Install;
-/// # impl Process for Install {
-/// #     const NAME: &'static str = "install";
-/// #     type Item = bmdb::machine::Model;
-/// #     fn eligible(machines: Eligible<Self>) -> Eligible<Self> { machines.has::<os_installation_request::Entity>() }
-/// # }
+/// # use bmdb::{Error, MachineId, Tx, os_installation_request, tag};
 /// async fn request(tx: &Tx, request: os_installation_request::ActiveModel, machine: MachineId) -> Result<(), Error> {
 ///     tag::set::<os_installation_request::Entity>(tx, request).await?;
-///     bmdb::machine::hint::<Install>(tx, machine).await
+///     bmdb::machine::hint(tx, "install", machine).await
 /// }
 /// ```
 ///
 /// # Errors
-/// When the database cannot be written.
-pub async fn hint<P: Process>(tx: &Tx, machine: MachineId) -> Result<(), Error> {
-    leave_hints(tx, P::NAME, &[machine])
-        .await
-        .map(drop)
-        .map_err(Error::database("leave a hint"))
+/// [`Error::Invalid`] for what is no process's name; or when the database cannot be written.
+pub async fn hint(tx: &Tx, process: &str, machine: MachineId) -> Result<(), Error> {
+    // Older components' hints are the process's, without a rule.
+    const HINT: &str = "
+        INSERT INTO work_candidate (process, machine_id, found_at)
+        SELECT process, $2, {now} FROM work_retrieval WHERE process = $1 OR substr(process, 1, length($1) + 1) = $1 || '@' ORDER BY process
+        ON CONFLICT (process, machine_id) DO NOTHING";
+    check_name("the name of a process", process)?;
+    let written = tx.execute_text(HINT, [process.into(), machine.into()]).await;
+    written.map(drop).map_err(Error::database("leave a hint"))
 }
 
 /// Answers how many were not there yet.
-async fn leave_hints(tx: &Tx, process: &str, machines: &[MachineId]) -> Result<u64, DbErr> {
+async fn leave_hints(tx: &Tx, rule: RuleKey, machines: &[MachineId]) -> Result<u64, DbErr> {
     let mut text = SqlBuilder::new(tx.dialect());
-    put_hints(&mut text, process, machines);
+    put_hints(&mut text, rule, machines);
     tx.write(text).await
 }
 
-pub(crate) fn put_hints(text: &mut SqlBuilder, process: &str, machines: &[MachineId]) {
+pub(crate) fn put_hints(text: &mut SqlBuilder, rule: RuleKey, machines: &[MachineId]) {
     if machines.is_empty() {
         return;
     }
@@ -220,13 +221,13 @@ pub(crate) fn put_hints(text: &mut SqlBuilder, process: &str, machines: &[Machin
     machines.sort();
     text.another()
         .put("INSERT INTO work_candidate (process, machine_id, found_at) VALUES ", [])
-        .each(machines, "($1, $2, {now})", |machine| [process.into(), machine.into()])
+        .each(machines, "($1, $2, {now})", |machine| [rule.into(), machine.into()])
         .put(" ON CONFLICT (process, machine_id) DO NOTHING", []);
 }
 
 /// SQLite's: some hints, around the circle from a start. With limits as values, SQLite would plan the statement anew for each
 /// (`sqlite3ExprIsInteger`).
-pub(crate) fn put_hinted<P: Process>(text: &mut SqlBuilder, source: CandidateSource, count: u64, start: MachineId) {
+pub(crate) fn put_hinted(text: &mut SqlBuilder, rule: RuleKey, source: CandidateSource, count: u64, start: MachineId) {
     let (window, most) = (source.window(count), source.scan_limit(count));
     let part = |side: &str| {
         format!(
@@ -238,35 +239,44 @@ pub(crate) fn put_hinted<P: Process>(text: &mut SqlBuilder, source: CandidateSou
         part(">="),
         part("<")
     );
-    text.put(&around, [P::NAME.into(), start.into(), source.skip().into()]);
+    text.put(&around, [rule.into(), start.into(), source.skip().into()]);
 }
 
 /// [Some hints](put_hinted), around the circle from a random start.
-pub(crate) async fn hints<P: Process>(tx: &Tx, source: CandidateSource, count: u64) -> Result<Vec<MachineId>, DbErr> {
+pub(crate) async fn hints(
+    tx: &Tx,
+    rule: RuleKey,
+    source: CandidateSource,
+    count: u64,
+) -> Result<Vec<MachineId>, DbErr> {
     let mut text = SqlBuilder::new(tx.dialect());
-    put_hinted::<P>(&mut text, source, count, MachineId::random());
+    put_hinted(&mut text, rule, source, count, MachineId::random());
     let rows = tx.query_all_raw(text.finish()).await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Removes what a process has in `table` on these machines.
-pub(crate) fn put_forget(text: &mut SqlBuilder, table: &str, process: &str, machines: &[MachineId]) {
+/// Removes what a process, or a rule of it, has in `table` on these machines.
+pub(crate) fn put_forget(text: &mut SqlBuilder, table: &str, of: Value, machines: &[MachineId]) {
     if machines.is_empty() {
         return;
     }
     let them = format!("DELETE FROM {table} WHERE process = $1 AND machine_id IN (");
     text.another()
-        .put(&them, [process.into()])
+        .put(&them, [of])
         .each(machines, "$1", |machine| [(*machine).into()])
         .put(")", []);
 }
 
 #[cfg(test)]
 mod tests {
-    use sea_orm::sea_query::Value;
-
     use super::*;
+    use crate::rules::claimable::eligible_for;
     use crate::rules::process::tests::Survey;
+
+    const RULE: RuleKey = RuleKey {
+        process: "survey",
+        digest: 0,
+    };
 
     #[test]
     fn it_is_time_to_search_when_hints_are_few_and_not_at_once_again() {
@@ -279,14 +289,14 @@ mod tests {
 
     #[test]
     fn a_search_has_two_parts_unless_the_process_has_an_order() {
-        let texts = |eligible: &Eligible<Survey>, limit| -> Vec<String> {
-            let parts = search(eligible, &Condition::all(), Dialect::Postgres, limit);
+        let texts = |eligible: &Eligible, limit| -> Vec<String> {
+            let parts = search::<Survey>(eligible, &Condition::all(), Dialect::Postgres, limit);
             let build = |part: &SelectStatement| Dialect::Postgres.backend().build(part).sql;
             parts.iter().map(build).collect()
         };
-        let plain = Eligible::<Survey>::of_process();
+        let plain = eligible_for(&Survey);
         assert_eq!(texts(&plain, 10).len(), 2);
-        let ordered = Eligible::<Survey>::of_process().order(Expr::col(machine::Column::Fence), Order::Asc);
+        let ordered = eligible_for(&Survey).order(Expr::col(machine::Column::Fence), Order::Asc);
         assert_eq!(texts(&ordered, 10).len(), 1);
         // Who wants few tells what it skips in each of the tables, too.
         let told = |limit| texts(&plain, limit).concat().matches(">=").count();
@@ -298,7 +308,7 @@ mod tests {
     fn hints_are_looked_at_on_both_sides_of_a_start() {
         let start = MachineId::random();
         let mut text = SqlBuilder::new(Dialect::Sqlite);
-        put_hinted::<Survey>(&mut text, CandidateSource::HintsOnly, 3, start);
+        put_hinted(&mut text, RULE, CandidateSource::HintsOnly, 3, start);
         let statement = text.finish();
         let (window, most) = (
             CandidateSource::HintsOnly.window(3),

@@ -24,7 +24,7 @@ pub(crate) fn put<'a>(
             key.fence.into(),
             event.to_string().into(),
             key.work.into(),
-            key.process.into(),
+            key.process().into(),
             key.slot.into(),
             by.session.into(),
             by.component.into(),

@@ -1,44 +1,42 @@
-//! What a component remembers of its processes.
+//! The rules that a component has registered: each is written and checked once, however many ask for it, one by one or at once.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use crate::db::dialect::Dialect;
 use crate::error::Error;
-use crate::rules::hint_refresh::HintRefresh;
-use crate::store::candidate::ClaimSqls;
-
-/// The row of a process: its slot, and the component that registered it.
-pub(crate) type Row = (String, String);
+use crate::rules::work_key::RuleKey;
+use crate::runtime::lock::locked;
+use crate::store::rule::Rule;
 
 /// A registration under way, for all who wait for it: what came of it, once it is there.
-pub(crate) type Registering = watch::Receiver<Option<Result<Row, Error>>>;
+pub(crate) type Registering = watch::Receiver<Option<Result<Arc<Rule>, Error>>>;
 
-/// What a component knows of the row of a process.
+/// How far a component is with a rule.
 pub(crate) enum Registration {
-    /// It has made sure of it, with this slot.
-    Registered(&'static str),
+    Registered(Arc<Rule>),
     UnderWay(Registering),
 }
 
-/// What a component remembers of its processes, all of its sessions together.
-pub(crate) struct Known {
-    /// Those that it has registered, or just registers.
-    pub(crate) registered: Mutex<HashMap<&'static str, Registration>>,
-    /// What is the same in all of a process's claims.
-    pub(crate) sql: ClaimSqls,
-    /// When to look after hints.
-    pub(crate) refresh: HintRefresh,
-}
+/// The rules that a component knows, all of its sessions together.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<HashMap<RuleKey, Registration>>);
+
+/// So many are kept that nobody has a handle of: for those who register with each request.
+const KEPT: usize = 64;
 
 impl Known {
-    pub(crate) fn nothing(dialect: Dialect) -> Self {
-        Self {
-            registered: Mutex::default(),
-            sql: ClaimSqls::new(dialect),
-            refresh: HintRefresh::default(),
+    pub(crate) fn rules(&self) -> MutexGuard<'_, HashMap<RuleKey, Registration>> {
+        locked(&self.0)
+    }
+
+    /// Keeps a rule, and forgets those without a handle when there are many: a process may bind something that changes.
+    pub(crate) fn keep(&self, rule: &Arc<Rule>) {
+        let mut rules = self.rules();
+        if rules.len() >= KEPT {
+            rules.retain(|_, known| !matches!(known, Registration::Registered(rule) if Arc::strong_count(rule) == 1));
         }
+        rules.insert(rule.key, Registration::Registered(Arc::clone(rule)));
     }
 }

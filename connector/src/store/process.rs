@@ -1,32 +1,45 @@
-//! The rows of processes: a component makes sure of each before its first claim.
+//! The rows of processes and their rules: a component makes sure of each before its first claim.
 
 use std::sync::Arc;
 
+use sea_orm::DbErr;
 use sea_orm::sea_query::Value;
 use tokio::sync::watch;
 
 use crate::db::database::Database;
-use crate::db::dialect::milliseconds;
-use crate::db::transaction::Tx;
+use crate::db::dialect::{Dialect, milliseconds};
+use crate::db::schema;
+use crate::db::sql::SqlBuilder;
+use crate::db::transaction::{Tx, check_not_nested};
 use crate::error::Error;
-use crate::rules::process::{Process, check};
-use crate::runtime::lock::locked;
-use crate::store::known::{Known, Registering, Registration, Row};
+use crate::rules::process::Process;
+use crate::store::known::{Known, Registering, Registration};
+use crate::store::rule::Rule;
 
-/// Checks `P` and makes sure of its row. The database is asked once per component, however many ask at once: by the first of them, for all.
-pub(crate) async fn register<P: Process>(database: &Arc<Database>, known: &Arc<Known>) -> Result<(), Error> {
+const REGISTERING: &str = "register a process";
+
+/// Checks a value of a process, here and in the database, and makes sure of its rows. The database is asked once per component and rule, however many ask at
+/// once: by the first of them, for all.
+pub(crate) async fn register<P: Process>(
+    database: &Arc<Database>,
+    known: &Arc<Known>,
+    process: &P,
+) -> Result<Arc<Rule>, Error> {
+    let rule = Rule::of(process, database.dialect)?;
     let mut registering = {
-        let mut registered = locked(&known.registered);
-        match registered.get(P::NAME) {
-            Some(Registration::Registered(slot)) => {
-                return agree::<P>(slot, &database.config.component);
-            }
+        let mut rules = known.rules();
+        match rules.get(&rule.key) {
+            Some(Registration::Registered(rule)) => return Ok(Arc::clone(rule)),
             // Closed, it has panicked.
-            Some(Registration::UnderWay(registering)) if registering.has_changed().is_ok() => registering.clone(),
+            Some(Registration::UnderWay(registering)) if registering.has_changed().is_ok() => {
+                check_not_nested()?;
+                registering.clone()
+            }
             _ => {
-                check::<P>()?;
-                let registering = begin::<P>(database, known);
-                registered.insert(P::NAME, Registration::UnderWay(registering.clone()));
+                check_not_nested()?;
+                let key = rule.key;
+                let registering = begin(database, known, rule);
+                rules.insert(key, Registration::UnderWay(registering.clone()));
                 registering
             }
         }
@@ -34,92 +47,235 @@ pub(crate) async fn register<P: Process>(database: &Arc<Database>, known: &Arc<K
     let answer = registering.wait_for(Option::is_some).await;
     let answer = answer.ok().and_then(|answer| answer.clone());
     // Without an answer the runtime is shutting down.
-    let (slot, registered_by) = answer.ok_or(Error::CommitUnknown {
+    answer.unwrap_or(Err(Error::CommitUnknown {
         doing: REGISTERING,
         source: None,
-    })??;
-    agree::<P>(&slot, &registered_by)
+    }))
 }
 
-/// Registers `P` in a task, so that those who wait need not poll. Whoever comes after a failure begins anew.
-fn begin<P: Process>(database: &Arc<Database>, known: &Arc<Known>) -> Registering {
+/// Registers a rule in a task, so that those who wait need not poll. Whoever comes after a failure begins anew.
+fn begin(database: &Arc<Database>, known: &Arc<Known>, rule: Rule) -> Registering {
     let (tell, told) = watch::channel(None);
     let (own, known) = (Arc::clone(database), Arc::clone(known));
     database.tasks.spawn(async move {
-        let row = write_row::<P>(&own).await;
-        let mut registered = locked(&known.registered);
-        match &row {
-            Ok((slot, _)) if slot == P::SLOT => registered.insert(P::NAME, Registration::Registered(P::SLOT)),
-            _ => registered.remove(P::NAME),
+        let registered = async {
+            check_tables(&own, &rule).await?;
+            check_rule(&own, &rule).await?;
+            schema::check_component(&own.catalogue()).await?;
+            write_rows(&own, &rule).await
         };
-        drop(registered);
-        tell.send_replace(Some(row));
+        let answer = match registered.await {
+            Ok(()) => {
+                let rule = Arc::new(rule);
+                known.keep(&rule);
+                Ok(rule)
+            }
+            Err(error) => {
+                known.rules().remove(&rule.key);
+                Err(error)
+            }
+        };
+        tell.send_replace(Some(answer));
     });
     told
 }
 
-fn agree<P: Process>(slot: &str, registered_by: &str) -> Result<(), Error> {
-    if slot == P::SLOT {
+/// Checks that the tables that the rule looks into are there, and that we may read them.
+async fn check_tables(database: &Database, rule: &Rule) -> Result<(), Error> {
+    const DOING: &str = "look for the tables of a rule";
+    let mut tables: Vec<&str> = vec![&rule.text.item];
+    tables.extend(
+        rule.eligible
+            .clauses
+            .iter()
+            .flat_map(|clause| clause.tables.iter().map(String::as_str)),
+    );
+    tables.sort_unstable();
+    tables.dedup();
+    let mut text = SqlBuilder::new(database.dialect);
+    match database.dialect {
+        Dialect::Sqlite => {
+            text.put(
+                "SELECT '', wanted.column1, EXISTS (SELECT name FROM sqlite_master WHERE '\"' || name || '\"' = wanted.column1 COLLATE NOCASE), \
+                 true FROM (VALUES ",
+                [],
+            )
+            .each(&tables, "($1)", |table| [(*table).into()])
+            .put(") AS wanted", []);
+        }
+        Dialect::Postgres | Dialect::Cockroach => {
+            text.put(
+                "SELECT CAST(current_user AS TEXT), wanted.name, to_regclass(wanted.name) IS NOT NULL, \
+                 COALESCE(has_table_privilege(CAST(to_regclass(wanted.name) AS OID), 'SELECT'), false) FROM (VALUES ",
+                [],
+            )
+            .each(&tables, "(CAST($1 AS TEXT))", |table| [(*table).into()])
+            .put(") AS wanted (name)", []);
+        }
+    }
+    let (mut role, mut lacks) = (String::new(), Vec::new());
+    for row in database.read_statement(DOING, text.finish()).await? {
+        let read = || {
+            Ok::<(String, String, bool, bool), DbErr>((
+                row.try_get_by_index(0)?,
+                row.try_get_by_index(1)?,
+                row.try_get_by_index(2)?,
+                row.try_get_by_index(3)?,
+            ))
+        };
+        let (user, table, is_there, is_readable) = read().map_err(Error::database(DOING))?;
+        if !is_there {
+            return Err(Error::MissingTable {
+                process: rule.key.process,
+                table: table.replace('"', ""),
+            });
+        }
+        if !is_readable {
+            role = user;
+            lacks.push(format!("SELECT on {}", table.replace('"', "")));
+        }
+    }
+    if lacks.is_empty() {
         return Ok(());
     }
-    Err(Error::SlotClash {
-        process: P::NAME.to_owned(),
-        slot: P::SLOT.to_owned(),
-        registered: slot.to_owned(),
-        registered_by: registered_by.to_owned(),
+    Err(Error::NotAllowed {
+        database: database.name.clone(),
+        role,
+        lacks,
     })
 }
 
-const REGISTERING: &str = "register a process";
+/// Has the database read the rule as claims do, of no machine.
+async fn check_rule(database: &Database, rule: &Rule) -> Result<(), Error> {
+    const DOING: &str = "check a rule";
+    let mut text = SqlBuilder::new(database.dialect);
+    text.piece(&rule.sql.look).put(" LIMIT 0", []);
+    let refused = match database.read_statement(DOING, text.finish()).await {
+        Ok(_nothing) => return Ok(()),
+        Err(outage) if outage.is_outage() => return Err(outage),
+        Err(refused) => refused,
+    };
+    let Error::Database { source, .. } = refused else {
+        return Err(refused);
+    };
+    // The first that is refused alone. None: it is the item's columns, or how the clauses stand together.
+    let mut culprit = None;
+    for clause in &rule.text.clauses {
+        let alone = format!(
+            "SELECT 1 AS one FROM {} WHERE {} LIMIT 0",
+            rule.text.machines(false),
+            clause.sql
+        );
+        let alone = sea_orm::Statement::from_string(database.dialect.backend(), alone);
+        if database.read_statement(DOING, alone).await.is_err() {
+            culprit = Some(clause.why.clone());
+            break;
+        }
+    }
+    Err(Error::RuleRefused {
+        process: rule.key.process,
+        clause: culprit,
+        source,
+    })
+}
 
-/// Writes the row unless another component has. A slot that differs changes nothing.
-async fn write_row<P: Process>(database: &Database) -> Result<Row, Error> {
-    const REGISTER: &str = "
+/// Writes the rows of a process and its rule, those of another component as well, with what this one says of it. A slot that differs changes nothing.
+pub(crate) async fn write_rows(database: &Database, rule: &Rule) -> Result<(), Error> {
+    const PROCESS: &str = "
         INSERT INTO process (name, slot, description, cool_down_ms, registered_at, registered_by)
         VALUES ($1, $2, $3, $4, {now}, $5)
         ON CONFLICT (name) DO UPDATE SET description = excluded.description, cool_down_ms = excluded.cool_down_ms
         WHERE process.slot = excluded.slot";
-    let cool_down = milliseconds(P::COOL_DOWN);
-    let component = database.config.component.clone();
-    let scope = database.scope(REGISTERING);
-    let register = async |tx: &Tx| {
-        let values: [Value; 5] = [
-            P::NAME.into(),
-            P::SLOT.into(),
-            P::DESCRIPTION.into(),
-            cool_down.into(),
-            component.clone().into(),
+    const RULE: &str = "
+        INSERT INTO process_rule (process, digest, item, item_machine_id, clauses, component, used_at)
+        VALUES ($1, $2, $3, $4, $5, $6, {now})
+        ON CONFLICT (process, digest) DO UPDATE SET component = excluded.component, used_at = excluded.used_at";
+    /// None has begun: a search before all others is due. Numbers begin at the clock, so that a row which was swept and comes again does not take the end of
+    /// a search of before for that of one since.
+    const SEARCHES: &str = "
+        INSERT INTO work_retrieval (process, begun, ended, began_at, until) VALUES ($1, {clock}, 0, {now}, {now})
+        ON CONFLICT (process) DO NOTHING";
+    const RULES: &str = "SELECT CAST(count(digest) AS BIGINT) FROM process_rule WHERE process = $1";
+    let (name, component) = (rule.key.process, database.config.component.as_str());
+    let clauses = serde_json::to_value(&rule.text.clauses).expect("BUG: texts are JSON");
+    let write = async |tx: &Tx| {
+        let process: [Value; 5] = [
+            name.into(),
+            rule.slot.into(),
+            rule.description.into(),
+            milliseconds(rule.cool_down).into(),
+            component.into(),
         ];
-        tx.execute_text(REGISTER, values).await?;
-        tx.execute_text(ADD_SEARCHES, [P::NAME.into()]).await?;
+        tx.execute_text(PROCESS, process).await?;
         let rows = tx
-            .query_text(
-                "SELECT slot, registered_by FROM process WHERE name = $1",
-                [P::NAME.into()],
-            )
+            .query_text("SELECT slot, registered_by FROM process WHERE name = $1", [name.into()])
             .await?;
-        let row = rows
-            .first()
-            .ok_or(sea_orm::DbErr::RecordNotFound("process".to_owned()))?;
-        Ok::<_, Error>((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
+        let row = rows.first().ok_or(DbErr::RecordNotFound("process".to_owned()))?;
+        let registered: String = row.try_get_by_index(0)?;
+        if registered != rule.slot {
+            return Err(Error::SlotClash {
+                process: name.to_owned(),
+                slot: rule.slot.to_owned(),
+                registered,
+                registered_by: row.try_get_by_index(1)?,
+            });
+        }
+        let values: [Value; 6] = [
+            name.into(),
+            rule.key.digest().into(),
+            rule.text.item.as_str().into(),
+            rule.text.item_machine_id.as_str().into(),
+            clauses.clone().into(),
+            component.into(),
+        ];
+        tx.execute_text(RULE, values).await?;
+        tx.execute_text(SEARCHES, [rule.key.into()]).await?;
+        let rows = tx.query_text(RULES, [name.into()]).await?;
+        let rules: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok::<_, Error>(rules.unwrap_or_default())
     };
-    scope.run_or_error(register).await
+    let rules = database.scope(REGISTERING).run_or_error(write).await?;
+    if rules > MANY {
+        tracing::warn!(
+            process = name,
+            rules,
+            "a process has many rules of a day: its `eligible` binds something that changes, and each value has to find its machines anew"
+        );
+    }
+    Ok(())
 }
 
-/// None has begun: a search before all others is due.
-const ADD_SEARCHES: &str = "
-    INSERT INTO work_retrieval (process, begun, ended, began_at, until) VALUES ($1, 0, 0, {now}, {now})
-    ON CONFLICT (process) DO NOTHING";
+/// More rules of one process than that are rather a mistake than many kinds of machines. Those that nobody has used for a day are swept.
+const MANY: i64 = 16;
 
-/// Writes the row of the searches for `P` again, which somebody has deleted.
-pub(crate) async fn add_searches<P: Process>(database: &Database) -> Result<(), Error> {
-    let scope = database.scope(REGISTERING);
-    let add = async |tx: &Tx| {
-        tx.execute_text(ADD_SEARCHES, [P::NAME.into()])
-            .await
-            .map_err(Error::from)
+/// Forgets the rules that nobody has used for a day, with their hints and searches; those of older components, which know processes and no rules, among
+/// them. Answers their names. Who uses one again writes it again.
+pub(crate) async fn forget_unused(database: &Database) -> Result<Vec<String>, Error> {
+    const DOING: &str = "forget rules that nobody uses";
+    const UNUSED: &str = "
+        SELECT s.process FROM work_retrieval s WHERE s.began_at < {after -86400000} AND NOT EXISTS (
+            SELECT r.digest FROM process_rule r WHERE r.process || '@' || r.digest = s.process AND r.used_at >= {after -86400000})
+        ORDER BY s.process";
+    const HINTS: &str = "
+        DELETE FROM work_candidate WHERE process = $1 AND machine_id IN (
+            SELECT machine_id FROM work_candidate WHERE process = $1 ORDER BY machine_id LIMIT 1000)";
+    const SEARCHES: &str = "DELETE FROM work_retrieval WHERE process = $1 AND began_at < {after -86400000}";
+    const RULES: &str = "DELETE FROM process_rule WHERE used_at < {after -86400000}";
+    let rows = database.read(DOING, UNUSED, []).await?;
+    let unused = rows.iter().map(|row| row.try_get_by_index(0));
+    let unused: Vec<String> = unused.collect::<Result<_, _>>().map_err(Error::database(DOING))?;
+    let run = async |text: &str, values: &[Value]| {
+        let delete = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(text, values.iter().cloned()).await?);
+        database.scope(DOING).run_or_error(delete).await
     };
-    scope.run_or_error(add).await.map(drop)
+    for name in &unused {
+        let name: [Value; 1] = [name.as_str().into()];
+        // Some at a time: nobody waits for long for what it locks.
+        while run(HINTS, &name).await? > 0 {}
+        run(SEARCHES, &name).await?;
+    }
+    run(RULES, &[]).await?;
+    Ok(unused)
 }
 
 /// The slots of all registered processes.

@@ -7,14 +7,14 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 use crate::db::transaction::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
-use crate::rules::work_key::WorkKey;
+use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::store::writer::Writer;
 
 /// What a claim of unknown outcome has taken, as far as it has arrived.
 pub(crate) async fn claimed(
     by: &Writer<'_>,
     slot: &'static str,
-    process: &'static str,
+    rule: RuleKey,
     works: &[WorkId],
 ) -> Result<Vec<WorkKey>, Error> {
     const DOING: &str = "settle a claim";
@@ -30,7 +30,7 @@ pub(crate) async fn claimed(
     let key = |(machine, work, fence)| WorkKey {
         machine,
         slot,
-        process,
+        rule,
         work,
         fence,
     };

@@ -6,7 +6,6 @@ use tokio_util::task::TaskTracker;
 use crate::db::database::Database;
 use crate::db::transaction::TxRunner;
 use crate::runtime::lease::Lease;
-use crate::store::known::Known;
 
 /// Who writes: what history keeps of a session.
 pub(crate) struct Author<'a> {
@@ -18,7 +17,6 @@ pub(crate) struct Author<'a> {
 /// A session, as its statements need it.
 pub(crate) struct Writer<'a> {
     pub(crate) database: &'a Database,
-    pub(crate) known: &'a Known,
     pub(crate) author: Author<'a>,
     /// Its trust bounds what it writes.
     pub(crate) lease: &'a Lease,

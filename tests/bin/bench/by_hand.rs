@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bmdb::{Bmdb, Config, Error, MachineId};
-use harness::{AgentStart, Bound, Fate, OwnServer, Proxy};
+use harness::{AgentStart, Bound, Fate, OwnServer, Proxy, of};
 use sea_orm::sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, Postgres, Row};
@@ -136,7 +136,7 @@ async fn watch() -> Result<Statements, Failure> {
     let mut cycles = Vec::new();
     for _ in 0..WATCHED {
         let work = session
-            .claim::<AgentStart>()
+            .claim(&of::<AgentStart>(&session).await)
             .await?
             .ok_or("there is nothing to claim")?;
         let subject = Subject {
@@ -282,6 +282,10 @@ pub(crate) struct ByHand {
 impl ByHand {
     pub(crate) async fn connect(url: &str, workers: usize, fleet: &Fleet) -> Result<Self, Failure> {
         let statements = STATEMENTS.get_or_try_init(watch).await?;
+        // Whose hints they are.
+        let bmdb = Bmdb::connect(Config::new(url, "bench", bmdb::runtime_info!())).await?;
+        of::<AgentStart>(&bmdb).await;
+        bmdb.close().await;
         fleet.hint_at_free().await?;
         let options = PgConnectOptions::from_str(url)?.options(SETTINGS);
         let clients = Clients::connect(options, workers, "loop").await?;

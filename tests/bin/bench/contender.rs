@@ -12,6 +12,7 @@ use crate::keys::Keys;
 use crate::limit::Limit;
 use crate::ours::{Ours, Style};
 use crate::peers::Peer;
+use crate::rules::{Rules, Two};
 use crate::steps::Steps;
 
 /// A way of claiming and finishing.
@@ -45,6 +46,14 @@ pub(crate) enum Kind {
     Apalis,
     /// The same, 500 jobs at once.
     ApalisBatched,
+    /// Two components with a provider each and a name each.
+    TwoNames,
+    /// Two components with a provider each and one name.
+    TwoValues,
+    /// Two components with one rule.
+    OneRule,
+    /// Two components of which one has a later version of the rule.
+    TwoVersions,
     /// A row for each lock, and for each lock held a keep-alive of its own, all on one connection.
     Keys,
 }
@@ -70,6 +79,10 @@ impl Kind {
             Self::PgBossBatched => "pg-boss, 500 at once",
             Self::Apalis => "apalis, 10 at once",
             Self::ApalisBatched => "apalis, 500 at once",
+            Self::TwoNames => "two names",
+            Self::TwoValues => "two values of one name",
+            Self::OneRule => "one rule",
+            Self::TwoVersions => "two versions of a rule",
             Self::Keys => "lock per key",
         }
     }
@@ -78,7 +91,18 @@ impl Kind {
         matches!(
             self,
             Self::Ours | Self::OursDone | Self::OursFail | Self::Loop | Self::OursFused | Self::OursTen
-        )
+        ) || self.rules().is_some()
+    }
+
+    /// For two components with rules of their own.
+    pub(crate) fn rules(self) -> Option<Rules> {
+        Some(match self {
+            Self::TwoNames => Rules::Names,
+            Self::TwoValues => Rules::Values,
+            Self::OneRule => Rules::Same,
+            Self::TwoVersions => Rules::Versions,
+            _ => return None,
+        })
     }
 
     /// Somebody else's way of doing something like it.
@@ -122,11 +146,15 @@ pub(crate) enum Contender {
     Steps(Steps),
     Ours(Ours),
     Loop(ByHand),
+    Two(Two),
     Keys(Keys),
 }
 
 impl Contender {
     pub(crate) async fn enter(kind: Kind, url: &str, workers: usize, fleet: &Fleet) -> Result<Self, Failure> {
+        if let Some(rules) = kind.rules() {
+            return Ok(Self::Two(Two::connect(url, workers, rules, fleet).await?));
+        }
         Ok(match kind {
             Kind::Limit => Self::Limit(Limit::connect(url, workers).await?),
             Kind::Steps => Self::Steps(Steps::connect(url, workers).await?),
@@ -148,6 +176,7 @@ impl Contender {
             Self::Steps(steps) => steps.cycle(worker, fleet).await,
             Self::Ours(ours) => ours.cycle(worker, fleet).await,
             Self::Loop(by_hand) => by_hand.cycle(worker, fleet).await,
+            Self::Two(two) => two.cycle(worker, fleet).await,
             Self::Keys(keys) => keys.cycle().await.map(Some),
         }
     }
@@ -158,6 +187,7 @@ impl Contender {
             Self::Steps(steps) => steps.leave().await,
             Self::Ours(ours) => ours.leave().await,
             Self::Loop(by_hand) => by_hand.leave().await,
+            Self::Two(two) => two.leave().await,
             Self::Keys(keys) => keys.leave().await,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config};
-use harness::{AgentStart, Backend};
+use harness::{AgentStart, Backend, of};
 use sea_orm::sqlx::{self, Connection, PgConnection, SqliteConnection};
 use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
@@ -27,7 +27,10 @@ pub(crate) async fn let_die(place: &Place<'_>) -> Result<(), Failure> {
     // The process is known, with its cool-down.
     let bmdb = Bmdb::connect(Config::new(place.database.url(), "bench", bmdb::runtime_info!())).await?;
     let session = bmdb.start_session().await?;
-    let work = session.claim::<AgentStart>().await?.ok_or("nothing is eligible")?;
+    let work = session
+        .claim(&of::<AgentStart>(&session).await)
+        .await?
+        .ok_or("nothing is eligible")?;
     work.cancel().await.map_err(bmdb::Error::from)?;
     session.close().await?;
     bmdb.close().await;

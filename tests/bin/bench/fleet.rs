@@ -168,18 +168,35 @@ impl Fleet {
         self.hint(&free).await
     }
 
-    /// Leaves hints at machines in key order, as the library does.
+    /// Forgets what contenders before have registered, and their hints. Half of the machines are each provider's.
+    pub(crate) async fn forget_rules(&self) -> Result<(), Failure> {
+        for statement in [
+            "DELETE FROM work_candidate",
+            "DELETE FROM work_retrieval",
+            "DELETE FROM process",
+            "UPDATE machine_provided SET provider = CASE WHEN lower(substr(provider_id, 1, 1)) < '8' THEN 'north' ELSE 'south' END \
+             WHERE provider = 'bench'",
+        ] {
+            self.raw.execute_unprepared(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves hints at machines in key order, as the library does, for every rule that is registered; but for processes of one provider only at its own.
     async fn hint(&self, machines: &[MachineId]) -> Result<(), Failure> {
         let now = match self.raw.get_database_backend() {
             sea_orm::DatabaseBackend::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now')",
             _ => "now()",
         };
         for some in machines.chunks(AT_ONCE) {
-            let row = |machine: &MachineId| format!("('agent-start', {}, {now})", literal(&self.raw, *machine));
-            let rows: Vec<String> = some.iter().map(row).collect();
+            let machines: Vec<String> = some.iter().map(|machine| literal(&self.raw, *machine)).collect();
             let hint = format!(
-                "INSERT INTO work_candidate (process, machine_id, found_at) VALUES {} ON CONFLICT DO NOTHING",
-                rows.join(", ")
+                "INSERT INTO work_candidate (process, machine_id, found_at)
+                 SELECT work_retrieval.process, machine.machine_id, {now} FROM machine CROSS JOIN work_retrieval
+                 JOIN machine_provided ON machine_provided.machine_id = machine.machine_id
+                 WHERE machine.machine_id IN ({}) AND (work_retrieval.process NOT LIKE 'north@%' AND work_retrieval.process NOT LIKE 'south@%'
+                    OR work_retrieval.process LIKE machine_provided.provider || '@%') ORDER BY work_retrieval.process, machine.machine_id ON CONFLICT DO NOTHING",
+                machines.join(", ")
             );
             self.raw.execute_unprepared(&hint).await?;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config};
 use clap::ValueEnum;
-use harness::{AgentStart, OwnServer, Proxy};
+use harness::{AgentStart, OwnServer, Proxy, of};
 use tokio::process::Command;
 
 use crate::Failure;
@@ -138,7 +138,7 @@ async fn hold_in_a_session(count: u32, url: &str) -> Result<usize, Failure> {
     ordered().await?;
     let mut works = Vec::new();
     while works.len() < count as usize {
-        let more = session.claim_many::<AgentStart>(100).await?;
+        let more = session.claim_many(&of::<AgentStart>(&session).await, 100).await?;
         if more.is_empty() {
             return Err(format!("only {} machines could be claimed", works.len()).into());
         }

@@ -20,6 +20,7 @@ mod peers;
 mod plot;
 mod rates;
 mod report;
+mod rules;
 mod run;
 mod running;
 mod steps;
@@ -106,6 +107,8 @@ impl Cli {
         let takes_part = |kind: &Kind| {
             let by_default = if kind.is_peer() {
                 self.peers
+            } else if kind.rules().is_some() {
+                false
             } else {
                 self.contenders.is_empty()
             };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bmdb::{Bmdb, Config, Error, Session, Work, agent_started};
-use harness::AgentStart;
+use harness::{AgentStart, of};
 use tokio::sync::Mutex;
 
 use crate::Failure;
@@ -58,7 +58,7 @@ impl Ours {
         let was_kept = kept.is_some();
         let work = match kept {
             Some(work) => work,
-            None => match self.session.claim::<AgentStart>().await? {
+            None => match self.session.claim(&of::<AgentStart>(&self.session).await).await? {
                 Some(work) => work,
                 None => return Ok(None),
             },
@@ -79,7 +79,7 @@ impl Ours {
                 let next = work
                     .done()
                     .stating(agent_started::row(*b"key"))
-                    .then(self.session.claim())
+                    .then(self.session.claim(&of::<AgentStart>(&self.session).await))
                     .await
                     .map_err(Error::from)??;
                 claim = began.elapsed();
@@ -104,7 +104,10 @@ impl Ours {
 
     async fn ten(&self, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
         let began = Instant::now();
-        let works = self.session.claim_many::<AgentStart>(10).await?;
+        let works = self
+            .session
+            .claim_many(&of::<AgentStart>(&self.session).await, 10)
+            .await?;
         let claim = began.elapsed();
         if works.is_empty() {
             return Ok(None);

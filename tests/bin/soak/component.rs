@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, CancellationToken, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat};
 use bmdb_entity::work_history::Event;
-use harness::{Rivet, Survey, Weld};
+use harness::{Rivet, Survey, Weld, of};
 use tokio::task::JoinSet;
 
 /// How the components of a soak connect: impatient, so that much happens in little time.
@@ -92,8 +92,8 @@ impl Worker {
         }
     }
 
-    async fn round<P: Process>(&mut self) -> Result<bool, Error> {
-        let claim = self.session.claim::<P>();
+    async fn round<P: Process + Default>(&mut self) -> Result<bool, Error> {
+        let claim = self.session.claim(&of::<P>(&self.session).await);
         let Some(claimed) = self.patiently(claim).await else {
             return Ok(false);
         };
@@ -119,7 +119,7 @@ impl Worker {
     }
 
     /// Works on a machine, and ends with the next claim or alone.
-    async fn hold<P: Process>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
+    async fn hold<P: Process + Default>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, fence, id) = (work.machine(), work.fence(), work.id());
         say(&format!("claimed {machine} {} {fence} {id} {}", P::SLOT, now()));
         for _ in 0..self.random.u8(0..4) {
@@ -139,7 +139,7 @@ impl Worker {
         self.end(work).await
     }
 
-    async fn end<P: Process>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
+    async fn end<P: Process + Default>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, id) = (work.machine(), work.id());
         let event = match self.random.u8(0..100) {
             0..60 => Event::Finished,
@@ -154,7 +154,8 @@ impl Worker {
         let name = event.to_string();
         say(&format!("ending {id} {name} {}", now()));
         let by_body = event == Event::Finished && self.random.bool();
-        let next = self.random.bool().then(|| self.session.claim::<P>());
+        let process = of::<P>(&self.session).await;
+        let next = self.random.bool().then(|| self.session.claim(&process));
         let ends = async move {
             let end = match event {
                 Event::Finished if by_body => {

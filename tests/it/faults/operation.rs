@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Error, Hold, Process, agent_heartbeat};
-use harness::Survey;
+use harness::{Survey, of};
 use tokio::time::sleep;
 
 use super::scene::{Needs, Said, Scene};
@@ -107,7 +107,7 @@ impl Operation {
                 let heard = bmdb::Observation::new(machine, agent_heartbeat::row());
                 told(session.state([heard]).await.map(|stated| stated == [true]))
             }
-            Claim => match session.claim::<Survey>().on(machine).await {
+            Claim => match session.claim(&of::<Survey>(&session).await).on(machine).await {
                 Ok(Some(work)) => scene.keep(work),
                 Ok(None) => panic!("nobody else wants it, so it is there to be had"),
                 Err(error) => Said::of::<()>(Err(error)),
@@ -115,7 +115,7 @@ impl Operation {
             ClaimMany => {
                 let mine = bmdb::machine::Column::MachineId;
                 let claim = session
-                    .claim_many::<Survey>(2)
+                    .claim_many(&of::<Survey>(&session).await, 2)
                     .filter(sea_orm::ColumnTrait::is_in(&mine, scene.machines));
                 match claim.await {
                     Ok(works) if works.len() == 2 => works.into_iter().map(|work| scene.keep(work)).last().unwrap(),
@@ -155,7 +155,7 @@ impl Operation {
                     .expect("there are two")
             }
             FailThenClaim => {
-                let next = session.claim::<Survey>();
+                let next = session.claim(&of::<Survey>(&session).await);
                 match scene
                     .take()
                     .fail("a test")
@@ -202,8 +202,8 @@ impl Operation {
                     .map(|broken| broken.is_some()),
             ),
             // Its own two machines at least.
-            Count => read(bmdb.count::<Survey>().await, |count| *count >= 2),
-            Explain => read(bmdb.explain::<Survey>(machine).await, |it| {
+            Count => read(of::<Survey>(&bmdb).await.count().await, |count| *count >= 2),
+            Explain => read(of::<Survey>(&bmdb).await.explain(machine).await, |it| {
                 it.holder.is_some() && !it.eligible
             }),
             History => read(bmdb.history(machine).await, |page| page.rows.len() == 1),

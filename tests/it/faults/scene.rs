@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Collector, Config, Error, MachineId, Process, Session, Tx, Unfinished, Work, machine};
-use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase};
+use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase, of};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, Value};
 use tokio::sync::Notify;
 
@@ -177,7 +177,11 @@ impl Scene {
         let claim_nth = async |session: &Session, nth: usize| {
             let began = Instant::now();
             loop {
-                match session.claim::<Survey>().on(self.machines[nth]).await {
+                match session
+                    .claim(&of::<Survey>(&session).await)
+                    .on(self.machines[nth])
+                    .await
+                {
                     Ok(Some(work)) => return work,
                     Ok(None) => assert!(began.elapsed() < LONG, "it is free"),
                     Err(error) => assert!(matches!(error, Error::Contended { .. }), "{error:?}"),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bmdb::{Bmdb, Hold, Until, machine};
-use harness::{Backend, TestDatabase};
+use harness::{Backend, TestDatabase, of};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -90,7 +90,7 @@ async fn no_text_forges_a_line_of_the_log() {
                 log("a URL of the migrator", &error);
             }
             let work = session
-                .claim::<Survey>()
+                .claim(&of::<Survey>(&session).await)
                 .on(machine)
                 .await
                 .unwrap()
@@ -127,7 +127,7 @@ async fn no_text_forges_a_line_of_the_log() {
                 }
             }
             let failed = work.fail(text).await;
-            let explanation = bmdb.explain::<Survey>(machine).await.unwrap().to_string();
+            let explanation = of::<Survey>(&bmdb).await.explain(machine).await.unwrap().to_string();
             assert!(
                 !explanation.lines().any(is_forged) && !explanation.contains(is_misleading),
                 "{explanation}"

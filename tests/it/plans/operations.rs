@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_heartbeat, agent_started, provided};
-use harness::until;
+use harness::{of, until};
 use sea_orm::ColumnTrait;
 
 use super::fleet::{due, in_work};
@@ -43,7 +43,7 @@ async fn claims(scene: &mut Scene) {
     let (_bmdb, session) = start(scene, "claims").await;
     for _ in 0..TIMES {
         tamper(&scene.raw, "DELETE FROM work_candidate").await;
-        let claim = session.claim::<AgentStart>();
+        let claim = session.claim(&of::<AgentStart>(&session).await);
         let work = scene
             .watch("claim that searches", "SET ended = begun", claim.into_future())
             .await;
@@ -52,7 +52,7 @@ async fn claims(scene: &mut Scene) {
     searched_just_now(scene).await;
     let mut works = Vec::new();
     for _ in 0..TIMES {
-        let claim = session.claim::<AgentStart>().into_future();
+        let claim = session.claim(&of::<AgentStart>(&session).await).into_future();
         works.push(
             scene
                 .watch("claim by hints", BY_HINTS, claim)
@@ -65,19 +65,23 @@ async fn claims(scene: &mut Scene) {
         work.cancel().await.unwrap();
     }
     for _ in 0..TIMES {
-        let claim = session.claim_many::<AgentStart>(10).into_future();
+        let claim = session.claim_many(&of::<AgentStart>(&session).await, 10).into_future();
         let works = scene.watch("claim many", BY_HINTS, claim).await.unwrap();
         assert_eq!(works.len(), 10);
         for work in works {
             work.cancel().await.unwrap();
         }
     }
-    let mut work = session.claim::<AgentStart>().await.unwrap().expect("there are hints");
+    let mut work = session
+        .claim(&of::<AgentStart>(&session).await)
+        .await
+        .unwrap()
+        .expect("there are hints");
     for _ in 0..TIMES {
         let end = work
             .fail("no answer")
             .stating(agent_heartbeat::row())
-            .then(session.claim::<AgentStart>());
+            .then(session.claim(&of::<AgentStart>(&session).await));
         let next = scene
             .watch("end with a fact, and claim", BY_HINTS, end)
             .await
@@ -87,18 +91,21 @@ async fn claims(scene: &mut Scene) {
     }
     work.cancel().await.unwrap();
     for _ in 0..TIMES {
-        let works = session.claim_many::<AgentStart>(10).await.unwrap();
+        let works = session.claim_many(&of::<AgentStart>(&session).await, 10).await.unwrap();
         let ended = scene.watch("cancel many", END, Work::cancel_many(works)).await;
         assert!(ended.into_iter().all(|ended| ended.is_ok()));
     }
     for machine in due(&scene.raw, TIMES as u32).await {
-        let claim = session.claim::<AgentStart>().on(machine).into_future();
+        let claim = session
+            .claim(&of::<AgentStart>(&session).await)
+            .on(machine)
+            .into_future();
         let work = scene.watch("claim on a machine", CLAIM, claim).await;
         work.unwrap().expect("it is due").cancel().await.unwrap();
     }
     for _ in 0..TIMES {
         let claim = session
-            .claim::<AgentStart>()
+            .claim(&of::<AgentStart>(&session).await)
             .filter(provided::Column::Status.eq("running"))
             .into_future();
         let work = scene.watch("claim with a filter", CLAIM, claim).await;
@@ -159,7 +166,8 @@ async fn heartbeats(scene: &mut Scene) {
 async fn operators(scene: &mut Scene) {
     let bmdb = scene.component("operator", HOUR).await;
     for machine in in_work(&scene.raw, OFTEN).await {
-        let explain = bmdb.explain::<AgentStart>(machine);
+        let start = of::<AgentStart>(&bmdb).await;
+        let explain = start.explain(machine);
         let explained = scene.watch("explain", "FROM work_hold", explain).await.unwrap();
         let holder = explained.holder.expect("it is in work");
         let history = scene

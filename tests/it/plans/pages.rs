@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Session};
 use futures_util::future::join_all;
-use harness::{Backend, OwnServer, TestDatabase, until};
+use harness::{Backend, OwnServer, TestDatabase, of, until};
 use sea_orm::sqlx::{Connection, Executor, PgConnection};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
@@ -89,7 +89,7 @@ const WORKERS: u32 = 4;
 /// Takes machines and lets go of them, in each of the ways that leave them eligible.
 async fn churn(session: &Session, cycles: u32) {
     for cycle in 0..cycles {
-        let work = session.claim::<AgentStart>().await.unwrap();
+        let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap();
         let work = work.expect("more are eligible than there are workers");
         match cycle % 4 {
             0 => work.cancel().await.map_err(Error::from).unwrap(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, MachineId, Process, Session, Work};
-use harness::{OwnServer, TestDatabase, until};
+use harness::{OwnServer, TestDatabase, of, until};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use super::fleet::{Size, fill};
@@ -152,6 +152,10 @@ impl Scene {
 
 /// Takes a machine to do something with it.
 pub(crate) async fn take(session: &Session, machine: MachineId) -> Work<AgentStart> {
-    let work = session.claim::<AgentStart>().on(machine).await.unwrap();
+    let work = session
+        .claim(&of::<AgentStart>(&session).await)
+        .on(machine)
+        .await
+        .unwrap();
     work.unwrap_or_else(|| panic!("{machine} is not due for {}", AgentStart::NAME))
 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bmdb::{Bmdb, CancellationToken, Config, Error, Facts, MachineId, Runner, Tx, Work, Worker, agent_started};
+use bmdb::{Bmdb, CancellationToken, Config, Error, Facts, MachineId, Tx, Work, Worker, agent_started};
 use bmdb_entity::work_backoff;
 use harness::{Fate, Fault, Proxy, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, TransactionTrait};
 
-use super::start;
+use super::{of, start};
 use crate::world::{AgentStart, LONG, connect, events, provide, session, works};
 
 /// How long one statement waits for a row, and for how long a call tries again.
@@ -65,7 +65,7 @@ on_each_backend! {
         let machines = provide(&session(&db).await, 3).await;
         let raw = db.raw().await;
         let ready = Ready::default();
-        let runner = Runner::new(impatient(db.url()).await).worker(ready.clone(), 3).poll(Duration::from_millis(50));
+        let runner = of(impatient(db.url()).await, ready.clone(), 3).await;
         let (shutdown, mut running) = start(runner);
         until("all have begun", LONG, async || works(&raw).await == 3 && ready.runs().len() == 3).await;
         // Nobody else deletes these rows, and on SQLite nobody writes, for several times as long as a call tries.
@@ -98,7 +98,7 @@ on_each_backend! {
         }
         let machine = provide(&session(&db).await, 1).await[0];
         let raw = db.raw().await;
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(Wrong, 1));
+        let (shutdown, mut running) = start(of(connect(&db).await, Wrong, 1).await);
         until("it has failed", LONG, async || events(&raw, machine).await == ["started", "failed"]).await;
         shutdown.cancel();
         let counts = running.join_next().await.unwrap().unwrap().unwrap()["agent-start"];
@@ -127,7 +127,7 @@ on_postgres! {
         let raw = db.raw().await;
         let ready = Ready::default();
         ready.may_end.cancel();
-        let (shutdown, mut running) = start(Runner::new(impatient(proxy.url()).await).worker(ready.clone(), 6).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(impatient(proxy.url()).await, ready.clone(), 6).await);
         until("all have ended", 2 * LONG, async || {
             agent_started::Entity::find().count(&raw).await.unwrap() == 4 && work_backoff::Entity::find().count(&raw).await.unwrap() == 2
         }).await;
@@ -156,7 +156,7 @@ on_postgres! {
         });
         let raw = db.raw().await;
         let ready = Ready::default();
-        let (shutdown, mut running) = start(Runner::new(impatient(proxy.url()).await).worker(ready.clone(), 6).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(impatient(proxy.url()).await, ready.clone(), 6).await);
         until("all have begun", LONG, async || works(&raw).await == 6 && ready.runs().len() == 6).await;
         ready.may_end.cancel();
         until("an end was not answered", LONG, async || *is_down.lock().unwrap()).await;

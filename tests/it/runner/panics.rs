@@ -1,18 +1,13 @@
 //! Authors' functions that panic.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-
-use bmdb::{
-    CancellationToken, Eligible, Error, Facts, MachineId, Process, Runner, Tx, Work, Worker, agent_started, machine,
-};
+use bmdb::{CancellationToken, Error, Facts, MachineId, Tx, Work, Worker, agent_started};
 use bmdb_entity::work_backoff;
 use harness::{Backend, TestDatabase, on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
-use super::start;
+use super::{of, start};
 use crate::hostile::log::Kept;
-use crate::world::{AgentStart, LONG, Survey, connect, events, provide, session};
+use crate::world::{AgentStart, LONG, connect, events, provide, session};
 
 /// Panics where the machine's name says.
 struct Clumsy;
@@ -52,7 +47,7 @@ on_each_backend! {
     async fn a_panic_in_any_function_of_a_worker_fails_its_work_once(db: TestDatabase) {
         let machines = provide(&session(&db).await, 5).await;
         let raw = db.raw().await;
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(Clumsy, 2).poll(Duration::from_millis(50)));
+        let (shutdown, mut running) = start(of(connect(&db).await, Clumsy, 2).await);
         until("all are worked on", LONG, async || {
             agent_started::Entity::find().count(&raw).await.unwrap() == 2 && work_backoff::Entity::find().count(&raw).await.unwrap() == 3
         }).await;
@@ -72,68 +67,6 @@ on_each_backend! {
     }
 }
 
-/// Panics whenever it is asked for the first of two times.
-struct Shy;
-
-static ASKED: AtomicU32 = AtomicU32::new(0);
-
-impl Process for Shy {
-    const NAME: &'static str = "shy";
-    type Item = machine::Model;
-
-    fn eligible(machines: Eligible<Self>) -> Eligible<Self> {
-        assert!(ASKED.fetch_add(1, Ordering::SeqCst) > 1, "too shy");
-        machines
-    }
-}
-
-/// Counts its works.
-struct Counting<P>(&'static AtomicU32, std::marker::PhantomData<P>);
-
-impl<P: Process + Sync> Worker for Counting<P> {
-    type Process = P;
-    type Outcome = ();
-
-    async fn run(&self, work: &Work<P>) -> Result<(), String> {
-        if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
-            work.stop().cancelled().await;
-        }
-        Ok(())
-    }
-}
-
-// One thread runs the whole test, so that all of it is heard.
-#[tokio::test]
-async fn a_lane_that_panics_begins_anew_and_stops_no_other() {
-    static OF_SHY: AtomicU32 = AtomicU32::new(0);
-    static OF_SURVEY: AtomicU32 = AtomicU32::new(0);
-    let db = TestDatabase::migrated(Backend::Sqlite).await;
-    let kept = Kept::default();
-    let _listening = kept.listen();
-    provide(&session(&db).await, 2).await;
-    let runner = Runner::new(connect(&db).await)
-        .worker(Counting::<Shy>(&OF_SHY, std::marker::PhantomData), 1)
-        .worker(Counting::<Survey>(&OF_SURVEY, std::marker::PhantomData), 1)
-        .poll(Duration::from_millis(50));
-    let shutdown = CancellationToken::new();
-    let watch = async {
-        until("both work", LONG, async || {
-            OF_SHY.load(Ordering::SeqCst) > 0 && OF_SURVEY.load(Ordering::SeqCst) > 0
-        })
-        .await;
-        shutdown.cancel();
-    };
-    let (counts, ()) = tokio::join!(runner.run(shutdown.clone()), watch);
-    let counts = counts.unwrap();
-    assert!(counts["shy"].claimed > 0 && counts["survey"].claimed > 0, "{counts:?}");
-    let log = kept.text();
-    let told = log
-        .lines()
-        .filter(|line| line.contains("ERROR") && line.contains("shy") && line.contains("too shy"));
-    assert_eq!(told.count(), 2, "{log}");
-}
-
-// As above.
 #[tokio::test]
 async fn a_panic_of_a_worker_is_logged_with_its_place() {
     let db = TestDatabase::migrated(Backend::Sqlite).await;
@@ -149,7 +82,7 @@ async fn a_panic_of_a_worker_is_logged_with_its_place() {
         .await;
         shutdown.cancel();
     };
-    let runner = Runner::new(connect(&db).await).worker(Clumsy, 1);
+    let runner = of(connect(&db).await, Clumsy, 1).await;
     let (counts, ()) = tokio::join!(runner.run(shutdown.clone()), watch);
     assert_eq!(counts.unwrap()["agent-start"].panicked, 1);
     let log = kept.text();

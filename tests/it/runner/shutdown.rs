@@ -9,7 +9,7 @@ use bmdb::{Bmdb, CancellationToken, Error, Runner, Work, Worker, agent_started};
 use harness::{Backend, Fate, Fault, Proxy, TestDatabase, literal, on_each_backend, on_postgres, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
-use super::{Endless, Starter, start};
+use super::{Endless, Starter, of, often, rated, start};
 use crate::world::{
     AgentStart, LONG, Survey, config, connect, connect_to, events, kill_session, provide, session, sessions, tamper,
     works,
@@ -57,7 +57,7 @@ on_each_backend! {
         provide(&owner, 1).await;
         let raw = db.raw().await;
         let (blocking, has_begun, go_on) = Blocking::new();
-        let (shutdown, mut running) = start(Runner::new(connect(&db).await).worker(blocking, 1).drain(SHORT).grace(SHORT));
+        let (shutdown, mut running) = start(of(connect(&db).await, blocking, 1).await.drain(SHORT).grace(SHORT));
         until("the work has begun", LONG, async || has_begun.load(Ordering::SeqCst) == 1).await;
         shutdown.cancel();
         let ended = tokio::time::timeout(LONG, running.join_next()).await.expect("the runner ends in time");
@@ -75,7 +75,7 @@ on_each_backend! {
         let interval = Duration::from_secs(3);
         let (blocking, has_begun, go_on) = Blocking::new();
         let bmdb = Bmdb::connect(config(&db).interval(interval)).await.unwrap();
-        let (shutdown, mut running) = start(Runner::new(bmdb.clone()).worker(blocking, 1).drain(SHORT).grace(SHORT));
+        let (shutdown, mut running) = start(of(bmdb.clone(), blocking, 1).await.drain(SHORT).grace(SHORT));
         until("the work has begun", LONG, async || has_begun.load(Ordering::SeqCst) == 1).await;
         shutdown.cancel();
         tokio::time::timeout(LONG, running.join_next()).await.expect("the runner ends in time").unwrap().unwrap().unwrap();
@@ -100,8 +100,10 @@ on_each_backend! {
         provide(&owner, 1).await;
         let raw = db.raw().await;
         let (blocking, has_begun, go_on) = Blocking::new();
-        let runner = Runner::new(connect(&db).await).worker(blocking, 1).worker(Starter::default(), 1).grace(SHORT).drain(SHORT);
-        let (shutdown, mut running) = start(runner.poll(Duration::from_millis(50)));
+        let bmdb = connect(&db).await;
+        let agent_start = harness::of::<AgentStart>(&bmdb).await;
+        let runner = of(bmdb, blocking, 1).await.worker(&agent_start, Starter::default(), often(1)).grace(SHORT).drain(SHORT);
+        let (shutdown, mut running) = start(runner);
         until("the blocking work has begun", LONG, async || has_begun.load(Ordering::SeqCst) == 1).await;
         until("the other has worked", LONG, async || agent_started::Entity::find().count(&raw).await.unwrap() == 1).await;
         let work = bmdb_entity::work::Entity::find().one(&raw).await.unwrap().expect("it is held");
@@ -115,7 +117,7 @@ on_each_backend! {
 
     async fn a_runner_with_a_rate_that_is_none_does_not_begin(db: TestDatabase) {
         for rate in [0.0, -1.0, f64::NAN] {
-            let runner = Runner::new(connect(&db).await).worker(Endless(Arc::default()), 1).rate(rate);
+            let runner = rated(connect(&db).await, Endless(Arc::default()), 1, rate).await;
             let refused = runner.run(CancellationToken::new()).await;
             assert!(matches!(refused, Err(Error::Invalid { what: "a rate", .. })), "{rate}: {refused:?}");
         }
@@ -125,7 +127,7 @@ on_each_backend! {
     async fn one_claim_in_an_age_is_one_claim(db: TestDatabase) {
         provide(&session(&db).await, 3).await;
         let begun = Arc::new(AtomicU32::new(0));
-        let runner = Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 3).rate(1e-30).drain(SHORT);
+        let runner = rated(connect(&db).await, Endless(Arc::clone(&begun)), 3, 1e-30).await.drain(SHORT);
         let (shutdown, mut running) = start(runner);
         until("one has begun", LONG, async || begun.load(Ordering::SeqCst) > 0).await;
         shutdown.cancel();
@@ -135,7 +137,9 @@ on_each_backend! {
     async fn workers_of_one_process_are_counted_together(db: TestDatabase) {
         provide(&session(&db).await, 2).await;
         let begun = Arc::new(AtomicU32::new(0));
-        let runner = Runner::new(connect(&db).await).worker(Endless(Arc::clone(&begun)), 1).worker(Endless(Arc::clone(&begun)), 1);
+        let bmdb = connect(&db).await;
+        let survey = harness::of::<Survey>(&bmdb).await;
+        let runner = of(bmdb, Endless(Arc::clone(&begun)), 1).await.worker(&survey, Endless(Arc::clone(&begun)), often(1));
         let (shutdown, mut running) = start(runner.drain(SHORT));
         until("both have begun", LONG, async || begun.load(Ordering::SeqCst) == 2).await;
         shutdown.cancel();
@@ -150,7 +154,7 @@ on_postgres! {
         let raw = db.raw().await;
         let proxy = Proxy::to(db.url()).await;
         let begun = Arc::new(AtomicU32::new(0));
-        let runner = Runner::new(connect_to(proxy.url()).await).worker(Endless(Arc::clone(&begun)), 1).drain(SHORT).grace(SHORT);
+        let runner = of(connect_to(proxy.url()).await, Endless(Arc::clone(&begun)), 1).await.drain(SHORT).grace(SHORT);
         let (shutdown, mut running) = start(runner);
         until("the work has begun", LONG, async || begun.load(Ordering::SeqCst) == 1).await;
         proxy.decide(|_passing| Fate::Fail(Fault::HalfOpen));
@@ -168,7 +172,7 @@ on_postgres! {
         let dead = session(&db).await;
         provide(&dead, 1).await;
         let raw = db.raw().await;
-        let _held = dead.claim::<AgentStart>().await.unwrap().expect("it is eligible");
+        let _held = dead.claim(&harness::of::<AgentStart>(&dead).await).await.unwrap().expect("it is eligible");
         let _other = session(&db).await;
         kill_session(&raw, &dead).await;
         let proxy = Proxy::to(db.url()).await;
@@ -192,8 +196,8 @@ async fn a_runner_whose_file_was_replaced_ends() {
     provide(&session(&db).await, 1).await;
     let begun = Arc::new(AtomicU32::new(0));
     let (_shutdown, mut running) = start(
-        Runner::new(connect(&db).await)
-            .worker(Endless(Arc::clone(&begun)), 1)
+        of(connect(&db).await, Endless(Arc::clone(&begun)), 1)
+            .await
             .drain(SHORT),
     );
     until("the work has begun", LONG, async || begun.load(Ordering::SeqCst) == 1).await;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Config, Error, Tx, agent_started, machine};
-use harness::{Fate, OwnServer, Proxy, bounded, kill, on_postgres};
+use harness::{Fate, OwnServer, Proxy, bounded, kill, of, on_postgres};
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::sync::{Notify, Semaphore};
 
@@ -99,11 +99,11 @@ on_postgres! {
             let (refused, took) = within(BUDGET + NOISE, session.transact(machine::create)).await;
             assert!(matches!(refused, Err(Error::Contended { .. })), "{refused:?}");
             eprintln!("a third body was refused after {took:?}");
-            let (refused, took) = within(BUDGET + NOISE, session.claim::<AgentStart>().on(machines[0])).await;
+            let (refused, took) = within(BUDGET + NOISE, session.claim(&of::<AgentStart>(&session).await).on(machines[0])).await;
             assert!(matches!(refused, Err(Error::Contended { .. })), "{refused:?}");
             eprintln!("a claim that had to wait for a body was refused after {took:?}");
             sees_a_heartbeat(&raw, &session).await;
-            let (claimed, _) = within(BUDGET + NOISE, session.claim::<AgentStart>().on(machines[1])).await;
+            let (claimed, _) = within(BUDGET + NOISE, session.claim(&of::<AgentStart>(&session).await).on(machines[1])).await;
             claimed.unwrap().expect("no body stands in its way").cancel().await.unwrap();
             over.notify_waiters();
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bmdb::{Error, Unfinished, machine};
 use bmdb_entity::machine as row;
-use harness::{OwnServer, bounded};
+use harness::{OwnServer, bounded, of};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, RuntimeErr};
 
 use super::{NOISE, Scene, claim, within};
@@ -52,7 +52,11 @@ async fn a_full_disk_is_told_at_once_and_what_it_refused_is_not_half_done() {
     bounded(async {
         let server = OwnServer::on_small_disk().await;
         let scene = Scene::on(&server.database(), INTERVAL, 5).await;
-        let mut works = scene.session.claim_many::<AgentStart>(2).await.unwrap();
+        let mut works = scene
+            .session
+            .claim_many(&of::<AgentStart>(&scene.session).await, 2)
+            .await
+            .unwrap();
         let (one, two) = (works.pop().unwrap(), works.pop().unwrap());
         let held = [one.machine(), two.machine()];
         fill(&scene.raw).await;
@@ -120,7 +124,7 @@ async fn a_claim_on_a_full_disk_leaves_nothing() {
             row::Entity::find().all(&scene.raw).await.unwrap(),
         );
         for _ in 0..3 {
-            let (refused, took) = within(AT_ONCE, scene.session.claim::<AgentStart>()).await;
+            let (refused, took) = within(AT_ONCE, scene.session.claim(&of::<AgentStart>(&scene.session).await)).await;
             eprintln!("a claim was refused after {took:?}");
             assert!(refused.as_ref().is_err_and(is_full), "{refused:?}");
         }

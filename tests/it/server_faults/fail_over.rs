@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bmdb::{Bmdb, CancellationToken, Config, Error, Fence, Unfinished, Work, agent_started};
 use bmdb_entity::work_history;
 use futures_util::future::join_all;
-use harness::{OwnServer, Proxy, Stop, bounded, check_history, until};
+use harness::{OwnServer, Proxy, Stop, bounded, check_history, of, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use super::{NOISE, Scene, claim, sees_a_heartbeat, takes_over};
@@ -159,7 +159,7 @@ async fn is_promoted_under_load(url: impl FnOnce(&Servers) -> String, fails: imp
     let over = CancellationToken::new();
     let load = join_all((0..4).map(|_| async {
         while !over.is_cancelled() {
-            match scene.session.claim::<Survey>().await {
+            match scene.session.claim(&of::<Survey>(&scene.session).await).await {
                 Ok(Some(work)) => {
                     answered
                         .lock()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Error, Unfinished, agent_started, machine};
 use bmdb_entity::work_history;
-use harness::{OwnServer, Stop, bounded, until};
+use harness::{OwnServer, Stop, bounded, of, until};
 use sea_orm::EntityTrait;
 
 use super::{NOISE, Scene, claim, connect, takes_over, within};
@@ -22,12 +22,9 @@ async fn sessions_survive(how: Stop) {
     scene.sees_a_heartbeat().await;
     let began = Instant::now();
     server.stop(how).await;
+    let start = of::<AgentStart>(&scene.bmdb).await;
     // Calls that are made meanwhile wait, for a transaction and for a read.
-    let (made, count, ()) = tokio::join!(
-        work.transact(machine::create),
-        scene.bmdb.count::<AgentStart>(),
-        server.start_again()
-    );
+    let (made, count, ()) = tokio::join!(work.transact(machine::create), start.count(), server.start_again());
     let away = began.elapsed();
     made.unwrap();
     assert_eq!(count.unwrap(), 1);
@@ -92,7 +89,7 @@ async fn a_session_is_lost_in_time_when_the_server_stays_away() {
         let (refused, _) = within(NOISE, scene.session.transact(machine::create)).await;
         assert!(matches!(refused, Err(Error::SessionExpired { .. })), "{refused:?}");
         // Meanwhile others are told what it is.
-        let (unread, took) = within(LONG, scene.bmdb.count::<AgentStart>()).await;
+        let (unread, took) = within(LONG, of::<AgentStart>(&scene.bmdb).await.count()).await;
         assert!(matches!(unread, Err(Error::Database { .. })), "{unread:?}");
         eprintln!("a read gave up after {took:?}");
 
