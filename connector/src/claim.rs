@@ -176,12 +176,12 @@ impl<P: Process> Claim<P> {
     /// claim, has not ended: then it is to be tried alone.
     pub(crate) async fn attempt_after(
         &self,
-        leaving: EndRequest,
+        to_end: EndRequest,
         work: WorkId,
         detach: &Detach,
     ) -> Result<Attempt<P>, TxError<(), Error>> {
         let source = self.source();
-        let attempt = self.attempt_from(source, None, vec![work], Some(leaving), false, detach);
+        let attempt = self.attempt_from(source, None, vec![work], Some(to_end), false, detach);
         match attempt.await {
             Err(TxError::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
             Err(TxError::NotCommitted(error)) if error.is_locked_out() => Ok(Attempt::lost_race()),
@@ -232,7 +232,7 @@ impl<P: Process> Claim<P> {
         // Once somebody had locked what an attempt needed: those with whom it would share a statement need not wait for it.
         let mut alone = false;
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
-        let mut begun = None;
+        let mut baseline = None;
         loop {
             // What is in doubt is released. Whose turn it is to search does so all the same: others wait for it.
             if detach.is_gone() && first.is_none() && !matches!(source, CandidateSource::Search(_)) {
@@ -248,21 +248,21 @@ impl<P: Process> Claim<P> {
                 None => {
                     let attempt = match shared.check_open() {
                         Ok(()) => {
-                            self.attempt(source, begun, count, &mut doubts, &mut alone, detach)
+                            self.attempt(source, baseline, count, &mut doubts, &mut alone, detach)
                                 .await
                         }
                         Err(closed) => Err(closed),
                     };
                     if let CandidateSource::Search(turn) = source
-                        && !attempt.as_ref().is_ok_and(Attempt::is_told_of_searches)
+                        && !attempt.as_ref().is_ok_and(Attempt::has_seen_searches)
                     {
                         hints::give_back(&shared.database, rule.key, turn).await;
                     }
                     attempt?
                 }
             };
-            let Attempt { taken, told, .. } = attempt;
-            if source.is_by_hints() && rule.refresh.is_due(!taken.is_empty(), told.as_ref()) {
+            let Attempt { taken, report, .. } = attempt;
+            if source.is_by_hints() && rule.refresh.is_due(!taken.is_empty(), report.as_ref()) {
                 refresh::<P>(&shared, &rule);
             }
             let took = !taken.is_empty();
@@ -289,16 +289,16 @@ impl<P: Process> Claim<P> {
                 }
                 continue;
             }
-            let Some(told) = told else {
+            let Some(report) = report else {
                 source = CandidateSource::HintsThenSearch;
                 continue;
             };
-            begun = begun.or(told.searches.map(|searches| searches.now()));
-            let searched = told
+            baseline = baseline.or(report.searches.map(|searches| searches.now()));
+            let searched = report
                 .searches
-                .zip(begun)
-                .is_some_and(|(searches, begun)| searches.has_ended_since(begun));
-            let next = match told.next(source, searched) {
+                .zip(baseline)
+                .is_some_and(|(searches, baseline)| searches.has_ended_since(baseline));
+            let next = match report.next(source, searched) {
                 Step::Retry(next) => next,
                 Step::EnsureSearchRow => {
                     process::write_rows(&shared.database, &rule).await?;
@@ -308,7 +308,7 @@ impl<P: Process> Claim<P> {
                 Step::NothingThere => return Ok(self.guards(doubts.arrived().await?)),
             };
             rounds += 1;
-            let pause = told.pause(next, rounds, elapsed);
+            let pause = report.pause(next, rounds, elapsed);
             source = next;
             if is_late && !matches!(source, CandidateSource::Search(_)) {
                 return Err(contended(rounds));
@@ -322,7 +322,7 @@ impl<P: Process> Claim<P> {
     async fn attempt(
         &self,
         source: CandidateSource,
-        begun: Option<i64>,
+        baseline: Option<i64>,
         count: u64,
         doubts: &mut InDoubt<P>,
         alone: &mut bool,
@@ -330,7 +330,7 @@ impl<P: Process> Claim<P> {
     ) -> Result<Attempt<P>, Error> {
         // Made here, so that the works of an attempt whose outcome is unknown can be asked for.
         let works: Vec<WorkId> = (0..count).map(|_| WorkId::random()).collect();
-        let attempt = self.attempt_from(source, begun, works.clone(), None, *alone, detach);
+        let attempt = self.attempt_from(source, baseline, works.clone(), None, *alone, detach);
         match attempt.await {
             Ok(attempt) => Ok(attempt),
             Err(TxError::NotCommitted(error)) if error.is_locked_out() => {
@@ -349,9 +349,9 @@ impl<P: Process> Claim<P> {
     async fn attempt_from(
         &self,
         source: CandidateSource,
-        begun: Option<i64>,
+        baseline: Option<i64>,
         works: Vec<WorkId>,
-        leaving: Option<EndRequest>,
+        to_end: Option<EndRequest>,
         alone: bool,
         detach: &Detach,
     ) -> Result<Attempt<P>, TxError<(), Error>> {
@@ -367,17 +367,17 @@ impl<P: Process> Claim<P> {
                 source,
                 filter: &self.filter,
                 works: &works,
-                after: leaving.as_slice(),
-                begun,
+                after: to_end.as_slice(),
+                baseline,
             };
             return attempt_once(shared, request, may_give_up).await;
         }
         let asked = ClaimPart {
             shared: Arc::clone(shared),
             works,
-            leaving,
+            to_end,
             searches: source == CandidateSource::HintsThenSearch,
-            begun,
+            baseline,
             detach: detach.clone(),
             rule: Arc::clone(self.rule()),
             process: PhantomData,
@@ -401,7 +401,7 @@ impl<P: Process> Claim<P> {
                 }
                 Err(cause) => {
                     tracing::warn!(machine = %key.machine, process = key.process(), cause = %Escaped(&cause), "a claimed machine has failed");
-                    let leaving = EndRequest {
+                    let to_end = EndRequest {
                         key,
                         failures,
                         ending: Ending::Failed {
@@ -411,7 +411,7 @@ impl<P: Process> Claim<P> {
                         facts: Facts::none(),
                     };
                     // Without a receiver the session is over, and its works with it.
-                    let _unheard = self.session.shared().releases.send(Release::Work(leaving));
+                    let _unheard = self.session.shared().releases.send(Release::Work(to_end));
                     None
                 }
             }

@@ -82,7 +82,7 @@ impl<P: Process> Work<P> {
         EndMany::new(works, Ok(Ending::Canceled))
     }
 
-    pub(crate) fn leaving(&self, ending: &Ending, facts: &Facts) -> EndRequest {
+    pub(crate) fn to_end(&self, ending: &Ending, facts: &Facts) -> EndRequest {
         EndRequest {
             key: self.key(),
             failures: self.claimed.held.failures,
@@ -252,8 +252,8 @@ async fn end_and_claim<P: Process, Q: Process>(
     let follows = claim.can_follow(shared);
     if follows {
         let next = WorkId::random();
-        let leaving = work.leaving(ending, &facts);
-        match claim.attempt_after(leaving, next, detach).await {
+        let to_end = work.to_end(ending, &facts);
+        match claim.attempt_after(to_end, next, detach).await {
             Ok(attempt) if attempt.ended.contains(&work.id()) => {
                 work.claimed.ended(ending);
                 return Ok(claim_after(shared, claim, Some(attempt), doubts, detach).await);
@@ -389,10 +389,10 @@ async fn end_now<P: Process>(
     ending: &Ending,
     detach: &Detach,
 ) -> Vec<Result<(), Unfinished<P>>> {
-    let leaving = works.iter().map(|(work, facts)| work.leaving(ending, facts)).collect();
-    let Ends { ended, rest } = end(shared, leaving, Patience::Lasting, detach).await;
+    let to_end = works.iter().map(|(work, facts)| work.to_end(ending, facts)).collect();
+    let Ends { ended, rest } = end(shared, to_end, Patience::Lasting, detach).await;
     let ended: HashSet<WorkId> = ended.into_iter().collect();
-    let rest = rest.into_iter().map(|(leaving, error)| (leaving.key.work, error));
+    let rest = rest.into_iter().map(|(to_end, error)| (to_end.key.work, error));
     let mut rest: HashMap<WorkId, Error> = rest.collect();
     let mut answers = Vec::with_capacity(works.len());
     for (mut work, _stated) in works {

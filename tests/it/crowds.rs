@@ -339,7 +339,7 @@ async fn a_lost_answer_for_many_is_settled_for_each() {
         assert!(lost.load(Ordering::Relaxed) > 0, "several were claimed at once");
         let different: HashSet<MachineId> = claimed.iter().map(Work::machine).collect();
         assert_eq!((claimed.len(), different.len(), works(&raw).await), (20, 20, 20));
-        lose_one("ANY (ARRAY(SELECT work_id FROM leaving");
+        lose_one("ANY (ARRAY(SELECT work_id FROM to_end");
         let ends = claimed
             .into_iter()
             .map(|work| async move { work.done().await.unwrap() });
@@ -372,7 +372,7 @@ async fn an_end_whose_next_claim_lost_a_race_ends() {
         let machine = work.machine();
         let mut refused = false;
         proxy.decide(move |passing| {
-            let is_both = passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (");
+            let is_both = passing.sql.contains("to_end (") && passing.sql.contains("INSERT INTO work (");
             if is_both && !std::mem::replace(&mut refused, true) {
                 Fate::Fail(Fault::Refused("23505"))
             } else {
@@ -408,7 +408,7 @@ async fn an_end_with_a_claim_of_unknown_outcome_is_not_called_lost() {
             let (machine, before) = (work.machine(), events(&raw, work.machine()).await.len());
             let mut was_sent = false;
             proxy.decide(move |passing| {
-                let is_both = passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (");
+                let is_both = passing.sql.contains("to_end (") && passing.sql.contains("INSERT INTO work (");
                 if is_both && !std::mem::replace(&mut was_sent, true) {
                     if is_late {
                         return Fate::Delay(Duration::from_millis(2500));

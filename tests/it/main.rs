@@ -35,6 +35,7 @@ mod schedules;
 mod server_faults;
 mod session;
 mod settings;
+mod snapshots;
 mod sql;
 mod stalls;
 mod stress;

@@ -229,7 +229,7 @@ async fn dropped_guards_are_let_go_of_together() {
         let ends = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&ends);
         proxy.decide(move |passing| {
-            counted.fetch_add(u32::from(passing.sql.contains("leaving (")), Ordering::Relaxed);
+            counted.fetch_add(u32::from(passing.sql.contains("to_end (")), Ordering::Relaxed);
             Fate::Pass
         });
         drop(held);

@@ -21,11 +21,11 @@ use crate::world::{AgentStart, connect, provide, row_counts, session, tamper};
 
 /// Its machines are one provider's, and none that has an agent.
 #[derive(Clone, Default)]
-struct Start {
+pub(crate) struct Start {
     provider: String,
 }
 
-fn of_provider(provider: &str) -> Start {
+pub(crate) fn of_provider(provider: &str) -> Start {
     Start {
         provider: provider.to_owned(),
     }
@@ -44,7 +44,7 @@ impl Process for Start {
 }
 
 /// So many machines of a provider.
-async fn provide_of(session: &Session, provider: &str, count: usize) -> Vec<MachineId> {
+pub(crate) async fn provide_of(session: &Session, provider: &str, count: usize) -> Vec<MachineId> {
     let new: Vec<machine::NewMachine> = (0..count)
         .map(|nth| machine::NewMachine {
             provider: provider.to_owned(),
@@ -259,6 +259,10 @@ on_each_backend! {
         let mut expected = vec!["start".to_owned(), format!("start@{}", north.digest()), format!("start@{}", south.digest())];
         expected.sort();
         assert_eq!(keys, expected);
+        tamper(&raw, "DELETE FROM work_candidate").await;
+        session.transact(async |tx| south.hint(tx, machine).await).await.unwrap();
+        let hints = work_candidate::Entity::find().all(&raw).await.unwrap();
+        assert_eq!(hints.into_iter().map(|hint| hint.process).collect::<Vec<_>>(), [format!("start@{}", south.digest())]);
         let refused = session.transact(async |tx| machine::hint(tx, "no name", machine).await).await;
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     }

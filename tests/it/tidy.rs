@@ -118,6 +118,8 @@ fn the_tests_that_documents_name_exist() {
     let sentence = regex::Regex::new(r"`([a-z]+(?:_[a-z]+){3,})`").expect("is a pattern");
     for (document, at_least) in [
         ("ARCHITECTURE.md", 40),
+        ("docs/original.md", 30),
+        ("docs/differences.md", 4),
         ("tests/README.md", 40),
         ("tests/model/README.md", 4),
     ] {

@@ -416,7 +416,7 @@ async fn what_was_claimed_for_another_under_the_id_of_who_had_lost_its_work_is_l
             let (arrives, mut arriving) = tokio::sync::mpsc::unbounded_channel();
             let mut seen = 0;
             it.proxy.decide(move |passing| {
-                if !(passing.sql.contains("leaving (") && passing.sql.contains("INSERT INTO work (")) {
+                if !(passing.sql.contains("to_end (") && passing.sql.contains("INSERT INTO work (")) {
                     return Fate::Pass;
                 }
                 seen += 1;

@@ -3,9 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bmdb_entity::MachineId;
+
 use crate::bmdb::Bmdb;
+use crate::db::transaction::Tx;
 use crate::error::Error;
 use crate::rules::process::Process;
+use crate::store::hints::leave_hints;
 use crate::store::process::{register, write_rows};
 use crate::store::rule::Rule;
 
@@ -71,6 +75,22 @@ impl<P: Process> Registered<P> {
     #[must_use]
     pub fn digest(&self) -> String {
         self.rule.key.digest()
+    }
+
+    /// Says that a machine may be eligible by this rule now, as [`machine::hint`](crate::machine::hint) says it to all rules of a process.
+    ///
+    /// ```no_run
+    /// # async fn example<P: bmdb::Process>(tx: &bmdb::Tx, start: bmdb::Registered<P>, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
+    /// bmdb::tag::delete::<bmdb::agent_started::Entity>(tx, machine).await?;
+    /// start.hint(tx, machine).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn hint(&self, tx: &Tx, machine: MachineId) -> Result<(), Error> {
+        let left = leave_hints(tx, self.rule.key, &[machine]).await;
+        left.map(drop).map_err(Error::database("leave a hint"))
     }
 
     pub(crate) fn bmdb(&self) -> &Bmdb {

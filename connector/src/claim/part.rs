@@ -28,10 +28,10 @@ pub(super) struct ClaimPart<P: Process> {
     /// The ids of the works that are to be.
     pub(super) works: Vec<WorkId>,
     /// A work that is to end first.
-    pub(super) leaving: Option<EndRequest>,
+    pub(super) to_end: Option<EndRequest>,
     /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
     pub(super) searches: bool,
-    pub(super) begun: Option<i64>,
+    pub(super) baseline: Option<i64>,
     pub(super) detach: Detach,
     pub(super) process: PhantomData<fn() -> P>,
 }
@@ -40,19 +40,19 @@ impl<P: Process> Batchable for ClaimPart<P> {
     type Answer = Result<Attempt<P>, TxError<(), Error>>;
 
     fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
-        let way = self.leaving.as_ref().map(EndRequest::way);
+        let way = self.to_end.as_ref().map(EndRequest::way);
         (self.works.len(), way, Some(self.rule.key))
     }
 
     fn detach(&self) -> Option<&Detach> {
         // An end comes to its end.
-        self.leaving.is_none().then_some(&self.detach)
+        self.to_end.is_none().then_some(&self.detach)
     }
 
     async fn run(mut these: Vec<Self>) -> Vec<Self::Answer> {
         let (shared, rule) = (Arc::clone(&these[0].shared), Arc::clone(&these[0].rule));
         let works: Vec<WorkId> = these.iter().flat_map(|asked| asked.works.iter().copied()).collect();
-        let leaving: Vec<EndRequest> = these.iter_mut().filter_map(|asked| asked.leaving.take()).collect();
+        let to_end: Vec<EndRequest> = these.iter_mut().filter_map(|asked| asked.to_end.take()).collect();
         let searching = || these.iter().filter(|asked| asked.searches);
         let source = if searching().next().is_some() {
             CandidateSource::HintsThenSearch
@@ -60,20 +60,20 @@ impl<P: Process> Batchable for ClaimPart<P> {
             CandidateSource::HintsOnly
         };
         // The last of them, which is the one of this statement if that is somebody's first look.
-        let begun: Option<Vec<i64>> = searching().map(|asked| asked.begun).collect();
-        let begun = begun.and_then(|begun| begun.into_iter().max());
+        let baseline: Option<Vec<i64>> = searching().map(|asked| asked.baseline).collect();
+        let baseline = baseline.and_then(|baseline| baseline.into_iter().max());
         let request = ClaimRequest {
             rule: &rule,
             source,
             filter: &Condition::all(),
             works: &works,
-            after: &leaving,
-            begun,
+            after: &to_end,
+            baseline,
         };
         match attempt_once(&shared, request, None).await {
             Ok(attempt) => {
                 let asked = these.iter().map(|asked| (asked.works.len(), asked.searches));
-                attempt.split(asked, &leaving).map(Ok).collect()
+                attempt.split(asked, &to_end).map(Ok).collect()
             }
             Err(failure) => failure.of_each(these.len()).map(Err).collect(),
         }
@@ -103,7 +103,7 @@ pub(super) async fn attempt_once<P: Process>(
         }
         Dialect::Postgres | Dialect::Cockroach => claim_postgres::attempt(&by, request, detach).await,
     };
-    let states_nothing = request.after.iter().all(|leaving| leaving.facts.is_empty());
+    let states_nothing = request.after.iter().all(|to_end| to_end.facts.is_empty());
     match attempt {
         // The only key that a claim can miss is its session's: the machine is locked. What is stated may miss others.
         Err(TxError::NotCommitted(error)) if error.is_foreign_key_violation() && states_nothing => {

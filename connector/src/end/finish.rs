@@ -50,13 +50,13 @@ impl<P: Process> Work<P> {
         T: Send,
         E: From<Error> + Send,
     {
-        let (key, leaving) = (self.key(), self.leaving(&Ending::Finished, &Facts::none()));
+        let (key, to_end) = (self.key(), self.to_end(&Ending::Finished, &Facts::none()));
         let shared = self.session().shared().clone();
         let scope = shared.bodies("finish a work");
         loop {
             let is_lost = AtomicBool::new(false);
             let whole = async |tx: &Tx| {
-                let ended = end::within(tx, &shared.writer(), std::slice::from_ref(&leaving)).await;
+                let ended = end::within(tx, &shared.writer(), std::slice::from_ref(&to_end)).await;
                 if ended.map_err(Error::from)?.is_empty() {
                     is_lost.store(true, Ordering::Relaxed);
                     return Err(key.lost().into());

@@ -168,13 +168,16 @@ impl AttemptReport {
 mod tests {
     use super::*;
 
-    const TOLD: AttemptReport = AttemptReport {
+    const REPORT: AttemptReport = AttemptReport {
         more: false,
         eligible: false,
         turn: None,
         searches: Some(SearchProgress { begun: 7, ended: 7 }),
     };
-    const ELIGIBLE: AttemptReport = AttemptReport { eligible: true, ..TOLD };
+    const ELIGIBLE: AttemptReport = AttemptReport {
+        eligible: true,
+        ..REPORT
+    };
 
     #[test]
     fn a_claim_looks_at_more_than_it_wants_on_both_sides_of_its_start() {
@@ -223,9 +226,12 @@ mod tests {
     #[test]
     fn whose_turn_it_is_searches() {
         for source in [CandidateSource::HintsOnly, CandidateSource::HintsThenSearch] {
-            for told in [TOLD, ELIGIBLE] {
-                let told = AttemptReport { turn: Some(8), ..told };
-                assert_eq!(told.next(source, true), Step::Retry(CandidateSource::Search(8)));
+            for report in [REPORT, ELIGIBLE] {
+                let report = AttemptReport {
+                    turn: Some(8),
+                    ..report
+                };
+                assert_eq!(report.next(source, true), Step::Retry(CandidateSource::Search(8)));
             }
         }
     }
@@ -233,8 +239,9 @@ mod tests {
     #[test]
     fn who_has_more_to_look_at_does_not_pause() {
         let is_at_once = |more, turn| {
-            let told = AttemptReport { more, turn, ..TOLD };
-            told.pause(CandidateSource::HintsThenSearch, 1, Duration::ZERO)
+            let report = AttemptReport { more, turn, ..REPORT };
+            report
+                .pause(CandidateSource::HintsThenSearch, 1, Duration::ZERO)
                 .is_none()
         };
         assert!(is_at_once(false, Some(8)) && is_at_once(true, None));
@@ -243,14 +250,14 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_search_asks_seldom_and_who_lost_a_race_soon() {
-        let longest = |told: AttemptReport, next: CandidateSource| {
-            let pauses = (0..100).map(|_| told.pause(next, 1, Duration::from_secs(80)));
+        let longest = |report: AttemptReport, next: CandidateSource| {
+            let pauses = (0..100).map(|_| report.pause(next, 1, Duration::from_secs(80)));
             pauses.flatten().max().expect("it pauses")
         };
         let soon = Duration::from_millis(2);
-        assert!(longest(TOLD, CandidateSource::HintsThenSearch) > Duration::from_secs(1));
+        assert!(longest(REPORT, CandidateSource::HintsThenSearch) > Duration::from_secs(1));
         assert!(longest(ELIGIBLE, CandidateSource::HintsThenSearch) <= soon);
-        assert!(longest(TOLD, CandidateSource::Scan) <= soon);
+        assert!(longest(REPORT, CandidateSource::Scan) <= soon);
     }
 
     #[test]
@@ -278,18 +285,18 @@ mod tests {
             CandidateSource::Scan,
             CandidateSource::Machine(MachineId::random()),
         ] {
-            assert_eq!(TOLD.next(source, false), Step::NothingThere);
+            assert_eq!(REPORT.next(source, false), Step::NothingThere);
         }
-        assert_eq!(TOLD.next(CandidateSource::HintsThenSearch, true), Step::NothingThere);
+        assert_eq!(REPORT.next(CandidateSource::HintsThenSearch, true), Step::NothingThere);
         assert_eq!(
-            TOLD.next(CandidateSource::HintsOnly, true),
+            REPORT.next(CandidateSource::HintsOnly, true),
             Step::Retry(CandidateSource::HintsThenSearch)
         );
     }
 
     #[test]
     fn who_has_seen_a_part_of_the_hints_looks_at_others() {
-        let more = AttemptReport { more: true, ..TOLD };
+        let more = AttemptReport { more: true, ..REPORT };
         assert_eq!(
             more.next(CandidateSource::HintsThenSearch, true),
             Step::Retry(CandidateSource::HintsThenSearch)
@@ -299,10 +306,13 @@ mod tests {
     #[test]
     fn who_found_no_hints_waits_for_a_search() {
         assert_eq!(
-            TOLD.next(CandidateSource::HintsThenSearch, false),
+            REPORT.next(CandidateSource::HintsThenSearch, false),
             Step::Retry(CandidateSource::HintsThenSearch)
         );
-        let none = AttemptReport { searches: None, ..TOLD };
+        let none = AttemptReport {
+            searches: None,
+            ..REPORT
+        };
         assert_eq!(
             none.next(CandidateSource::HintsThenSearch, false),
             Step::EnsureSearchRow

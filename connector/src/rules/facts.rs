@@ -370,8 +370,8 @@ impl Fact {
     }
 
     /// The rows of works' machines, which are kept there until the statement has ended.
-    pub(crate) fn look_for_leaving(&self, dialect: Dialect) -> SelectStatement {
-        let machines = Query::select().column(("leaving", "machine_id")).from("leaving").take();
+    pub(crate) fn lock_for_end(&self, dialect: Dialect) -> SelectStatement {
+        let machines = Query::select().column(("to_end", "machine_id")).from("to_end").take();
         let mut look = Query::select();
         look.column(self.machine.clone())
             .from(self.table.clone())

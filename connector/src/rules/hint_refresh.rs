@@ -44,12 +44,12 @@ impl HintRefresh {
     }
 
     /// Counts a claim by hints that took something, or nothing. Whether it is time to look.
-    pub(crate) fn is_due(&self, took: bool, told: Option<&AttemptReport>) -> bool {
-        if !took && told.is_some_and(|told| told.eligible) {
+    pub(crate) fn is_due(&self, took: bool, report: Option<&AttemptReport>) -> bool {
+        if !took && report.is_some_and(|report| report.eligible) {
             // Others have what there was; it says nothing of the hints.
             return false;
         }
-        let is_low = told.is_some_and(|told| !told.more);
+        let is_low = report.is_some_and(|report| !report.more);
         self.look().is_due(took, is_low, Instant::now())
     }
 
@@ -139,22 +139,22 @@ mod tests {
 
     #[test]
     fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
-        let told = |more| AttemptReport {
+        let report = |more| AttemptReport {
             more,
             eligible: false,
             turn: None,
             searches: None,
         };
-        let is_due = |told: Option<&AttemptReport>| HintRefresh::new().is_due(true, told);
-        assert!(is_due(Some(&told(false))));
-        assert!(!is_due(Some(&told(true))) && !is_due(None));
+        let is_due = |report: Option<&AttemptReport>| HintRefresh::new().is_due(true, report);
+        assert!(is_due(Some(&report(false))));
+        assert!(!is_due(Some(&report(true))) && !is_due(None));
         let looking = HintRefresh::new();
-        assert!(looking.is_due(true, Some(&told(false))));
-        assert!(!looking.is_due(true, Some(&told(false))));
+        assert!(looking.is_due(true, Some(&report(false))));
+        assert!(!looking.is_due(true, Some(&report(false))));
         looking.rest(Duration::ZERO);
-        assert!(looking.is_due(true, Some(&told(false))));
+        assert!(looking.is_due(true, Some(&report(false))));
         looking.rest(SECOND * 3600);
-        assert!(!looking.is_due(true, Some(&told(false))));
+        assert!(!looking.is_due(true, Some(&report(false))));
     }
 
     #[test]

@@ -33,8 +33,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     fn refuse(mut self, left: Vec<EndRequest>, error: &Error) -> Self {
-        self.rest
-            .extend(left.into_iter().map(|leaving| (leaving, error.clone())));
+        self.rest.extend(left.into_iter().map(|to_end| (to_end, error.clone())));
         self
     }
 
@@ -45,13 +44,13 @@ impl Ends {
     }
 
     fn has_answered(&self, work: WorkId) -> bool {
-        self.ended.contains(&work) || self.rest.iter().any(|(leaving, _)| leaving.key.work == work)
+        self.ended.contains(&work) || self.rest.iter().any(|(to_end, _)| to_end.key.work == work)
     }
 
     /// Takes those out that were perhaps refused for another with which they shared a statement.
     fn take_refused(&mut self) -> Vec<EndRequest> {
         let refused = self.rest.extract_if(.., |(_, error)| error.is_of_one());
-        refused.map(|(leaving, _)| leaving).collect()
+        refused.map(|(to_end, _)| to_end).collect()
     }
 }
 
@@ -66,7 +65,7 @@ pub(crate) enum Patience {
 
 /// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
 pub(crate) async fn end(shared: &Arc<Shared>, left: Vec<EndRequest>, patience: Patience, detach: &Detach) -> Ends {
-    let updates = |leaving: &&EndRequest| leaving.facts.updates().next().is_some();
+    let updates = |to_end: &&EndRequest| to_end.facts.updates().next().is_some();
     let updating: Vec<EndRequest> = left.iter().filter(updates).cloned().collect();
     let mut ends = end_or_refuse(shared, left, None, detach).await;
     let refused = ends.take_refused();
@@ -74,18 +73,18 @@ pub(crate) async fn end(shared: &Arc<Shared>, left: Vec<EndRequest>, patience: P
         detach.now().await;
         ends = ends.and(end_apart(shared, refused, patience).await);
     }
-    for (leaving, error) in ends.rest.iter_mut().filter(|(_, error)| error.is_key_violation()) {
+    for (to_end, error) in ends.rest.iter_mut().filter(|(_, error)| error.is_key_violation()) {
         detach.now().await;
-        let facts = leaving.facts.iter();
-        if let Err(duplicate) = machine::check_identities(&*shared.database, leaving.key.machine, facts).await {
+        let facts = to_end.facts.iter();
+        if let Err(duplicate) = machine::check_identities(&*shared.database, to_end.key.machine, facts).await {
             *error = duplicate;
         }
     }
-    for leaving in updating {
-        if !ends.has_answered(leaving.key.work) {
+    for to_end in updating {
+        if !ends.has_answered(to_end.key.work) {
             detach.now().await;
-            let error = missing(shared, &leaving.key, &leaving.facts).await;
-            ends.rest.extend(error.map(|error| (leaving, error)));
+            let error = missing(shared, &to_end.key, &to_end.facts).await;
+            ends.rest.extend(error.map(|error| (to_end, error)));
         }
     }
     ends
@@ -139,7 +138,7 @@ async fn end_or_refuse(
     let mut ends = Ends::default();
     // With failures before as they were when the machines were claimed.
     let mut as_claimed = true;
-    while let Some(way) = left.first().map(|leaving| leaving.ending.clone()) {
+    while let Some(way) = left.first().map(|to_end| to_end.ending.clone()) {
         let attempt = match alone {
             _ if !as_claimed => {
                 detach.now().await;
@@ -156,7 +155,7 @@ async fn end_or_refuse(
         };
         let source = match attempt {
             Ok(gone) => {
-                left.retain(|leaving| !gone.contains(&leaving.key.work));
+                left.retain(|to_end| !gone.contains(&to_end.key.work));
                 ends.ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
                 if as_claimed && way.is_failure() {
@@ -171,9 +170,9 @@ async fn end_or_refuse(
         detach.now().await;
         let mut held = Vec::new();
         let mut unreachable = false;
-        for leaving in &left {
-            match resolve(&shared.writer(), &leaving.key).await {
-                Ok(Resolution::StillHeld) => held.push(leaving.clone()),
+        for to_end in &left {
+            match resolve(&shared.writer(), &to_end.key).await {
+                Ok(Resolution::StillHeld) => held.push(to_end.clone()),
                 // It is not there to be ended any more.
                 Ok(Resolution::Ended(_) | Resolution::Gone) => {}
                 Err(_unreachable) => unreachable = true,
@@ -210,7 +209,7 @@ impl Batchable for EndBatch {
         match end_at_once(&shared, &left.concat(), false).await {
             Ok(gone) => {
                 let of = |left: &Vec<EndRequest>| {
-                    let works = left.iter().map(|leaving| leaving.key.work);
+                    let works = left.iter().map(|to_end| to_end.key.work);
                     Ok(works.filter(|work| gone.contains(work)).collect())
                 };
                 left.iter().map(of).collect()
@@ -223,22 +222,22 @@ impl Batchable for EndBatch {
 /// `is_patient`: it waits for rows that somebody has locked for as long as the budget lasts.
 async fn end_at_once(
     shared: &Shared,
-    leaving: &[EndRequest],
+    to_end: &[EndRequest],
     is_patient: bool,
 ) -> Result<Vec<WorkId>, TxError<(), Error>> {
     if shared.database.dialect == Dialect::Sqlite {
-        return in_transaction(shared, leaving).await;
+        return in_transaction(shared, to_end).await;
     }
     let by = shared.writer();
     let scope = TxRunner {
         is_patient,
         ..by.runner(DOING)
     };
-    end::at_once(&scope, &by, leaving).await
+    end::at_once(&scope, &by, to_end).await
 }
 
-async fn in_transaction(shared: &Shared, leaving: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {
+async fn in_transaction(shared: &Shared, to_end: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {
     let by = shared.writer();
-    let whole = async |tx: &Tx| end::within(tx, &by, leaving).await.map_err(Error::from);
+    let whole = async |tx: &Tx| end::within(tx, &by, to_end).await.map_err(Error::from);
     by.runner(DOING).run(whole).await.map_err(TxError::without_value)
 }

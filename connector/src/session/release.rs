@@ -72,7 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
         let mut works = Vec::new();
         for release in releases.drain(..) {
             match release {
-                Release::Work(leaving) => works.push(Stuck::new(leaving, now)),
+                Release::Work(to_end) => works.push(Stuck::new(to_end, now)),
                 Release::InDoubt { slot, rule, works } => doubts.push(PendingRelease {
                     slot,
                     rule,
@@ -115,15 +115,15 @@ const MOST: usize = 512;
 
 /// What is to be released, and has been tried so often.
 struct Stuck {
-    leaving: EndRequest,
+    to_end: EndRequest,
     attempts: u32,
     again_at: Instant,
 }
 
 impl Stuck {
-    fn new(leaving: EndRequest, again_at: Instant) -> Self {
+    fn new(to_end: EndRequest, again_at: Instant) -> Self {
         Self {
-            leaving,
+            to_end,
             attempts: 0,
             again_at,
         }
@@ -134,7 +134,7 @@ impl Stuck {
 async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
     let mut ways: Vec<(EndShape, Vec<Stuck>)> = Vec::new();
     for work in works {
-        let way = work.leaving.way();
+        let way = work.to_end.way();
         match ways.iter_mut().find(|(same, _)| *same == way) {
             Some((_, works)) => works.push(work),
             None => ways.push((way, vec![work])),
@@ -145,19 +145,19 @@ async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
         // A power of two, so that there are few statements to prepare.
         while let Some(power) = works.len().min(MOST).checked_ilog2() {
             let these: Vec<Stuck> = works.drain(..1 << power).collect();
-            let leaving = these.iter().map(|stuck| stuck.leaving.clone()).collect();
+            let to_end = these.iter().map(|stuck| stuck.to_end.clone()).collect();
             // No row: the work has ended some other way, which is all that was wanted.
-            let Ends { ended, rest } = end(shared, leaving, Patience::Short, &Detach::in_a_task()).await;
-            for Stuck { leaving, .. } in these.iter().filter(|stuck| ended.contains(&stuck.leaving.key.work)) {
-                leaving.ending.log(&leaving.key);
+            let Ends { ended, rest } = end(shared, to_end, Patience::Short, &Detach::in_a_task()).await;
+            for Stuck { to_end, .. } in these.iter().filter(|stuck| ended.contains(&stuck.to_end.key.work)) {
+                to_end.ending.log(&to_end.key);
             }
-            for (leaving, error) in rest {
-                let before = these.iter().find(|stuck| stuck.leaving.key == leaving.key);
+            for (to_end, error) in rest {
+                let before = these.iter().find(|stuck| stuck.to_end.key == to_end.key);
                 let attempts = 1 + before.map_or(0, |stuck| stuck.attempts);
-                let machine = leaving.key.machine;
+                let machine = to_end.key.machine;
                 tracing::warn!(session = %shared.id, %machine, attempts, %error, "a dropped work is still held");
                 stuck.push(Stuck {
-                    leaving,
+                    to_end,
                     attempts,
                     again_at: Instant::now() + pause_after(attempts + 4),
                 });

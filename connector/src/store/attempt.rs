@@ -21,7 +21,7 @@ pub(crate) struct ClaimRequest<'a> {
     /// Works that are to end first.
     pub(crate) after: &'a [EndRequest],
     /// The search that had begun when the claim first looked.
-    pub(crate) begun: Option<i64>,
+    pub(crate) baseline: Option<i64>,
 }
 
 /// What came of it.
@@ -30,7 +30,7 @@ pub(crate) struct Attempt<P: Process> {
     pub(crate) ended: Vec<WorkId>,
     pub(crate) taken: Vec<ClaimedMachine<P>>,
     /// `None`: it did not ask.
-    pub(crate) told: Option<AttemptReport>,
+    pub(crate) report: Option<AttemptReport>,
 }
 
 impl<P: Process> Attempt<P> {
@@ -39,13 +39,13 @@ impl<P: Process> Attempt<P> {
         Self {
             ended: Vec::new(),
             taken: Vec::new(),
-            told: Some(AttemptReport::LOST_RACE),
+            report: Some(AttemptReport::LOST_RACE),
         }
     }
 
     /// It has taken effect.
-    pub(crate) fn is_told_of_searches(&self) -> bool {
-        self.told.is_some_and(|told| told.searches.is_some())
+    pub(crate) fn has_seen_searches(&self) -> bool {
+        self.report.is_some_and(|report| report.searches.is_some())
     }
 
     /// Deals to those who asked for so many works each, in their order: what was taken, each after the end of one of `leaving` if there are any; and the
@@ -53,25 +53,25 @@ impl<P: Process> Attempt<P> {
     pub(crate) fn split(
         self,
         asked: impl Iterator<Item = (usize, bool)>,
-        leaving: &[EndRequest],
+        to_end: &[EndRequest],
     ) -> impl Iterator<Item = Self> {
         let took_some = !self.taken.is_empty();
-        let (mut taken, mut turn) = (self.taken.into_iter(), self.told.and_then(|told| told.turn));
+        let (mut taken, mut turn) = (self.taken.into_iter(), self.report.and_then(|report| report.turn));
         asked.enumerate().map(move |(place, (works, can_search))| {
-            let left = leaving.get(place).map(|leaving| leaving.key.work);
+            let left = to_end.get(place).map(|to_end| to_end.key.work);
             let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
             let many = if left.is_some() { ended.len() } else { works };
             let taken: Vec<_> = taken.by_ref().take(many).collect();
-            let told = match self.told {
-                Some(told) => Some(AttemptReport {
+            let report = match self.report {
+                Some(report) => Some(AttemptReport {
                     turn: turn.take_if(|_| can_search),
-                    ..told
+                    ..report
                 }),
                 // There was something, which the others have.
                 None if taken.is_empty() && took_some => Some(AttemptReport::LOST_RACE),
                 None => None,
             };
-            Self { ended, taken, told }
+            Self { ended, taken, report }
         })
     }
 }
@@ -102,11 +102,11 @@ mod tests {
         }
     }
 
-    fn attempt(works: usize, told: Option<AttemptReport>) -> Attempt<Survey> {
+    fn attempt(works: usize, report: Option<AttemptReport>) -> Attempt<Survey> {
         Attempt {
             ended: Vec::new(),
             taken: (0..works).map(|_| taken()).collect(),
-            told,
+            report,
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let lost = |works, asked: usize| -> Vec<bool> {
             let split = attempt(works, None).split((0..asked).map(|_| (1, false)), &[]);
             split
-                .map(|split| split.told.is_some_and(|told| told.eligible))
+                .map(|split| split.report.is_some_and(|report| report.eligible))
                 .collect()
         };
         assert_eq!(lost(2, 3), [false, false, true]);
@@ -138,16 +138,16 @@ mod tests {
 
     #[test]
     fn the_turn_to_search_is_one_s_who_can_take_it() {
-        let told = AttemptReport {
+        let report = AttemptReport {
             turn: Some(7),
             eligible: false,
             ..AttemptReport::LOST_RACE
         };
         let turns = |asked: &[bool]| -> Vec<Option<i64>> {
             let asked = asked.iter().map(|can_search| (1, *can_search));
-            attempt(0, Some(told))
+            attempt(0, Some(report))
                 .split(asked, &[])
-                .map(|split| split.told.and_then(|told| told.turn))
+                .map(|split| split.report.and_then(|report| report.turn))
                 .collect()
         };
         assert_eq!(turns(&[false, true, true]), [None, Some(7), None]);

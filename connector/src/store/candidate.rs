@@ -23,7 +23,7 @@ pub(crate) struct ClaimSql {
     pub(crate) is_ordered: bool,
     /// [`Candidate::look_for`]. It has a condition, so that another can follow.
     pub(crate) look: SqlFragment,
-    /// [`Candidate::columns`], of `c`.
+    /// [`Candidate::columns`], of `chosen`.
     pub(crate) columns: SqlFragment,
 }
 
@@ -32,7 +32,10 @@ impl ClaimSql {
         Self {
             is_ordered: !eligible.order.is_empty(),
             look: SqlFragment::query(dialect, &Candidate::<P>::look_for(eligible, dialect)),
-            columns: SqlFragment::text(format!("c.\"{}\"", Candidate::<P>::columns().join("\", c.\""))),
+            columns: SqlFragment::text(format!(
+                "chosen.\"{}\"",
+                Candidate::<P>::columns().join("\", chosen.\"")
+            )),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::store::writer::Writer;
 const AFTER: &str = " AND EXISTS (SELECT ended.work_id FROM ended)";
 
 /// Nor are the machines whose works end here: a statement does not see what it writes, such as facts that make them unfit. Their hints stay for the next.
-const BUT_THOSE: &str = " AND machine_id NOT IN (SELECT leaving.machine_id FROM leaving)";
+const BUT_THOSE: &str = " AND machine_id NOT IN (SELECT to_end.machine_id FROM to_end)";
 
 /// One attempt to take a machine for each of `works`.
 pub(crate) async fn attempt<P: Process>(
@@ -64,7 +64,7 @@ fn read<P: Process>(
     let first = rows
         .first()
         .ok_or(sea_orm::DbErr::RecordNotFound("a claim's answer".to_owned()))?;
-    let told = match source {
+    let report = match source {
         CandidateSource::HintsOnly => None,
         _ => Some(AttemptReport {
             more: source.may_have_more(first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(), count),
@@ -85,7 +85,7 @@ fn read<P: Process>(
     Ok(Attempt {
         ended: ids(first.try_get("", "bmdb_left")?)?,
         taken,
-        told,
+        report,
     })
 }
 
@@ -105,7 +105,7 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         source,
         works,
         after,
-        begun,
+        baseline,
         rule,
         ..
     } = request;
@@ -116,16 +116,16 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
     if !after.is_empty() {
         // The session's row first, as everybody does who takes both: an expiry that has it waits for its works.
         text.put(
-            "lives AS MATERIALIZED (SELECT session_id FROM session WHERE session_id = $1 {share}), ",
+            "live_session AS MATERIALIZED (SELECT session_id FROM session WHERE session_id = $1 {share}), ",
             [by.author.session.into()],
         );
-        const WHILE_IT_LIVES: &str = " AND EXISTS (SELECT lives.session_id FROM lives)";
+        const WHILE_IT_LIVES: &str = " AND EXISTS (SELECT live_session.session_id FROM live_session)";
         end::put(&mut text, by, after, WHILE_IT_LIVES);
         text.put(", ", []);
     }
-    text.put("q AS (", []);
+    text.put("candidates AS (", []);
     put_candidates::<P>(&mut text, request, count);
-    text.put("), c AS MATERIALIZED (", []);
+    text.put("), chosen AS MATERIALIZED (", []);
     if source.is_by_hints() {
         let most = match after {
             // One for each that has ended.
@@ -137,20 +137,20 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         text.query(&look::<P>(request, dialect, count));
     }
     text.put(
-        "), l AS (UPDATE machine SET fence = {fence} FROM c \
-         WHERE machine.machine_id = c.bmdb_machine AND machine.fence = c.bmdb_fence \
-         RETURNING machine.machine_id, machine.fence), n AS (",
+        "), fenced AS (UPDATE machine SET fence = {fence} FROM chosen \
+         WHERE machine.machine_id = chosen.bmdb_machine AND machine.fence = chosen.bmdb_fence \
+         RETURNING machine.machine_id, machine.fence), identified AS (",
         [],
     );
     put_numbered(&mut text, works);
     let author = &by.author;
     text.put(
-        "), w AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) \
-         SELECT n.machine_id, CAST($1 AS TEXT), CAST($2 AS TEXT), n.work_id, CAST($3 AS UUID), n.fence, {now} \
-         FROM n RETURNING machine_id, slot, process, work_id, session_id, fence), \
-         h AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at) \
-         SELECT w.machine_id, w.fence, 'started', w.work_id, w.process, w.slot, w.session_id, CAST($4 AS TEXT), CAST($5 AS TEXT), {now} \
-         FROM w RETURNING machine_id)",
+        "), claimed AS (INSERT INTO work (machine_id, slot, process, work_id, session_id, fence, claimed_at) \
+         SELECT identified.machine_id, CAST($1 AS TEXT), CAST($2 AS TEXT), identified.work_id, CAST($3 AS UUID), identified.fence, {now} \
+         FROM identified RETURNING machine_id, slot, process, work_id, session_id, fence), \
+         recorded AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, at) \
+         SELECT claimed.machine_id, claimed.fence, 'started', claimed.work_id, claimed.process, claimed.slot, claimed.session_id, CAST($4 AS TEXT), CAST($5 AS TEXT), {now} \
+         FROM claimed RETURNING machine_id)",
         [
             rule.slot.into(),
             rule.key.process.into(),
@@ -160,21 +160,15 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         ],
     );
     match source {
-        CandidateSource::HintsOnly => {
-            let gone = among_hints(dialect, TAKEN);
-            text.put(
-                &format!(", x AS (DELETE FROM work_candidate WHERE {gone})"),
-                [rule.key.into()],
-            );
-        }
+        CandidateSource::HintsOnly => put_gone(&mut text, rule.key, TAKEN_OR_PASSED),
         CandidateSource::HintsThenSearch => {
-            put_hints_after(&mut text, rule.key, begun, source.window(count), !after.is_empty());
+            put_hints_after(&mut text, rule.key, baseline, source.window(count), !after.is_empty());
         }
         CandidateSource::Search(turn) => {
             text.put(
-                ", s AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), q.machine_id, {now} FROM q \
-                 WHERE NOT EXISTS (SELECT l.machine_id FROM l WHERE l.machine_id = q.machine_id) ORDER BY q.machine_id \
-                 ON CONFLICT (process, machine_id) DO NOTHING), e AS (",
+                ", new_hints AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), candidates.machine_id, {now} FROM candidates \
+                 WHERE NOT EXISTS (SELECT fenced.machine_id FROM fenced WHERE fenced.machine_id = candidates.machine_id) ORDER BY candidates.machine_id \
+                 ON CONFLICT (process, machine_id) DO NOTHING), search_end AS (",
                 [rule.key.into()],
             )
             .put(END_TURN, [rule.key.into(), turn.into()])
@@ -194,19 +188,19 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
         "CAST(NULL AS TEXT)"
     };
     text.put(
-        &format!(" SELECT {ended} AS bmdb_left, w.fence AS bmdb_fence, w.work_id AS bmdb_work"),
+        &format!(" SELECT {ended} AS bmdb_left, claimed.fence AS bmdb_fence, claimed.work_id AS bmdb_work"),
         [],
     );
     text.put(", ", []).piece(&rule.sql.columns);
     if !matches!(source, CandidateSource::HintsOnly) {
         let turn = if matches!(source, CandidateSource::HintsThenSearch) {
-            "(SELECT begun FROM t)"
+            "(SELECT begun FROM search_lease)"
         } else {
             "CAST(NULL AS BIGINT)"
         };
         text.put(
             &format!(
-                ", (SELECT CAST(count(machine_id) AS BIGINT) FROM q) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM c) AS bmdb_eligible, \
+                ", (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM chosen) AS bmdb_eligible, \
                  {turn} AS bmdb_turn, {}",
                 SearchProgress::COLUMNS
             ),
@@ -214,7 +208,7 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
         );
     }
     text.put(
-        " FROM (VALUES (CAST(1 AS BIGINT))) AS one (n) LEFT JOIN (w JOIN c ON c.bmdb_machine = w.machine_id) ON true",
+        " FROM (VALUES (CAST(1 AS BIGINT))) AS one (number) LEFT JOIN (claimed JOIN chosen ON chosen.bmdb_machine = claimed.machine_id) ON true",
         [],
     );
     if !matches!(source, CandidateSource::HintsOnly) {
@@ -229,14 +223,14 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
 fn put_numbered(text: &mut SqlBuilder, works: &[WorkId]) {
     if let [work] = works {
         text.put(
-            "SELECT machine_id, fence, CAST($1 AS UUID) AS work_id FROM l",
+            "SELECT machine_id, fence, CAST($1 AS UUID) AS work_id FROM fenced",
             [(*work).into()],
         );
         return;
     }
     text.put(
         "SELECT taken.machine_id, taken.fence, ids.work_id FROM (SELECT machine_id, fence, row_number() OVER (ORDER BY machine_id) AS nth \
-         FROM l) AS taken JOIN (VALUES ",
+         FROM fenced) AS taken JOIN (VALUES ",
         [],
     );
     text.each(
@@ -286,16 +280,18 @@ fn put_candidates<P: Process>(text: &mut SqlBuilder, request: ClaimRequest<'_>, 
 /// Verifies hints one by one, from the start, until there are enough.
 fn put_look_at_hints(text: &mut SqlBuilder, view: &ClaimSql, most: &str) {
     let dialect = text.dialect();
-    text.put("SELECT c.bmdb_fence, ", [])
+    text.put("SELECT chosen.bmdb_fence, ", [])
         .piece(&view.columns)
-        .put(" FROM q CROSS JOIN LATERAL (", [])
+        .put(" FROM candidates CROSS JOIN LATERAL (", [])
         .piece(&view.look)
-        .put(" AND q.machine_id = machine.machine_id", []);
+        .put(" AND candidates.machine_id = machine.machine_id", []);
     match dialect {
         // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
         // cannot but take the hints as they come.
-        Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS c", []),
-        Dialect::Cockroach | Dialect::Sqlite => text.put(") AS c ORDER BY q.part, q.machine_id", []),
+        Dialect::Postgres => text.put(" FOR NO KEY UPDATE OF machine SKIP LOCKED) AS chosen", []),
+        Dialect::Cockroach | Dialect::Sqlite => {
+            text.put(") AS chosen ORDER BY candidates.part, candidates.machine_id", [])
+        }
     }
     .put(&format!(" LIMIT {most}"), []);
 }
@@ -316,12 +312,17 @@ fn look<P: Process>(request: ClaimRequest<'_>, dialect: Dialect, count: u64) -> 
 }
 
 fn among_candidates(select: &mut SelectStatement) {
-    let on = Expr::col(("q", "machine_id")).equals((machine::Entity, machine::Column::MachineId));
-    select.join(JoinType::InnerJoin, "q", on);
+    let on = Expr::col(("candidates", "machine_id")).equals((machine::Entity, machine::Column::MachineId));
+    select.join(JoinType::InnerJoin, "candidates", on);
 }
 
-/// The hints of what was taken.
-const TAKEN: &str = "SELECT q.hint FROM q JOIN l ON l.machine_id = q.machine_id";
+/// What was taken, and what was passed over on the way to it: that is not eligible by this rule, or others are just taking it. Else each claim would look at it again,
+/// such as at the machines of another provider, whose hints by name are every rule's.
+const TAKEN_OR_PASSED: &str = "EXISTS (SELECT fenced.machine_id FROM candidates AS taken JOIN fenced ON fenced.machine_id = taken.machine_id \
+    WHERE (candidates.part, candidates.machine_id) <= (taken.part, taken.machine_id))";
+
+/// Nothing could be taken.
+const NOTHING: &str = "NOT EXISTS (SELECT chosen.bmdb_machine FROM chosen)";
 
 /// What a statement knows a hint by.
 fn hint_of(dialect: Dialect) -> &'static str {
@@ -340,30 +341,35 @@ fn among_hints(dialect: Dialect, rows: &str) -> String {
     }
 }
 
-/// What was taken is no candidate any more, nor is any of them when none could be taken: they are not eligible, or others are just taking them. And when
-/// the window was not full then, it may be time to search.
-fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, begun: Option<i64>, window: u64, is_after: bool) {
-    let process: Value = rule.into();
-    let disproved = among_hints(text.dialect(), "SELECT q.hint FROM q");
-    let gone = among_hints(text.dialect(), &format!("{TAKEN} UNION ALL SELECT d.hint FROM d"));
-    let hint = hint_of(text.dialect());
-    let skip = if text.dialect() == Dialect::Postgres {
-        " FOR UPDATE OF work_candidate SKIP LOCKED"
-    } else {
-        ""
+/// What was taken is no candidate any more, nor what was passed over, nor is any of them when none could be taken. And when the window was not full then, it may be time to
+/// search.
+fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, baseline: Option<i64>, window: u64, is_after: bool) {
+    put_gone(text, rule, &format!("({TAKEN_OR_PASSED} OR {NOTHING})"));
+    text.put(", search_lease AS (", [])
+        .put(TAKE_TURN, [rule.into(), Value::BigInt(baseline)])
+        .put(
+            &format!(" AND {NOTHING} AND (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) < $1"),
+            [Value::BigInt(i64::try_from(window).ok())],
+        )
+        .put(if is_after { AFTER } else { "" }, [])
+        .put(" RETURNING begun)", []);
+}
+
+/// Removes the hints for which `condition` holds, of those that were looked at; but none that somebody else is removing, for whom nobody waits.
+fn put_gone(text: &mut SqlBuilder, rule: RuleKey, condition: &str) {
+    let (hint, skip) = match text.dialect() {
+        Dialect::Postgres => ("ctid", " FOR UPDATE OF work_candidate SKIP LOCKED"),
+        Dialect::Cockroach | Dialect::Sqlite => ("machine_id", ""),
     };
+    let looked_at = among_hints(
+        text.dialect(),
+        &format!("SELECT candidates.hint FROM candidates WHERE {condition}"),
+    );
+    let gone = among_hints(text.dialect(), "SELECT spent_hints.hint FROM spent_hints");
     text.put(
         &format!(
-            ", d AS (SELECT {hint} AS hint FROM work_candidate WHERE {disproved} AND NOT EXISTS (SELECT c.bmdb_machine FROM c){skip}), \
-             x AS (DELETE FROM work_candidate WHERE {gone}), t AS ("
+            ", spent_hints AS (SELECT {hint} AS hint FROM work_candidate WHERE {looked_at}{skip}), removed_hints AS (DELETE FROM work_candidate WHERE {gone})"
         ),
-        [process.clone()],
-    )
-    .put(TAKE_TURN, [process, Value::BigInt(begun)])
-    .put(
-        " AND NOT EXISTS (SELECT c.bmdb_machine FROM c) AND (SELECT CAST(count(machine_id) AS BIGINT) FROM q) < $1",
-        [Value::BigInt(i64::try_from(window).ok())],
-    )
-    .put(if is_after { AFTER } else { "" }, [])
-    .put(" RETURNING begun)", []);
+        [rule.into()],
+    );
 }

@@ -30,7 +30,7 @@ pub(crate) async fn attempt<P: Process>(
         source,
         works,
         after,
-        begun,
+        baseline,
         rule,
         ..
     } = request;
@@ -71,10 +71,10 @@ pub(crate) async fn attempt<P: Process>(
         }
         tx.write(writes).await?;
         if matches!(source, CandidateSource::HintsOnly) {
-            let told = None;
-            return Ok(Attempt { ended, taken, told });
+            let report = None;
+            return Ok(Attempt { ended, taken, report });
         }
-        let mut told = AttemptReport {
+        let mut report = AttemptReport {
             more: source.may_have_more(candidates.len() as u64, asked),
             // What a search of its own had found was taken before this transaction began: it looks for others.
             eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
@@ -82,8 +82,8 @@ pub(crate) async fn attempt<P: Process>(
             searches: searches(tx, rule.key).await?,
         };
         match source {
-            CandidateSource::HintsThenSearch if taken.is_empty() && !told.more => {
-                told.turn = take_turn(tx, rule.key, begun, told.searches).await?;
+            CandidateSource::HintsThenSearch if taken.is_empty() && !report.more => {
+                report.turn = take_turn(tx, rule.key, baseline, report.searches).await?;
             }
             CandidateSource::Search(turn) => {
                 let left: Vec<MachineId> = candidates
@@ -95,8 +95,8 @@ pub(crate) async fn attempt<P: Process>(
             }
             _ => {}
         }
-        let told = Some(told);
-        Ok::<_, Error>(Attempt { ended, taken, told })
+        let report = Some(report);
+        Ok::<_, Error>(Attempt { ended, taken, report })
     };
     let attempt = by.runner("claim a machine").run(whole).await;
     attempt.map_err(TxError::without_value)
@@ -189,10 +189,10 @@ async fn searches(tx: &Tx, rule: RuleKey) -> Result<Option<SearchProgress>, DbEr
 async fn take_turn(
     tx: &Tx,
     rule: RuleKey,
-    begun: Option<i64>,
+    baseline: Option<i64>,
     searches: Option<SearchProgress>,
 ) -> Result<Option<i64>, DbErr> {
-    let took = tx.execute_text(TAKE_TURN, [rule.into(), begun.into()]).await? == 1;
+    let took = tx.execute_text(TAKE_TURN, [rule.into(), baseline.into()]).await? == 1;
     Ok(searches
         .filter(|_| took)
         .map(|searches| searches.now().saturating_add(1)))

@@ -104,24 +104,24 @@ impl EndRequest {
 }
 
 /// The facts of ends of one kind, those of one tag together.
-fn by_tag(leaving: &[EndRequest]) -> impl Iterator<Item = impl Iterator<Item = (WorkKey, &Fact)>> {
-    let tags = leaving.first().map_or(0, |leaving| leaving.facts.iter().count());
+fn by_tag(to_end: &[EndRequest]) -> impl Iterator<Item = impl Iterator<Item = (WorkKey, &Fact)>> {
+    let tags = to_end.first().map_or(0, |to_end| to_end.facts.iter().count());
     (0..tags).map(|tag| {
-        leaving
+        to_end
             .iter()
-            .filter_map(move |leaving| Some((leaving.key, leaving.facts.iter().nth(tag)?)))
+            .filter_map(move |to_end| Some((to_end.key, to_end.facts.iter().nth(tag)?)))
     })
 }
 
 /// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
-pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
-    if leaving.is_empty() {
+pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
+    if to_end.is_empty() {
         return Ok(Vec::new());
     }
     if tx.dialect() == Dialect::Sqlite {
-        return in_steps(tx, by, leaving).await;
+        return in_steps(tx, by, to_end).await;
     }
-    let mut now = leaving.to_vec();
+    let mut now = to_end.to_vec();
     know_failures(tx, &mut now).await?;
     let rows = tx.query_all_raw(statement(by, &now)).await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
@@ -132,10 +132,10 @@ pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> 
 pub(crate) async fn at_once(
     scope: &TxRunner<'_>,
     by: &Writer<'_>,
-    leaving: &[EndRequest],
+    to_end: &[EndRequest],
 ) -> Result<Vec<WorkId>, TxError<(), Error>> {
     let rows = scope
-        .once(&by.database.one_by_one().by_keys, &statement(by, leaving), None)
+        .once(&by.database.one_by_one().by_keys, &statement(by, to_end), None)
         .await?;
     let ended = rows.iter().map(|row| row.try_get_by_index(0));
     // It has taken effect, so what cannot be read cannot be told from what is not known.
@@ -166,9 +166,9 @@ impl Next {
 }
 
 /// Reads the failures before those that are to be written. Nobody else writes these rows while the works are held; a person may delete them.
-async fn know_failures(tx: &Tx, leaving: &mut [EndRequest]) -> Result<(), DbErr> {
-    let failed = leaving.iter().filter(|leaving| leaving.ending.is_failure());
-    let machines: Vec<MachineId> = failed.map(|leaving| leaving.key.machine).collect();
+async fn know_failures(tx: &Tx, to_end: &mut [EndRequest]) -> Result<(), DbErr> {
+    let failed = to_end.iter().filter(|to_end| to_end.ending.is_failure());
+    let machines: Vec<MachineId> = failed.map(|to_end| to_end.key.machine).collect();
     if machines.is_empty() {
         return Ok(());
     }
@@ -184,7 +184,7 @@ async fn know_failures(tx: &Tx, leaving: &mut [EndRequest]) -> Result<(), DbErr>
         .into_tuple()
         .all(tx)
         .await?;
-    for EndRequest { key, failures, .. } in leaving {
+    for EndRequest { key, failures, .. } in to_end {
         let last = known
             .iter()
             .find(|(machine, process, ..)| *machine == key.machine && process == key.process());
@@ -197,51 +197,52 @@ async fn know_failures(tx: &Tx, leaving: &mut [EndRequest]) -> Result<(), DbErr>
 }
 
 /// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
-fn statement(by: &Writer<'_>, leaving: &[EndRequest]) -> Statement {
+fn statement(by: &Writer<'_>, to_end: &[EndRequest]) -> Statement {
     let mut text = SqlBuilder::new(by.database.dialect);
     text.put("WITH ", []);
-    put(&mut text, by, leaving, "");
+    put(&mut text, by, to_end, "");
     text.put(" SELECT work_id FROM ended", []);
     text.finish()
 }
 
 /// The steps of a statement that end works; `ended` has those that were ours, if `also` holds as well. A failure asks for the failures before it to be
 /// what it was told.
-pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest], also: &str) {
-    let way = &leaving.first().expect("BUG: there is something to end").ending;
-    put_leaving(text, leaving, way);
+pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest], also: &str) {
+    let way = &to_end.first().expect("BUG: there is something to end").ending;
+    put_to_end(text, to_end, way);
     // What is updated must be there, and stay until it is: who ends a work knows whether its facts are stated.
-    let updates: Vec<&Fact> = leaving
+    let updates: Vec<&Fact> = to_end
         .first()
-        .map_or_else(Vec::new, |leaving| leaving.facts.updates().collect());
+        .map_or_else(Vec::new, |to_end| to_end.facts.updates().collect());
     for (nth, fact) in updates.iter().enumerate() {
-        let look = fact.look_for_leaving(text.dialect());
-        text.put(&format!("), row_{nth} AS MATERIALIZED ("), []).query(&look);
+        let look = fact.lock_for_end(text.dialect());
+        text.put(&format!("), tag_row_{nth} AS MATERIALIZED ("), [])
+            .query(&look);
     }
     text.put(
-        "), ended AS (DELETE FROM work USING leaving WHERE work.machine_id = leaving.machine_id AND work.slot = leaving.slot \
-         AND work.fence = leaving.fence AND work.work_id = leaving.work_id",
+        "), ended AS (DELETE FROM work USING to_end WHERE work.machine_id = to_end.machine_id AND work.slot = to_end.slot \
+         AND work.fence = to_end.fence AND work.work_id = to_end.work_id",
         [],
     )
     .put(also, []);
     for (nth, fact) in updates.iter().enumerate() {
         let is_there = Query::select()
-            .column((format!("row_{nth}"), fact.machine().clone()))
-            .from(format!("row_{nth}"))
-            .and_where(Expr::col((format!("row_{nth}"), fact.machine().clone())).equals(("leaving", "machine_id")))
+            .column((format!("tag_row_{nth}"), fact.machine().clone()))
+            .from(format!("tag_row_{nth}"))
+            .and_where(Expr::col((format!("tag_row_{nth}"), fact.machine().clone())).equals(("to_end", "machine_id")))
             .take();
         text.put(" AND EXISTS (", []).query(&is_there).put(")", []);
     }
-    let among_them = match (text.dialect(), leaving) {
+    let among_them = match (text.dialect(), to_end) {
         // However large PostgreSQL takes the table for, it looks these up.
-        (Dialect::Postgres, [_, _, ..]) => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM leaving))",
+        (Dialect::Postgres, [_, _, ..]) => " AND work.work_id = ANY (ARRAY(SELECT work_id FROM to_end))",
         _ => "",
     };
     text.put(among_them, []);
     if way.is_failure() {
         text.put(
-            " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = leaving.machine_id \
-             AND work_backoff.process = leaving.process), 0) = leaving.attempts - 1",
+            " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = to_end.machine_id \
+             AND work_backoff.process = to_end.process), 0) = to_end.attempts - 1",
             [],
         );
     }
@@ -251,32 +252,35 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
     );
     let (returning, cause) = match way {
         Ending::Finished => ("", "CAST(NULL AS TEXT)"),
-        Ending::Canceled => (", leaving.rule", "CAST(NULL AS TEXT)"),
+        Ending::Canceled => (", to_end.rule", "CAST(NULL AS TEXT)"),
         Ending::Failed { .. } => (
-            ", leaving.attempts, leaving.interval_seconds, leaving.wait_ms, leaving.cause",
+            ", to_end.attempts, to_end.interval_seconds, to_end.wait_ms, to_end.cause",
             "ended.cause",
         ),
     };
-    text.put(returning, []).put("), left_behind AS (", []);
-    let left_behind = match way {
-        Ending::Finished => {
-            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process"
-        }
-        Ending::Canceled => {
+    text.put(returning, []);
+    let (aftermath, left_behind) = match way {
+        Ending::Finished => (
+            "cleared_backoffs",
+            "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process",
+        ),
+        Ending::Canceled => (
+            "hinted",
             "INSERT INTO work_candidate (process, machine_id, found_at) SELECT ended.rule, ended.machine_id, {now} FROM ended \
-             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING"
-        }
-        Ending::Failed { .. } => {
+             ORDER BY ended.machine_id ON CONFLICT (process, machine_id) DO NOTHING",
+        ),
+        Ending::Failed { .. } => (
+            "backed_off",
             "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
              SELECT ended.machine_id, ended.process, {after ended.wait_ms}, ended.cause, ended.attempts, ended.interval_seconds FROM ended \
              ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
-             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds"
-        }
+             attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",
+        ),
     };
     let author = &by.author;
-    text.put(left_behind, []).put(
+    text.put(&format!("), {aftermath} AS ("), []).put(left_behind, []).put(
         &format!(
-            "), end_of AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
+            "), recorded_ends AS (INSERT INTO work_history (machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, \
              at, cause) SELECT ended.machine_id, ended.fence, CAST($1 AS TEXT), ended.work_id, ended.process, ended.slot, CAST($2 AS UUID), \
              CAST($3 AS TEXT), CAST($4 AS TEXT), {{now}}, {cause} FROM ended)"
         ),
@@ -287,7 +291,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
             author.runtime_info.into(),
         ],
     );
-    for (tag, facts) in by_tag(leaving).enumerate() {
+    for (tag, facts) in by_tag(to_end).enumerate() {
         text.put(&format!(", stated_{tag} AS ("), []);
         Fact::put_ended(text, facts.map(|(key, fact)| (key.work, fact)));
         text.put(")", []);
@@ -295,10 +299,10 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, leaving: &[EndRequest]
 }
 
 /// The works that are to end, with what their ends leave behind.
-fn put_leaving(text: &mut SqlBuilder, leaving: &[EndRequest], way: &Ending) {
+fn put_to_end(text: &mut SqlBuilder, to_end: &[EndRequest], way: &Ending) {
     const KEY: &str = "CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID)";
-    let key = |leaving: &EndRequest| -> [Value; 5] {
-        let key = &leaving.key;
+    let key = |to_end: &EndRequest| -> [Value; 5] {
+        let key = &to_end.key;
         [
             key.machine.into(),
             key.slot.into(),
@@ -307,23 +311,23 @@ fn put_leaving(text: &mut SqlBuilder, leaving: &[EndRequest], way: &Ending) {
             key.work.into(),
         ]
     };
-    text.put("leaving (machine_id, slot, process, fence, work_id", []);
+    text.put("to_end (machine_id, slot, process, fence, work_id", []);
     match way {
         Ending::Finished => {
-            text.put(") AS (VALUES ", []).each(leaving, &format!("({KEY})"), key);
+            text.put(") AS (VALUES ", []).each(to_end, &format!("({KEY})"), key);
         }
         Ending::Canceled => {
-            let row = |leaving: &EndRequest| {
-                let [machine, slot, process, fence, work] = key(leaving);
-                [machine, slot, process, fence, work, leaving.key.rule.into()]
+            let row = |to_end: &EndRequest| {
+                let [machine, slot, process, fence, work] = key(to_end);
+                [machine, slot, process, fence, work, to_end.key.rule.into()]
             };
             text.put(", rule) AS (VALUES ", [])
-                .each(leaving, &format!("({KEY}, CAST($6 AS TEXT))"), row);
+                .each(to_end, &format!("({KEY}, CAST($6 AS TEXT))"), row);
         }
         Ending::Failed { .. } => {
-            let row = |leaving: &EndRequest| {
-                let [machine, slot, process, fence, work] = key(leaving);
-                let next = leaving.next();
+            let row = |to_end: &EndRequest| {
+                let [machine, slot, process, fence, work] = key(to_end);
+                let next = to_end.next();
                 [
                     machine,
                     slot,
@@ -333,29 +337,29 @@ fn put_leaving(text: &mut SqlBuilder, leaving: &[EndRequest], way: &Ending) {
                     next.as_ref().map(|next| next.attempts).into(),
                     next.as_ref().map(|next| next.interval_seconds).into(),
                     next.and_then(|next| next.wait_ms).into(),
-                    leaving.ending.cause().into(),
+                    to_end.ending.cause().into(),
                 ]
             };
             let values =
                 format!("({KEY}, CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS TEXT))");
             text.put(", attempts, interval_seconds, wait_ms, cause) AS (VALUES ", [])
-                .each(leaving, &values, row);
+                .each(to_end, &values, row);
         }
     }
 }
 
 /// SQLite's way: a statement that takes the works' rows, and what follows from what was taken.
-async fn in_steps(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
+async fn in_steps(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
     let mut take = SqlBuilder::new(tx.dialect());
     // By the ids, which have an index; the rest of a key is that of its work, for no two claims of a machine have one fence.
     take.put("DELETE FROM work WHERE work_id IN (", [])
-        .each(leaving, "$1", |leaving| [leaving.key.work.into()])
+        .each(to_end, "$1", |to_end| [to_end.key.work.into()])
         .put(") AND (machine_id, slot, fence) IN (VALUES ", [])
-        .each(leaving, "($1, $2, $3)", |EndRequest { key, .. }| {
+        .each(to_end, "($1, $2, $3)", |EndRequest { key, .. }| {
             [key.machine.into(), key.slot.into(), key.fence.into()]
         })
         .put(")", []);
-    for fact in leaving.iter().take(1).flat_map(|leaving| leaving.facts.updates()) {
+    for fact in to_end.iter().take(1).flat_map(|to_end| to_end.facts.updates()) {
         let is_there = fact.look(Expr::col(("work", "machine_id")));
         take.put(" AND EXISTS (", []).query(&is_there).put(")", []);
     }
@@ -365,9 +369,9 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Ve
         .iter()
         .map(|row| row.try_get_by_index(0))
         .collect::<Result<_, _>>()?;
-    let ours = leaving.iter().filter(|leaving| ended.contains(&leaving.key.work));
+    let ours = to_end.iter().filter(|to_end| ended.contains(&to_end.key.work));
     let mut ours: Vec<EndRequest> = ours.cloned().collect();
-    let Some(way) = ours.first().map(|leaving| leaving.ending.clone()) else {
+    let Some(way) = ours.first().map(|to_end| to_end.ending.clone()) else {
         return Ok(ended);
     };
     know_failures(tx, &mut ours).await?;
@@ -396,20 +400,20 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, leaving: &[EndRequest]) -> Result<Ve
     for facts in by_tag(&ours) {
         Fact::put(&mut writes, facts.map(|(key, fact)| (key.machine, fact)));
     }
-    let ends = ours.iter().map(|leaving| (leaving.key, leaving.ending.cause()));
+    let ends = ours.iter().map(|to_end| (to_end.key, to_end.ending.cause()));
     history::put(&mut writes, &by.author, ends, way.event());
     tx.write(writes).await?;
     Ok(ended)
 }
 
-fn put_backoffs(text: &mut SqlBuilder, leaving: &[EndRequest]) {
-    let row = |leaving: &EndRequest| {
-        let next = leaving.next().expect("BUG: what backs off has failed");
+fn put_backoffs(text: &mut SqlBuilder, to_end: &[EndRequest]) {
+    let row = |to_end: &EndRequest| {
+        let next = to_end.next().expect("BUG: what backs off has failed");
         [
-            leaving.key.machine.into(),
-            leaving.key.process().into(),
+            to_end.key.machine.into(),
+            to_end.key.process().into(),
             next.wait_ms.into(),
-            leaving.ending.cause().into(),
+            to_end.ending.cause().into(),
             next.attempts.into(),
             next.interval_seconds.into(),
         ]
@@ -419,7 +423,7 @@ fn put_backoffs(text: &mut SqlBuilder, leaving: &[EndRequest]) {
             "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES ",
             [],
         )
-        .each(leaving, "($1, $2, {after $3}, $4, $5, $6)", row)
+        .each(to_end, "($1, $2, {after $3}, $4, $5, $6)", row)
         .put(
             " ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause, \
              attempts = excluded.attempts, last_interval_seconds = excluded.last_interval_seconds",

@@ -53,13 +53,13 @@ pub(crate) fn search<P: Process>(
     limit: u64,
 ) -> Vec<SelectStatement> {
     // Who wants many reads far, whatever it begins with; there PostgreSQL does better untold, with estimates that it can trust.
-    let told = |among| if limit < SEARCH_LIMIT { among } else { KeyRange::All };
+    let report = |among| if limit < SEARCH_LIMIT { among } else { KeyRange::All };
     let base = |among: KeyRange| {
         let mut select = from_machines::<P>();
         select
             .column((machine::Entity, machine::Column::MachineId))
             .cond_where(among.of(Expr::col((machine::Entity, machine::Column::MachineId))))
-            .cond_where(claimable::<P>(eligible, dialect, told(among)))
+            .cond_where(claimable::<P>(eligible, dialect, report(among)))
             .cond_where(filter.clone())
             .limit(limit);
         in_order(&mut select, eligible, None);
@@ -182,7 +182,8 @@ pub(crate) async fn end_turn(tx: &Tx, rule: RuleKey, turn: i64, found: &[Machine
 }
 
 /// Says that a machine may be eligible for a process now, by any of its rules that components use, so that their next claims look at it: for a body that
-/// writes what makes it so. Without, it is found all the same, within half a minute of claims that take others.
+/// writes what makes it so. Without, it is found all the same, within half a minute of claims that take others. Each rule that refuses the machine looks at it once for nothing:
+/// who has the handle of the right one [says so](crate::Registered::hint).
 ///
 /// ```no_run
 /// # use bmdb::{Error, MachineId, Tx, os_installation_request, tag};
@@ -206,7 +207,7 @@ pub async fn hint(tx: &Tx, process: &str, machine: MachineId) -> Result<(), Erro
 }
 
 /// Answers how many were not there yet.
-async fn leave_hints(tx: &Tx, rule: RuleKey, machines: &[MachineId]) -> Result<u64, DbErr> {
+pub(crate) async fn leave_hints(tx: &Tx, rule: RuleKey, machines: &[MachineId]) -> Result<u64, DbErr> {
     let mut text = SqlBuilder::new(tx.dialect());
     put_hints(&mut text, rule, machines);
     tx.write(text).await
@@ -299,9 +300,9 @@ mod tests {
         let ordered = eligible_for(&Survey).order(Expr::col(machine::Column::Fence), Order::Asc);
         assert_eq!(texts(&ordered, 10).len(), 1);
         // Who wants few tells what it skips in each of the tables, too.
-        let told = |limit| texts(&plain, limit).concat().matches(">=").count();
-        assert_eq!(told(SEARCH_LIMIT - 1), told(1));
-        assert!(told(1) > told(SEARCH_LIMIT) && told(SEARCH_LIMIT) == told(2 * SEARCH_LIMIT));
+        let report = |limit| texts(&plain, limit).concat().matches(">=").count();
+        assert_eq!(report(SEARCH_LIMIT - 1), report(1));
+        assert!(report(1) > report(SEARCH_LIMIT) && report(SEARCH_LIMIT) == report(2 * SEARCH_LIMIT));
     }
 
     #[test]

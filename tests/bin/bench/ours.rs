@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bmdb::{Bmdb, Config, Error, Session, Work, agent_started};
-use harness::{AgentStart, of};
+use bmdb::{Bmdb, Config, Error, Registered, Session, Work, agent_started};
+use harness::AgentStart;
 use tokio::sync::Mutex;
 
 use crate::Failure;
@@ -28,6 +28,7 @@ pub(crate) enum Style {
 pub(crate) struct Ours {
     bmdb: Bmdb,
     session: Session,
+    start: Registered<AgentStart>,
     style: Style,
     /// What each worker has claimed with its last end.
     next: Vec<Mutex<Option<Work<AgentStart>>>>,
@@ -40,10 +41,12 @@ impl Ours {
         let connections = u32::try_from(workers)?.clamp(2, 16);
         let bmdb = Bmdb::connect(config.max_connections(connections)).await?;
         let session = bmdb.start_session().await?;
+        let start = bmdb.register(AgentStart).await?;
         let next = (0..workers).map(|_| Mutex::default()).collect();
         Ok(Self {
             bmdb,
             session,
+            start,
             style,
             next,
         })
@@ -58,7 +61,7 @@ impl Ours {
         let was_kept = kept.is_some();
         let work = match kept {
             Some(work) => work,
-            None => match self.session.claim(&of::<AgentStart>(&self.session).await).await? {
+            None => match self.session.claim(&self.start).await? {
                 Some(work) => work,
                 None => return Ok(None),
             },
@@ -79,7 +82,7 @@ impl Ours {
                 let next = work
                     .done()
                     .stating(agent_started::row(*b"key"))
-                    .then(self.session.claim(&of::<AgentStart>(&self.session).await))
+                    .then(self.session.claim(&self.start))
                     .await
                     .map_err(Error::from)??;
                 claim = began.elapsed();
@@ -104,10 +107,7 @@ impl Ours {
 
     async fn ten(&self, fleet: &Fleet) -> Result<Option<Cycle>, Failure> {
         let began = Instant::now();
-        let works = self
-            .session
-            .claim_many(&of::<AgentStart>(&self.session).await, 10)
-            .await?;
+        let works = self.session.claim_many(&self.start, 10).await?;
         let claim = began.elapsed();
         if works.is_empty() {
             return Ok(None);

@@ -37,7 +37,7 @@ const OFTEN: u32 = 3 * TIMES as u32;
 
 const BY_HINTS: &str = "DELETE FROM work_candidate WHERE ctid";
 const CLAIM: &str = "INSERT INTO work (";
-const END: &str = "DELETE FROM work USING leaving";
+const END: &str = "DELETE FROM work USING to_end";
 
 async fn claims(scene: &mut Scene) {
     let (_bmdb, session) = start(scene, "claims").await;

@@ -21,13 +21,13 @@ pub(super) fn without_key_share(sql: &str) -> Option<String> {
 
 /// The demand that a machine's fence is still the one that the claim has seen.
 pub(super) fn without_fence_compare(sql: &str) -> Option<String> {
-    const COMPARE: &str = " AND machine.fence = c.bmdb_fence";
+    const COMPARE: &str = " AND machine.fence = chosen.bmdb_fence";
     sql.contains(COMPARE).then(|| sql.replace(COMPARE, ""))
 }
 
 /// A claim is one statement, so it is stopped in itself: it has its snapshot, and has not looked at anything, when it waits for its gate.
 pub(super) fn with_gate(sql: &str, participant: usize) -> Option<String> {
-    const CANDIDATE: &str = "WITH q AS (SELECT CAST($1 AS UUID) AS machine_id";
+    const CANDIDATE: &str = "WITH candidates AS (SELECT CAST($1 AS UUID) AS machine_id";
     let gate = format!(
         "{CANDIDATE} FROM pg_advisory_lock_shared({participant}) AS gate, \
          LATERAL pg_advisory_unlock_shared({participant} + num_nulls(gate)) AS passed"

@@ -1,0 +1,25 @@
+SELECT
+    component_name,
+    runtime_info
+FROM
+    session
+WHERE
+    session_id = $1;
+
+UPDATE
+    session_lease
+SET
+    deadline = now()
+WHERE
+    session_id = $1
+    AND deadline > now();
+
+SELECT
+    machine_id,
+    process
+FROM
+    work
+WHERE
+    session_id = $1
+ORDER BY
+    machine_id;

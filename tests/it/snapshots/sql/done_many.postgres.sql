@@ -1,0 +1,80 @@
+WITH
+to_end (machine_id, slot, process, fence, work_id) AS (
+    VALUES
+        (
+            CAST($1 AS UUID),
+            CAST($2 AS TEXT),
+            CAST($3 AS TEXT),
+            CAST($4 AS BIGINT),
+            CAST($5 AS UUID)
+        ),
+        …
+),
+ended AS (
+    DELETE FROM
+        work
+    USING
+        to_end
+    WHERE
+        work.machine_id = to_end.machine_id
+        AND work.slot = to_end.slot
+        AND work.fence = to_end.fence
+        AND work.work_id = to_end.work_id
+        AND work.work_id = ANY (
+            ARRAY(
+                SELECT
+                    work_id
+                FROM
+                    to_end
+            )
+        )
+    RETURNING
+        work.machine_id,
+        work.slot,
+        work.process,
+        work.work_id,
+        work.fence
+),
+cleared_backoffs AS (
+    DELETE FROM
+        work_backoff
+    USING
+        ended
+    WHERE
+        work_backoff.machine_id = ended.machine_id
+        AND work_backoff.process = ended.process
+),
+recorded_ends AS (
+    INSERT INTO
+        work_history (
+            machine_id,
+            fence,
+            event,
+            work_id,
+            process,
+            slot,
+            session_id,
+            component_name,
+            runtime_info,
+            at,
+            cause
+        )
+    SELECT
+        ended.machine_id,
+        ended.fence,
+        CAST($16 AS TEXT),
+        ended.work_id,
+        ended.process,
+        ended.slot,
+        CAST($17 AS UUID),
+        CAST($18 AS TEXT),
+        CAST($19 AS TEXT),
+        now(),
+        CAST(NULL AS TEXT)
+    FROM
+        ended
+)
+SELECT
+    work_id
+FROM
+    ended;

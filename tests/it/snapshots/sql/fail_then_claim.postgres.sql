@@ -1,0 +1,453 @@
+WITH
+live_session AS MATERIALIZED (
+    SELECT
+        session_id
+    FROM
+        session
+    WHERE
+        session_id = $1
+    FOR KEY SHARE
+),
+to_end (
+    machine_id,
+    slot,
+    process,
+    fence,
+    work_id,
+    attempts,
+    interval_seconds,
+    wait_ms,
+    cause
+) AS (
+    VALUES
+        (
+            CAST($2 AS UUID),
+            CAST($3 AS TEXT),
+            CAST($4 AS TEXT),
+            CAST($5 AS BIGINT),
+            CAST($6 AS UUID),
+            CAST($7 AS BIGINT),
+            CAST($8 AS BIGINT),
+            CAST($9 AS BIGINT),
+            CAST($10 AS TEXT)
+        )
+),
+ended AS (
+    DELETE FROM
+        work
+    USING
+        to_end
+    WHERE
+        work.machine_id = to_end.machine_id
+        AND work.slot = to_end.slot
+        AND work.fence = to_end.fence
+        AND work.work_id = to_end.work_id
+        AND EXISTS (
+            SELECT
+                live_session.session_id
+            FROM
+                live_session
+        )
+        AND COALESCE(
+            (
+                SELECT
+                    work_backoff.attempts
+                FROM
+                    work_backoff
+                WHERE
+                    work_backoff.machine_id = to_end.machine_id
+                    AND work_backoff.process = to_end.process
+            ),
+            0
+        ) = to_end.attempts - 1
+    RETURNING
+        work.machine_id,
+        work.slot,
+        work.process,
+        work.work_id,
+        work.fence,
+        to_end.attempts,
+        to_end.interval_seconds,
+        to_end.wait_ms,
+        to_end.cause
+),
+backed_off AS (
+    INSERT INTO
+        work_backoff (
+            machine_id,
+            process,
+            until,
+            cause,
+            attempts,
+            last_interval_seconds
+        )
+    SELECT
+        ended.machine_id,
+        ended.process,
+        (
+            now() + CAST(
+                (
+                    CASE
+                        WHEN ended.wait_ms > 3162240000000 THEN 3162240000000
+                        ELSE ended.wait_ms
+                    END
+                ) AS BIGINT
+            ) * INTERVAL '1 millisecond'
+        ),
+        ended.cause,
+        ended.attempts,
+        ended.interval_seconds
+    FROM
+        ended
+    ON CONFLICT
+        (machine_id, process)
+    DO UPDATE SET
+        until = excluded.until,
+        cause = excluded.cause,
+        attempts = excluded.attempts,
+        last_interval_seconds = excluded.last_interval_seconds
+),
+recorded_ends AS (
+    INSERT INTO
+        work_history (
+            machine_id,
+            fence,
+            event,
+            work_id,
+            process,
+            slot,
+            session_id,
+            component_name,
+            runtime_info,
+            at,
+            cause
+        )
+    SELECT
+        ended.machine_id,
+        ended.fence,
+        CAST($11 AS TEXT),
+        ended.work_id,
+        ended.process,
+        ended.slot,
+        CAST($12 AS UUID),
+        CAST($13 AS TEXT),
+        CAST($14 AS TEXT),
+        now(),
+        ended.cause
+    FROM
+        ended
+),
+candidates AS (
+    SELECT
+        part,
+        machine_id,
+        hint
+    FROM
+        (
+            (
+                SELECT
+                    1 AS part,
+                    machine_id,
+                    ctid AS hint
+                FROM
+                    work_candidate
+                WHERE
+                    process = $15
+                    AND machine_id >= $16
+                    AND machine_id NOT IN (
+                        SELECT
+                            to_end.machine_id
+                        FROM
+                            to_end
+                    )
+                ORDER BY
+                    machine_id
+                LIMIT
+                    17
+            )
+            UNION ALL
+            (
+                SELECT
+                    2 AS part,
+                    machine_id,
+                    ctid AS hint
+                FROM
+                    work_candidate
+                WHERE
+                    process = $17
+                    AND machine_id < $18
+                    AND machine_id NOT IN (
+                        SELECT
+                            to_end.machine_id
+                        FROM
+                            to_end
+                    )
+                ORDER BY
+                    machine_id
+                LIMIT
+                    17
+            )
+        ) AS around
+    WHERE
+        true
+        AND EXISTS (
+            SELECT
+                ended.work_id
+            FROM
+                ended
+        )
+    LIMIT
+        9 OFFSET CAST($19 AS BIGINT)
+),
+chosen AS MATERIALIZED (
+    SELECT
+        chosen.bmdb_fence,
+        chosen."bmdb_machine",
+        chosen."bmdb_attempts",
+        chosen."bmdb_interval",
+        chosen."bmdb_item_machine_id",
+        chosen."bmdb_item_provider",
+        chosen."bmdb_item_provider_id",
+        chosen."bmdb_item_reservation",
+        chosen."bmdb_item_address",
+        chosen."bmdb_item_location",
+        chosen."bmdb_item_status"
+    FROM
+        candidates
+        CROSS JOIN LATERAL (
+            SELECT
+                "machine"."machine_id" AS "bmdb_machine",
+                "machine"."fence" AS "bmdb_fence",
+                CAST("bmdb_backoff"."attempts" AS BIGINT) AS "bmdb_attempts",
+                CAST("bmdb_backoff"."last_interval_seconds" AS BIGINT) AS "bmdb_interval",
+                "machine_provided"."machine_id" AS "bmdb_item_machine_id",
+                "machine_provided"."provider" AS "bmdb_item_provider",
+                "machine_provided"."provider_id" AS "bmdb_item_provider_id",
+                "machine_provided"."reservation" AS "bmdb_item_reservation",
+                "machine_provided"."address" AS "bmdb_item_address",
+                "machine_provided"."location" AS "bmdb_item_location",
+                "machine_provided"."status" AS "bmdb_item_status"
+            FROM
+                "machine"
+                INNER JOIN "machine_provided" ON "machine_provided"."machine_id" = "machine"."machine_id"
+                LEFT JOIN "work_backoff" AS "bmdb_backoff" ON "bmdb_backoff"."machine_id" = "machine"."machine_id"
+                AND "bmdb_backoff"."process" = $20
+            WHERE
+                TRUE
+                AND (
+                    (
+                        NOT EXISTS (
+                            SELECT
+                                "machine_agent_started"."machine_id"
+                            FROM
+                                "machine_agent_started"
+                            WHERE
+                                "machine_agent_started"."machine_id" = "machine"."machine_id"
+                        )
+                    )
+                    AND (
+                        NOT EXISTS (
+                            SELECT
+                                "machine_os_installation_request"."machine_id"
+                            FROM
+                                "machine_os_installation_request"
+                                INNER JOIN "machine_os_installation_report" ON "machine_os_installation_report"."machine_id" = "machine_os_installation_request"."machine_id"
+                                AND "machine_os_installation_report"."generation" = "machine_os_installation_request"."generation"
+                            WHERE
+                                "machine_os_installation_request"."machine_id" = "machine"."machine_id"
+                        )
+                    )
+                )
+                AND (
+                    "machine"."fence" < 9223372036854775807
+                    AND (
+                        NOT EXISTS (
+                            SELECT
+                                "work"."machine_id"
+                            FROM
+                                "work"
+                            WHERE
+                                "work"."machine_id" = "machine"."machine_id"
+                                AND "work"."slot" = $21
+                        )
+                    )
+                    AND (
+                        NOT EXISTS (
+                            SELECT
+                                "work_hold"."machine_id"
+                            FROM
+                                "work_hold"
+                            WHERE
+                                "work_hold"."machine_id" = "machine"."machine_id"
+                                AND "work_hold"."slot" IN ($22, $23)
+                                AND (
+                                    "work_hold"."until" IS NULL
+                                    OR "work_hold"."until" > (now())
+                                )
+                        )
+                    )
+                )
+                AND (
+                    "bmdb_backoff"."machine_id" IS NULL
+                    OR "bmdb_backoff"."until" <= (now())
+                )
+                AND candidates.machine_id = machine.machine_id
+            FOR NO KEY UPDATE
+                OF machine SKIP LOCKED
+        ) AS chosen
+    LIMIT
+        1
+),
+fenced AS (
+    UPDATE
+        machine
+    SET
+        fence = greatest(
+            machine.fence + 1,
+            CAST(extract(epoch
+                    FROM
+                        now()) * 1000 AS BIGINT)
+        )
+    FROM
+        chosen
+    WHERE
+        machine.machine_id = chosen.bmdb_machine
+        AND machine.fence = chosen.bmdb_fence
+    RETURNING
+        machine.machine_id,
+        machine.fence
+),
+identified AS (
+    SELECT
+        machine_id,
+        fence,
+        CAST($24 AS UUID) AS work_id
+    FROM
+        fenced
+),
+claimed AS (
+    INSERT INTO
+        work (
+            machine_id,
+            slot,
+            process,
+            work_id,
+            session_id,
+            fence,
+            claimed_at
+        )
+    SELECT
+        identified.machine_id,
+        CAST($25 AS TEXT),
+        CAST($26 AS TEXT),
+        identified.work_id,
+        CAST($27 AS UUID),
+        identified.fence,
+        now()
+    FROM
+        identified
+    RETURNING
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        fence
+),
+recorded AS (
+    INSERT INTO
+        work_history (
+            machine_id,
+            fence,
+            event,
+            work_id,
+            process,
+            slot,
+            session_id,
+            component_name,
+            runtime_info,
+            at
+        )
+    SELECT
+        claimed.machine_id,
+        claimed.fence,
+        'started',
+        claimed.work_id,
+        claimed.process,
+        claimed.slot,
+        claimed.session_id,
+        CAST($28 AS TEXT),
+        CAST($29 AS TEXT),
+        now()
+    FROM
+        claimed
+    RETURNING
+        machine_id
+),
+spent_hints AS (
+    SELECT
+        ctid AS hint
+    FROM
+        work_candidate
+    WHERE
+        ctid = ANY (
+            ARRAY(
+                SELECT
+                    candidates.hint
+                FROM
+                    candidates
+                WHERE
+                    EXISTS (
+                        SELECT
+                            fenced.machine_id
+                        FROM
+                            candidates AS taken
+                            JOIN fenced ON fenced.machine_id = taken.machine_id
+                        WHERE
+                            (candidates.part, candidates.machine_id) <= (taken.part, taken.machine_id)
+                    )
+            )
+        )
+    FOR UPDATE
+        OF work_candidate SKIP LOCKED
+),
+removed_hints AS (
+    DELETE FROM
+        work_candidate
+    WHERE
+        ctid = ANY (
+            ARRAY(
+                SELECT
+                    spent_hints.hint
+                FROM
+                    spent_hints
+            )
+        )
+)
+SELECT
+    (
+        SELECT
+            string_agg(CAST(work_id AS TEXT), ' ')
+        FROM
+            ended
+    ) AS bmdb_left,
+    claimed.fence AS bmdb_fence,
+    claimed.work_id AS bmdb_work,
+    chosen."bmdb_machine",
+    chosen."bmdb_attempts",
+    chosen."bmdb_interval",
+    chosen."bmdb_item_machine_id",
+    chosen."bmdb_item_provider",
+    chosen."bmdb_item_provider_id",
+    chosen."bmdb_item_reservation",
+    chosen."bmdb_item_address",
+    chosen."bmdb_item_location",
+    chosen."bmdb_item_status"
+FROM
+    (
+        VALUES
+            (CAST(1 AS BIGINT))) AS one (number)
+    LEFT JOIN (
+        claimed
+        JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
+    ) ON true;

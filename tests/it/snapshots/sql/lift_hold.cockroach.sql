@@ -1,0 +1,5 @@
+DELETE FROM
+    work_hold
+WHERE
+    machine_id = $1
+    AND slot = $2;

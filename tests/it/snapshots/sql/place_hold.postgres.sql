@@ -1,0 +1,31 @@
+UPDATE
+    machine
+SET
+    fence = greatest(
+        machine.fence + 1,
+        CAST(extract(epoch
+                FROM
+                    now()) * 1000 AS BIGINT)
+    )
+WHERE
+    machine_id = $1
+    AND fence < $2;
+
+INSERT INTO
+    work_hold (
+        machine_id,
+        slot,
+        until,
+        reason,
+        placed_by,
+        placed_at
+    )
+VALUES
+    ($1, $2, CAST($3 AS TIMESTAMPTZ), $4, $5, now())
+ON CONFLICT
+    (machine_id, slot)
+DO UPDATE SET
+    until = excluded.until,
+    reason = excluded.reason,
+    placed_by = excluded.placed_by,
+    placed_at = excluded.placed_at;

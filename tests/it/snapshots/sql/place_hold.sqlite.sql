@@ -1,0 +1,36 @@
+UPDATE
+    machine
+SET
+    fence = max(
+        machine.fence + 1,
+        CAST(unixepoch('subsec') * 1000 AS INTEGER)
+    )
+WHERE
+    machine_id = $1
+    AND fence < $2;
+
+INSERT INTO
+    work_hold (
+        machine_id,
+        slot,
+        until,
+        reason,
+        placed_by,
+        placed_at
+    )
+VALUES
+    (
+        $1,
+        $2,
+        strftime('%Y-%m-%d %H:%M:%f', $3),
+        $4,
+        $5,
+        strftime('%Y-%m-%d %H:%M:%f', 'now')
+    )
+ON CONFLICT
+    (machine_id, slot)
+DO UPDATE SET
+    until = excluded.until,
+    reason = excluded.reason,
+    placed_by = excluded.placed_by,
+    placed_at = excluded.placed_at;

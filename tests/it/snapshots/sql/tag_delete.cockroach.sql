@@ -1,0 +1,11 @@
+SELECT
+    session_id
+FROM
+    session
+WHERE
+    session_id = $1;
+
+DELETE FROM
+    "machine_hardware_report"
+WHERE
+    "machine_hardware_report"."machine_id" = $1;
