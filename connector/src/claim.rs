@@ -55,12 +55,12 @@ pub(crate) const MOST: u32 = 1000;
 /// #     type Item = provided::Model;
 /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
 /// # }
-/// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
+/// # async fn example(session: bmdb::Session, start: bmdb::Registered<AgentStart>) -> Result<(), bmdb::Error> {
 /// use sea_orm::ColumnTrait;
 ///
 /// // Of this process's machines, one in this hall.
 /// let hall = provided::Column::Location.starts_with("hall-7/");
-/// if let Some(work) = session.claim::<AgentStart>().filter(hall).await? {
+/// if let Some(work) = session.claim(&start).filter(hall).await? {
 ///     println!("{} is ours, with fence {}", work.provider_id, work.fence());
 ///     work.cancel().await?;
 /// }
@@ -93,8 +93,8 @@ impl Session {
     /// #     type Item = provided::Model;
     /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
-    /// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
-    /// while let Some(work) = session.claim::<AgentStart>().await? {
+    /// # async fn example(session: bmdb::Session, start: bmdb::Registered<AgentStart>) -> Result<(), bmdb::Error> {
+    /// while let Some(work) = session.claim(&start).await? {
     ///     println!("{} at {:?}, fence {}", work.provider_id, work.address, work.fence());
     ///     work.cancel().await?;
     /// }
@@ -451,8 +451,8 @@ impl<P: Process> IntoFuture for Claim<P> {
 /// #     type Item = provided::Model;
 /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
 /// # }
-/// # async fn example(session: bmdb::Session) -> Result<(), bmdb::Error> {
-/// let works = session.claim_many::<AgentStart>(100).await?;
+/// # async fn example(session: bmdb::Session, start: bmdb::Registered<AgentStart>) -> Result<(), bmdb::Error> {
+/// let works = session.claim_many(&start, 100).await?;
 /// for ended in Work::fail_many(works, "the switch is down").await {
 ///     ended?;
 /// }

@@ -37,9 +37,10 @@ use crate::store::process;
 /// // A component that does nothing else.
 /// let shutdown = bmdb::CancellationToken::new();
 /// tokio::spawn(bmdb.collector().run(shutdown.clone()));
-/// tokio::signal::ctrl_c().await.expect("signals can be heard");
+/// told_to_stop().await;
 /// shutdown.cancel();
 /// # }
+/// # async fn told_to_stop() {}
 /// ```
 pub struct Collector {
     database: Arc<Database>,

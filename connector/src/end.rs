@@ -60,8 +60,8 @@ impl<P: Process> Work<P> {
     /// #     type Item = provided::Model;
     /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
-    /// # async fn example(session: Session) -> Result<(), Error> {
-    /// let works = session.claim_many::<Survey>(100).await?;
+    /// # async fn example(session: Session, start: bmdb::Registered<Survey>) -> Result<(), Error> {
+    /// let works = session.claim_many(&start, 100).await?;
     /// for ended in Work::done_many(works).await {
     ///     ended?;
     /// }
@@ -195,11 +195,11 @@ impl<P: Process> End<P> {
     /// #     type Item = provided::Model;
     /// #     fn eligible(&self, machines: Eligible) -> Eligible { machines }
     /// # }
-    /// # async fn example(session: Session) -> Result<(), Error> {
-    /// let mut next = session.claim::<Survey>().await?;
+    /// # async fn example(session: Session, start: bmdb::Registered<Survey>) -> Result<(), Error> {
+    /// let mut next = session.claim(&start).await?;
     /// while let Some(work) = next {
     ///     println!("{} looks well", work.provider_id);
-    ///     next = work.done().then(session.claim()).await??;
+    ///     next = work.done().then(session.claim(&start)).await??;
     /// }
     /// # Ok(())
     /// # }

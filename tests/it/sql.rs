@@ -311,7 +311,15 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     );
 
     of::<AgentRecovery>(&bmdb).await.count().await.unwrap();
-    of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
+    let start = of::<AgentStart>(&bmdb).await;
+    start.explain_many(&[machine, machine]).await.unwrap();
+    start.eligible(10).await.unwrap();
+    for rule in bmdb.rules(AgentStart::NAME).await.unwrap() {
+        // On a server it is refused to who may write.
+        let _refused = rule.count().await;
+    }
+    bmdb.obstacles(AgentStart::NAME, machine).await.unwrap();
+    bmdb.collector().forget_unused_rules().await.unwrap();
     let page = bmdb.history(machine).limit(1).await.unwrap();
     let more = page.next.expect("its end follows");
     bmdb.history(machine).after(more).await.unwrap();
