@@ -156,7 +156,6 @@ impl<P: Process> Claim<P> {
             let shared = Arc::clone(self.session.shared());
             check_not_nested()?;
             self.check(&shared)?;
-            self.process.renew();
             // If this future is dropped, the guards in the call's answer are dropped with it, and released.
             let (claiming, doubts) = (shared.claiming(), InDoubt::none(&shared, self.rule().key));
             let answer = run_detachable(&shared.tasks, |detach| async move {
@@ -202,6 +201,8 @@ impl<P: Process> Claim<P> {
         detach: &Detach,
     ) -> Result<Vec<Work<P>>, Error> {
         let shared = Arc::clone(self.session.shared());
+        // Here, for a busy component claims with its ends and hardly otherwise.
+        self.process.renew();
         let works = self.run(count, first, doubts, detach).await?;
         // Told to drain meanwhile: the guards are dropped, and released.
         shared.check_open()?;

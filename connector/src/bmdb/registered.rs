@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bmdb_entity::MachineId;
 
@@ -103,7 +104,7 @@ impl<P: Process> Registered<P> {
 
     /// Writes its rows again from time to time, behind the caller's back: rules that nobody uses are swept, and somebody may have deleted them.
     pub(crate) fn renew(&self) {
-        if !self.rule.is_to_be_renewed() {
+        if !self.rule.is_to_be_renewed(Instant::now()) {
             return;
         }
         let (database, rule) = (Arc::clone(self.bmdb.database()), Arc::clone(&self.rule));

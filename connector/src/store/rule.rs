@@ -99,8 +99,8 @@ impl Rule {
     }
 
     /// Whether it is time to write it again; then the next caller is not told so.
-    pub(crate) fn is_to_be_renewed(&self) -> bool {
-        let (mut registered, now) = (locked(&self.registered), Instant::now());
+    pub(crate) fn is_to_be_renewed(&self, now: Instant) -> bool {
+        let mut registered = locked(&self.registered);
         let is_due = now.duration_since(*registered) > RENEWED_AFTER;
         if is_due {
             *registered = now;
@@ -186,6 +186,19 @@ mod tests {
         for (nth, one) in all.iter().enumerate() {
             assert!(!all[..nth].contains(one), "{all:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_is_written_again_every_hour_by_one() {
+        let above = Above {
+            fence: 7,
+            ordered: false,
+        };
+        let (rule, now) = (Rule::of(&above, Dialect::Postgres).unwrap(), Instant::now());
+        assert!(!rule.is_to_be_renewed(now));
+        let later = now + RENEWED_AFTER + Duration::from_secs(1);
+        assert!(rule.is_to_be_renewed(later) && !rule.is_to_be_renewed(later));
+        assert!(rule.is_to_be_renewed(later + 2 * RENEWED_AFTER));
     }
 
     #[test]
