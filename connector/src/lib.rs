@@ -1,15 +1,29 @@
 //! The Bare Metal Database: sessions and work locks for the control plane of a fleet of machines.
 //!
 //! One SQL schema about a fleet, and the library through which every component of its control plane connects to it: CockroachDB where a fleet
-//! outgrows one server, PostgreSQL for one, SQLite embedded. Two mechanisms, both plain rows that any query can see:
+//! outgrows one server, PostgreSQL for one, SQLite embedded. It answers one question: who may touch this machine now?
 //!
-//! - A [`Session`] is a component's liveness, kept by heartbeats. A session that is not renewed is expired by the [`Collector`] of any other.
-//! - A [`Work`] is a machine that a session holds for one [`Process`], over many transactions, so that nobody else does conflicting work on it.
-//!   Its [`fence`](Work::fence) goes along with every effect outside the database.
+//! # The model
+//! **The database decides; a process only decides when to stop believing.** All of it is rows that any query can see.
 //!
-//! The database decides; a process only decides when to stop believing. A component [connects](Bmdb::connect), [starts a
-//! session](Bmdb::start_session), [claims](Session::claim), works, and [finishes](Work::finish), [fails](Work::fail) or
-//! [cancels](Work::cancel); or hands a [`Worker`] to the [`Runner`], which does all that.
+//! - A *machine* is a row; a *tag* is a fact about it in a table of its own ([`provided`], [`agent_started`], or [yours](impl_tag)).
+//! - A *process* is a kind of work, a value that implements [`Process`]. It occupies a *slot* of a machine: two processes with one slot exclude each other. Its *rule*,
+//!   [`Eligible`], says which machines are fit. A component [registers](Bmdb::register) it once, and is told there whatever is wrong with it.
+//! - A [`Session`] is a component's liveness. Heartbeats move its *deadline*, until when the database keeps it. *Trust* is until when the process believes in it, and
+//!   always ends earlier: so a holder stops before another can start.
+//! - A [`Work`] is a machine that a session holds for one process, over many transactions: [claimed](Session::claim) in one, [finished](Work::finish),
+//!   [failed](Work::fail) or [canceled](Work::cancel) in another. Dropping it cancels it. At most one is alive for a machine and slot, by a key.
+//! - The [*fence*](Work::fence) of a work is a number that rises with each claim on its machine. A claim takes a machine only if its fence still is what the claim saw,
+//!   and every effect outside the database carries it, so that the receiver can refuse who comes late. [`guarded`](Work::guarded) starts no effect that could
+//!   arrive after trust has ended.
+//! - A [`Collector`], in any component, expires sessions whose deadline has passed and whose lease nobody has moved for an interval. What they held is free after
+//!   the process's *cool-down*, in which a command on its way may still arrive.
+//! - A *backoff* keeps one process from a machine on which it failed; a [*hold*](Hold) keeps everybody from it; the *history* has one start and one end of each work,
+//!   whatever crashed.
+//! - *Hints* say where a claim looks first, so that it costs the same in a fleet of a million. They promise nothing: each claim verifies by the whole rule, the one
+//!   that [`count`](Registered::count) and [`explain`](Registered::explain) use.
+//!
+//! A component does this itself, or hands a [`Worker`] to the [`Runner`].
 //!
 //! # What a component depends on
 //! On this crate, on `tokio`, and on SeaORM 2, which is [re-exported](sea_orm) so that the versions agree: with `use bmdb::sea_orm;` in a module, its

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::world::{AgentStart, INTERVAL, LONG, config, connect_to, events, host_of, provide, tamper};
 
 /// How a claim begins.
-const CLAIMS: &str = "WITH q AS (";
+const CLAIMS: &str = "WITH candidates AS (";
 
 /// How many of the server's processes serve the component.
 pub(crate) async fn serving(raw: &DatabaseConnection) -> i64 {

@@ -11,6 +11,7 @@ use super::scene::{Needs, Said, Scene};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Connect,
+    Register,
     StartSession,
     Heartbeat,
     Transact,
@@ -44,8 +45,9 @@ pub(super) enum Operation {
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Connect,
+        Register,
         StartSession,
         Heartbeat,
         Transact,
@@ -84,8 +86,8 @@ impl Operation {
             Sweep => Needs::DeadWork,
             LiftHold | Holds => Needs::Hold,
             ClearBackoff | Backoffs => Needs::Backoff,
-            Connect | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold | BreakSession
-            | Count => Needs::Nothing,
+            Connect | Register | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold
+            | BreakSession | Count => Needs::Nothing,
         }
     }
 
@@ -94,6 +96,7 @@ impl Operation {
         let machine = scene.machines[0];
         match self {
             Connect => Said::of_repeatable(Bmdb::connect(scene.config()).await),
+            Register => Said::of_repeatable(bmdb.register(Numbered(scene.nth)).await),
             StartSession => match bmdb.start_session().await {
                 Ok(started) => {
                     scene.started.lock().unwrap().replace(started);
@@ -227,6 +230,10 @@ impl Operation {
         const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
         match self {
             Connect | Heartbeat | Count | Explain | History | Holds | Backoffs => 1,
+            Register => {
+                let rules = "SELECT count(*) FROM process_rule WHERE process = 'numbered' AND CAST(clauses AS TEXT) LIKE '%CAST({nth} AS BIGINT)%'";
+                scene.number(rules).await
+            }
             StartSession => {
                 let own = format!(
                     "SELECT count(*) - 1 FROM session WHERE component_name = '{}'",
@@ -314,6 +321,19 @@ impl Operation {
                 scene.number(&format!("{broken} AND session_id = '{other}'")).await
             }
         }
+    }
+}
+
+/// Each scene has a value, and so a rule, of its own.
+struct Numbered(usize);
+
+impl bmdb::Process for Numbered {
+    const NAME: &'static str = "numbered";
+    type Item = bmdb::machine::Model;
+
+    fn eligible(&self, machines: bmdb::Eligible) -> bmdb::Eligible {
+        let above = sea_orm::ColumnTrait::gt(&bmdb::machine::Column::Fence, i64::try_from(self.0).unwrap_or(0));
+        machines.when("is above", above)
     }
 }
 

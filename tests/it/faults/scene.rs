@@ -168,6 +168,8 @@ impl Scene {
             gone: Arc::default(),
             proxy,
         };
+        // Registered before anything happens: that is an operation of its own.
+        let _known = (of::<Survey>(&scene.session).await, of::<Survey>(&scene.other).await);
         scene.prepare(needs).await;
         scene
     }

@@ -117,6 +117,7 @@ async fn a_claim_on_a_full_disk_leaves_nothing() {
     bounded(async {
         let server = OwnServer::on_small_disk().await;
         let scene = Scene::on(&server.database(), INTERVAL, 2).await;
+        let start = of::<AgentStart>(&scene.session).await;
         // No work was ever claimed, so the first needs the first page of its tables.
         fill(&scene.raw).await;
         let before = (
@@ -124,7 +125,7 @@ async fn a_claim_on_a_full_disk_leaves_nothing() {
             row::Entity::find().all(&scene.raw).await.unwrap(),
         );
         for _ in 0..3 {
-            let (refused, took) = within(AT_ONCE, scene.session.claim(&of::<AgentStart>(&scene.session).await)).await;
+            let (refused, took) = within(AT_ONCE, scene.session.claim(&start)).await;
             eprintln!("a claim was refused after {took:?}");
             assert!(refused.as_ref().is_err_and(is_full), "{refused:?}");
         }
