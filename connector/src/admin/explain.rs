@@ -192,14 +192,8 @@ async fn at_one_moment(
     asked: &Asked<'_>,
     machines: &[MachineId],
 ) -> Result<Vec<Result<Explanation, Error>>, Error> {
-    match scope
-        .run(async |tx: &Tx| explain_within(tx, asked, machines).await)
-        .await
-    {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(explained) | Err(TxError::Unknown { value: explained, .. }) => Ok(explained),
-        Err(TxError::NotCommitted(error)) => Err(error),
-    }
+    let explaining = scope.run(async |tx: &Tx| explain_within(tx, asked, machines).await);
+    explaining.await.or_else(TxError::or_read)
 }
 
 async fn explain_within(

@@ -98,11 +98,7 @@ impl Bmdb {
             let mut obstacles = obstacles_within(tx, &[machine], &row.name, &row.slot).await?;
             obstacles.pop().unwrap_or(Err(Error::UnknownMachine { machine }))
         };
-        match database.snapshot(DOING).run(ask).await {
-            // What was read is true whether or not the transaction that read it committed.
-            Ok(obstacles) | Err(TxError::Unknown { value: obstacles, .. }) => Ok(obstacles),
-            Err(TxError::NotCommitted(error)) => Err(error),
-        }
+        database.snapshot(DOING).run(ask).await.or_else(TxError::or_read)
     }
 }
 

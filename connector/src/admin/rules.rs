@@ -104,10 +104,7 @@ impl StoredRule {
             let count: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
             Ok::<_, Error>(count.unwrap_or_default().unsigned_abs())
         };
-        match scope.run(ask).await {
-            Ok(count) | Err(TxError::Unknown { value: count, .. }) => Ok(count),
-            Err(TxError::NotCommitted(error)) => Err(error),
-        }
+        scope.run(ask).await.or_else(TxError::or_read)
     }
 
     /// Whether a machine could be claimed now, and if not, why, as [`Registered::explain`](crate::Registered::explain).

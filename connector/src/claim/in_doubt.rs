@@ -102,9 +102,5 @@ async fn claimed<P: Process>(shared: &Shared, works: &[WorkId]) -> Result<Vec<Cl
         });
         taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)
     };
-    match scope.run(ask).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(taken) | Err(TxError::Unknown { value: taken, .. }) => Ok(taken),
-        Err(TxError::NotCommitted(error)) => Err(error),
-    }
+    scope.run(ask).await.or_else(TxError::or_read)
 }

@@ -20,6 +20,14 @@ impl<T, E> TxError<T, E> {
             Self::Unknown { source, .. } => TxError::Unknown { value: (), source },
         }
     }
+
+    /// For transactions that read: what was read is true whether or not the one that read it committed.
+    pub(crate) fn or_read(self) -> Result<T, E> {
+        match self {
+            Self::NotCommitted(error) => Err(error),
+            Self::Unknown { value, .. } => Ok(value),
+        }
+    }
 }
 
 impl TxError<(), Error> {

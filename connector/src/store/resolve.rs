@@ -65,9 +65,5 @@ pub(crate) async fn resolve(by: &Writer<'_>, key: &WorkKey) -> Result<Resolution
         let event = ends.first().map(|row| row.try_get_by_index::<Event>(0)).transpose()?;
         Ok::<_, Error>(event.map_or(Resolution::Gone, Resolution::Ended))
     };
-    match scope.run(ask).await {
-        // What was read is true whether or not the transaction that read it committed.
-        Ok(settled) | Err(TxError::Unknown { value: settled, .. }) => Ok(settled),
-        Err(TxError::NotCommitted(error)) => Err(error),
-    }
+    scope.run(ask).await.or_else(TxError::or_read)
 }
