@@ -51,7 +51,7 @@ const MAY_SCAN: &[(&str, &[&str], &str)] = &[
         "a sweep looks at every lease: an index on the deadline would cost each heartbeat more than it would save here",
     ),
     (
-        r#"WITH q AS ((SELECT "machine"."machine_id" FROM "machine" INNER JOIN "machine_provided""#,
+        r#"WITH candidates AS ((SELECT "machine"."machine_id" FROM "machine" INNER JOIN "machine_provided""#,
         &["machine_agent_started", "work", "work_backoff", "work_hold"],
         "from some random starts a search meets tens of thousands of machines before its five hundred, and to read whole what excludes some of them costs \
          less than to look each of them up (seen: the keys of a tag, 7,280 pages for 50,945 machines; all holds, 25 pages for 63,478)",
@@ -81,7 +81,8 @@ pub(crate) fn broken(seen: &[Seen], tables: &Tables) -> Vec<String> {
         let exception = MORE_BUFFERS.iter().find(|(name, ..)| *name == operation);
         let most = exception.map_or(BUFFERS, |(_, most, _)| *most);
         if seen.buffers() > most {
-            broken.insert(format!("{operation} touches {} pages, {most} may be", seen.buffers()));
+            let pages = seen.buffers();
+            broken.insert(format!("{operation} touches {pages} pages, {most} may be:\n{}", seen.dearest()));
         }
         if seen.repeated() < BOTH_KINDS_OF_PLANS {
             broken.insert(format!("{operation} ran {} times on one connection", seen.repeated()));

@@ -34,15 +34,14 @@ pub(crate) struct Seen {
 impl Seen {
     /// The most pages that a run touched which sent each of its statements once. (While a run is watched, more than one heartbeat or sweep may pass.)
     pub(crate) fn buffers(&self) -> u64 {
-        let run = |run: &Vec<Execution>| {
-            let mut most: BTreeMap<&str, u64> = BTreeMap::new();
-            for execution in run {
-                let most = most.entry(&execution.text).or_default();
-                *most = execution.buffers().max(*most);
-            }
-            most.into_values().sum()
-        };
-        self.runs.iter().map(run).max().unwrap_or_default()
+        self.runs.iter().map(|run| buffers(run)).max().unwrap_or_default()
+    }
+
+    /// The statements of the run that touched the most pages, for people.
+    pub(crate) fn dearest(&self) -> String {
+        let dearest = self.runs.iter().max_by_key(|run| buffers(run));
+        let statement = |execution: &Execution| format!("{} buffers: {}\n", execution.buffers(), execution.text);
+        dearest.into_iter().flatten().map(statement).collect()
     }
 
     /// How often the connection that was used most carried out its busiest statement.
@@ -53,6 +52,16 @@ impl Seen {
         }
         counts.into_values().max().unwrap_or_default()
     }
+}
+
+/// The pages that a run touched, each of its statements counted once.
+fn buffers(run: &[Execution]) -> u64 {
+    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+    for execution in run {
+        let most = most.entry(&execution.text).or_default();
+        *most = execution.buffers().max(*most);
+    }
+    most.into_values().sum()
 }
 
 impl Scene {
