@@ -1,5 +1,8 @@
 //! Brings an inventory into the database: in batches, each one transaction. Importing the same again changes nothing.
 
+pub(crate) mod inventory;
+pub(crate) mod record;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +15,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, RuntimeErr};
 
 use crate::Failure;
 use crate::cli::Cli;
-use crate::inventory::{Inventory, InventoryError, Row};
+use crate::import::inventory::{Inventory, InventoryError, Row};
 use crate::talk::{self, Talk};
 
 /// How many machines one transaction brings in.

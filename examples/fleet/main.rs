@@ -9,15 +9,10 @@
 mod cli;
 mod component;
 mod import;
-mod inventory;
 mod processes;
-mod provider;
 mod reception;
-mod record;
-mod report;
 mod show;
 mod talk;
-mod watch;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use bmdb::{
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::ColumnTrait;
 
-use crate::provider::{self, Command};
+use crate::show::provider::{self, Command};
 
 /// How long a started agent may stay unheard. 30 minutes in production.
 pub(crate) const NEVER_HEARD: Duration = Duration::from_secs(4);

@@ -9,7 +9,7 @@ use bmdb::{
 use sea_orm::ActiveValue::{NotSet, Set};
 
 use crate::processes::GENERATION;
-use crate::provider::{Beat, World};
+use crate::show::provider::{Beat, World};
 
 /// How often it listens.
 const LISTENS_EVERY: Duration = Duration::from_millis(250);

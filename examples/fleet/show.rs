@@ -1,5 +1,9 @@
 //! Directs the show: starts the components, kills one, watches until nothing is left to do, and stops the rest.
 
+pub(crate) mod provider;
+pub(crate) mod report;
+pub(crate) mod watch;
+
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,10 +18,10 @@ use tokio::task::JoinSet;
 use crate::cli::{Cli, Kind};
 use crate::component::{DRAIN, GRACE};
 use crate::processes::{NEVER_HEARD, SILENT};
-use crate::provider::World;
+use crate::show::provider::World;
+use crate::show::watch::{Bars, Snapshot, held_by};
 use crate::talk::{self, Talk};
-use crate::watch::{Bars, Snapshot, held_by};
-use crate::{Ended, Failure, reception, report};
+use crate::{Ended, Failure, reception};
 
 /// How often the database is looked at.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);

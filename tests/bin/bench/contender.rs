@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::Failure;
-use crate::by_hand::ByHand;
+use crate::contenders::by_hand::ByHand;
+use crate::contenders::install::Program;
+use crate::contenders::keys::Keys;
+use crate::contenders::limit::Limit;
+use crate::contenders::ours::{Ours, Style};
+use crate::contenders::peers::Peer;
+use crate::contenders::rules::{Rules, Two};
+use crate::contenders::steps::Steps;
 use crate::fleet::Fleet;
-use crate::install::Program;
-use crate::keys::Keys;
-use crate::limit::Limit;
-use crate::ours::{Ours, Style};
-use crate::peers::Peer;
-use crate::rules::{Rules, Two};
-use crate::steps::Steps;
 
 /// A way of claiming and finishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]

@@ -3,27 +3,12 @@
 //! `cargo run --release -p bmdb-tests --bin bench`. Every contender runs on the same server, the same fleet and in the same run, taking turns;
 //! what counts are the ratios. With `--peers`, systems that others use for something like it take turns too. Every run checks that no machine is held twice and that no finished work is done again.
 
-mod by_hand;
-mod clients;
 mod contender;
-mod expiries;
+mod contenders;
+mod costs;
 mod fleet;
-mod heartbeats;
-mod holding;
-mod imports;
-mod install;
-mod keys;
-mod limit;
-mod medians;
-mod ours;
-mod peers;
-mod plot;
-mod rates;
-mod report;
-mod rules;
+mod results;
 mod run;
-mod running;
-mod steps;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,12 +19,12 @@ use clap::{Parser, Subcommand};
 use harness::{OwnServer, Proxy, TestDatabase};
 
 use contender::Kind;
+use contenders::install::Programs;
+use contenders::peers::Peers;
+use costs::heartbeats::Heartbeats;
+use costs::holding::Holder;
 use fleet::{Fleet, Size};
-use heartbeats::Heartbeats;
-use holding::Holder;
-use install::Programs;
-use peers::Peers;
-use report::{Line, Report};
+use results::report::{Line, Report};
 use run::Run;
 
 #[derive(Parser)]
@@ -145,11 +130,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn bench(cli: &Cli) -> Result<bool, Failure> {
     if let Some(Alone::Hold { holder, count, url }) = &cli.alone {
-        holding::hold(*holder, *count, url).await?;
+        costs::holding::hold(*holder, *count, url).await?;
         return Ok(true);
     }
     if let Some(held) = cli.holding {
-        holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
+        costs::holding::compare(held, Duration::from_secs_f64(cli.seconds), cli.turns, cli.durable).await?;
         return Ok(true);
     }
     if let Some(sessions) = cli.heartbeats {
@@ -159,7 +144,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
             lasts: Duration::from_secs_f64(cli.seconds),
             server: &OwnServer::for_measurements(cli.durable).await,
         };
-        return heartbeats::compare(heartbeats, cli.turns).await;
+        return costs::heartbeats::compare(heartbeats, cli.turns).await;
     }
     let on_sqlite = match cli.database.as_str() {
         "postgres" => false,
@@ -174,7 +159,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
             own = OwnServer::for_measurements(cli.durable).await;
             Some(&own)
         };
-        rates::compare(server, cli.turns, cli.durable).await?;
+        costs::rates::compare(server, cli.turns, cli.durable).await?;
         return Ok(true);
     }
     let contenders = cli.contenders(on_sqlite)?;
@@ -228,7 +213,7 @@ async fn bench(cli: &Cli) -> Result<bool, Failure> {
     if let Some(folder) = &cli.out {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("results.csv"), report.csv())?;
-        plot::write_all(&report, folder)?;
+        results::plot::write_all(&report, folder)?;
     }
     Ok(report.is_clean())
 }

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::contender::{Contender, Cycle, Kind};
+use crate::contenders::peers::Peers;
 use crate::fleet::Fleet;
-use crate::peers::Peers;
 
 /// How long a worker waits that found nothing.
 const IDLE: Duration = Duration::from_micros(500);

@@ -6,7 +6,7 @@ use harness::{Backend, TestDatabase, on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 
 use super::{of, start};
-use crate::hostile::log::Kept;
+use crate::input::hostile::log::Kept;
 use crate::world::{AgentStart, LONG, connect, events, provide, session};
 
 /// Panics where the machine's name says.

@@ -1,0 +1,8 @@
+//! Which machines a claim finds, takes and leaves to others, and how that is explained.
+
+mod candidates;
+mod crowds;
+mod eligible;
+mod explain;
+pub(crate) mod rules;
+pub(crate) mod stress;

@@ -1,0 +1,6 @@
+//! Sessions: what keeps one alive, what ends it, and who finds that out.
+
+mod collect;
+mod session;
+mod stalls;
+mod trust;

@@ -1,0 +1,4 @@
+//! The schema: its steps, and the rights of those who use it.
+
+mod migration;
+pub(crate) mod roles;
