@@ -73,7 +73,7 @@ pub(crate) const MOST: u32 = 1000;
 /// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is released in the background.
 ///
 /// # Cancel safety
-/// Dropping the future leaks nothing: a claim that waits for its turn is not made, and what one under way takes is released by the session's task.
+/// Dropping the future leaks nothing: a claim that still waits is not made, and what one under way takes is released by the session's task.
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct Claim<P: Process> {
     session: Session,
@@ -235,7 +235,7 @@ impl<P: Process> Claim<P> {
         // The search that had begun when this claim first looked: what the one after it does not find is not there.
         let mut baseline = None;
         loop {
-            // What is in doubt is released. Whose turn it is to search does so all the same: others wait for it.
+            // What is in doubt is released. Who has the search lease searches all the same: others wait for it.
             if detach.is_gone() && first.is_none() && !matches!(source, CandidateSource::Search(_)) {
                 return Ok(Vec::new());
             }
@@ -254,10 +254,10 @@ impl<P: Process> Claim<P> {
                         }
                         Err(closed) => Err(closed),
                     };
-                    if let CandidateSource::Search(turn) = source
+                    if let CandidateSource::Search(number) = source
                         && !attempt.as_ref().is_ok_and(Attempt::has_seen_searches)
                     {
-                        hints::give_back(&shared.database, rule.key, turn).await;
+                        hints::release_search_lease(&shared.database, rule.key, number).await;
                     }
                     attempt?
                 }
@@ -361,7 +361,7 @@ impl<P: Process> Claim<P> {
             detach.now().await;
         }
         if alone || !source.is_by_hints() {
-            // Others wait for who has the turn to search.
+            // Others wait for who has the search lease.
             let may_give_up = (!matches!(source, CandidateSource::Search(_))).then_some(detach);
             let request = ClaimRequest {
                 rule: self.rule(),

@@ -20,4 +20,5 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 pub(crate) mod timeout;
 pub(crate) mod transaction;
+pub(crate) mod tx;
 pub(crate) mod tx_error;

@@ -71,7 +71,7 @@ pub use db::config::{Config, Synchronous, runtime_info_of};
 pub use db::dialect::Dialect;
 pub use db::savepoint::Savepoint;
 pub use db::schema::MIGRATIONS;
-pub use db::transaction::{Tx, TxClosure, TxFnOnce};
+pub use db::tx::{Tx, TxClosure, TxFnOnce};
 pub use end::unfinished::Unfinished;
 pub use end::{End, EndMany};
 pub use error::Error;

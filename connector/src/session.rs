@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use bmdb_entity::SessionId;
 use sea_orm::sea_query::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bmdb::Bmdb;
 use crate::db::schema;
-use crate::db::transaction::{Tx, TxClosure, check_not_nested};
+use crate::db::transaction::check_not_nested;
+use crate::db::tx::{Tx, TxClosure};
 use crate::error::Error;
 use crate::error::fault::Fault;
 use crate::runtime::lease::{BootInstant, Lease, Ticks};
@@ -30,7 +31,7 @@ use crate::runtime::spawn_on_drop::answer_of;
 use crate::runtime::supervised::supervised;
 use crate::session::batch::Batcher;
 use crate::session::held::HeldWork;
-use crate::session::shared::Shared;
+use crate::session::shared::{Phase, Shared};
 
 /// The liveness of one component incarnation: a row that heartbeats keep alive, and the right to transact and to hold work while it lives.
 ///
@@ -135,9 +136,7 @@ impl Session {
             loss: OnceLock::new(),
             ticks: Ticks::new(),
             handles_dropped: CancellationToken::new(),
-            closing: CancellationToken::new(),
-            ended: CancellationToken::new(),
-            draining: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Open),
             stays: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
             batcher: Batcher::new(database.dialect, &tasks, &database.in_place),
@@ -270,7 +269,7 @@ impl Session {
     /// Dropping the future stops the wait; the session goes on draining.
     pub async fn drain(&self, limit: Duration) -> Drained {
         let shared = self.shared();
-        shared.draining.store(true, Ordering::Release);
+        shared.advance(Phase::Draining);
         let left = || shared.held().len() + shared.claiming.load(Ordering::Acquire);
         let emptied = async {
             loop {
@@ -315,7 +314,7 @@ impl Session {
 /// when nobody has it any more, a collector expires it.
 async fn keep(shared: Arc<Shared>) {
     tokio::select! {
-        () = shared.ended.cancelled() => return,
+        () = shared.until(Phase::Ended) => return,
         () = shared.handles_dropped.cancelled() => {}
         () = shared.database.closing.cancelled() => {
             if shared.stays.load(Ordering::Acquire) && !shared.lost.is_cancelled() {
@@ -323,7 +322,7 @@ async fn keep(shared: Arc<Shared>) {
                 shared.tasks.spawn(async move {
                     own.handles_dropped.cancelled().await;
                     own.lose("its database was closed while a work of it went on");
-                    own.ended.cancel();
+                    own.advance(Phase::Ended);
                 });
                 return;
             }

@@ -5,7 +5,7 @@ use bmdb_entity::{MachineId, work_backoff};
 use crate::admin::page::{BACKOFF_COLUMNS, of_machines};
 use crate::bmdb::Bmdb;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::check_name;
 use crate::store::process::known_names;

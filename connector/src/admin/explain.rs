@@ -11,7 +11,8 @@ use crate::admin::obstacles::{Holder, Obstacles, obstacles_within, write_obstacl
 use crate::bmdb::registered::Registered;
 use crate::db::dialect::Dialect;
 use crate::db::sql::{SqlBuilder, SqlFragment};
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claimable::free_for;

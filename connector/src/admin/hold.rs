@@ -11,7 +11,7 @@ use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::dialect::{LONGEST, milliseconds};
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::{check_name, check_text};
 use crate::store::machine::exclude_claims;

@@ -3,7 +3,7 @@
 use bmdb_entity::{MachineId, SessionId, WorkId};
 
 use crate::bmdb::Bmdb;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::check_text;
 

@@ -11,7 +11,7 @@ use crate::admin::backoffs;
 use crate::admin::hold;
 use crate::bmdb::Bmdb;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::runtime::escaped::Escaped;

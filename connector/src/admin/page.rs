@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult};
 use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 
 /// A list that is asked for: await it for its first [page](Page), or say first [after](Self::after) which row, and [how many](Self::limit).

@@ -6,7 +6,7 @@ use bmdb_entity::SessionId;
 use bmdb_entity::work_history::Event;
 
 use crate::bmdb::Bmdb;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::store::history;
 

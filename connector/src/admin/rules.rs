@@ -12,7 +12,8 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use crate::admin::explain::{Asked, COUNTING, Explanation, explain_many, explain_one};
 use crate::bmdb::Bmdb;
 use crate::db::dialect::Dialect;
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::store::rule::{ClauseText, RuleText};
@@ -98,7 +99,7 @@ impl StoredRule {
     /// Safe: it only reads.
     pub async fn count(&self) -> Result<u64, Error> {
         let scope = self.scope(COUNTING).await?;
-        let count = self.asked().count(scope.dialect);
+        let count = self.asked().count(scope.database.dialect);
         let ask = async |tx: &Tx| {
             let rows = tx.query_all_raw(count.clone()).await?;
             let count: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;

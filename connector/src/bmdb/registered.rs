@@ -7,7 +7,7 @@ use std::time::Instant;
 use bmdb_entity::MachineId;
 
 use crate::bmdb::Bmdb;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::process::Process;
 use crate::store::hints::leave_hints;

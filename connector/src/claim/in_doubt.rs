@@ -7,7 +7,7 @@ use bmdb_entity::{WorkId, machine, work};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType};
 use sea_orm::{ConnectionTrait, DbErr};
 
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::process::Process;
@@ -84,8 +84,9 @@ impl<P: Process> Drop for InDoubt<P> {
 async fn claimed<P: Process>(shared: &Shared, works: &[WorkId]) -> Result<Vec<ClaimedMachine<P>>, Error> {
     let scope = shared.library("settle a claim");
     // The machine's fence may have risen since.
-    let mut look = Candidate::<P>::look(Expr::col((work::Entity, work::Column::Fence)));
-    look.expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
+    let mut select = Candidate::<P>::select(Expr::col((work::Entity, work::Column::Fence)));
+    select
+        .expr_as(Expr::col((work::Entity, work::Column::WorkId)), "bmdb_work")
         .join(
             JoinType::InnerJoin,
             work::Entity,
@@ -93,7 +94,7 @@ async fn claimed<P: Process>(shared: &Shared, works: &[WorkId]) -> Result<Vec<Cl
         )
         .and_where(Expr::col((work::Entity, work::Column::WorkId)).is_in(works.iter().copied()));
     let ask = async |tx: &Tx| {
-        let rows = tx.query_all(&look).await?;
+        let rows = tx.query_all(&select).await?;
         let taken = rows.iter().map(|row| {
             Ok(ClaimedMachine {
                 work: row.try_get("", "bmdb_work")?,

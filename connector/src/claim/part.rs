@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bmdb_entity::WorkId;
 use sea_orm::Condition;
 
-use crate::db::dialect::Dialect;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claim_plan::CandidateSource;
@@ -29,7 +28,7 @@ pub(super) struct ClaimPart<P: Process> {
     pub(super) works: Vec<WorkId>,
     /// A work that is to end first.
     pub(super) to_end: Option<EndRequest>,
-    /// It takes the turn to search if there are no hints; and the search that had begun when it first looked.
+    /// It takes the search lease if there are no hints; and the search that had begun when it began.
     pub(super) searches: bool,
     pub(super) baseline: Option<i64>,
     pub(super) detach: Detach,
@@ -40,8 +39,8 @@ impl<P: Process> Batchable for ClaimPart<P> {
     type Answer = Result<Attempt<P>, TxError<(), Error>>;
 
     fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
-        let way = self.to_end.as_ref().map(EndRequest::way);
-        (self.works.len(), way, Some(self.rule.key))
+        let shape = self.to_end.as_ref().map(EndRequest::shape);
+        (self.works.len(), shape, Some(self.rule.key))
     }
 
     fn detach(&self) -> Option<&Detach> {
@@ -59,7 +58,7 @@ impl<P: Process> Batchable for ClaimPart<P> {
         } else {
             CandidateSource::HintsOnly
         };
-        // The last of them, which is the one of this statement if that is somebody's first look.
+        // The last of them, which is the one of this statement if that is a claim that had not seen one.
         let baseline: Option<Vec<i64>> = searching().map(|asked| asked.baseline).collect();
         let baseline = baseline.and_then(|baseline| baseline.into_iter().max());
         let request = ClaimRequest {
@@ -87,10 +86,10 @@ pub(super) async fn attempt_once<P: Process>(
     detach: Option<&Detach>,
 ) -> Result<Attempt<P>, TxError<(), Error>> {
     let by = shared.writer();
-    let attempt = match shared.database.dialect {
-        Dialect::Sqlite => {
+    let attempt = match &shared.database.autocommit {
+        None => {
             // Before the search: whoever searched first and waited then would find that others have taken all that it had found.
-            let turn = match detach {
+            let alone = match detach {
                 Some(detach) => {
                     detach.wait();
                     shared.batcher.alone.acquire().await.ok()
@@ -98,10 +97,10 @@ pub(super) async fn attempt_once<P: Process>(
                 None => None,
             };
             let attempt = claim_sqlite::attempt(&by, request, detach).await;
-            drop(turn);
+            drop(alone);
             attempt
         }
-        Dialect::Postgres | Dialect::Cockroach => claim_postgres::attempt(&by, request, detach).await,
+        Some(pools) => claim_postgres::attempt(&by, pools, request, detach).await,
     };
     let states_nothing = request.after.iter().all(|to_end| to_end.facts.is_empty());
     match attempt {
@@ -110,7 +109,7 @@ pub(super) async fn attempt_once<P: Process>(
             shared.lose("its row is gone");
             Err(TxError::NotCommitted(shared.expired()))
         }
-        // Another claim has taken the slot and its fence, and this one looked in between.
+        // Another claim has taken the slot and its fence, between what this one read and what it wrote.
         Err(TxError::NotCommitted(error)) if error.is_key_violation() => Ok(Attempt::lost_race()),
         attempt => attempt,
     }

@@ -6,7 +6,6 @@ use sea_orm::{DbErr, QueryResult, Statement};
 
 use crate::db::autocommit_pool::AutocommitPool;
 use crate::db::dialect::Dialect;
-use crate::db::file::OpenFile;
 use crate::db::transaction::{TxRunner, check_not_nested};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
@@ -28,9 +27,9 @@ impl TxRunner<'_> {
     ///
     /// # Cancel safety
     /// None: for a [`run_detachable`](crate::runtime::detach::run_detachable), which is not dropped with its caller.
-    pub(crate) async fn once(
+    pub(crate) async fn autocommit(
         &self,
-        singles: &AutocommitPool,
+        pool: &AutocommitPool,
         statement: &Statement,
         detach: Option<&Detach>,
     ) -> Result<Vec<QueryResult>, TxError<(), Error>> {
@@ -40,13 +39,13 @@ impl TxRunner<'_> {
         loop {
             attempts += 1;
             self.check_trust()
-                .and_then(|()| self.file.map_or(Ok(()), OpenFile::check))
+                .and_then(|()| self.database.check_file())
                 .map_err(TxError::NotCommitted)?;
-            let limit = self.limit.plus(self.acquire_timeout);
+            let limit = self.connect_limit();
             let asked = async {
                 match detach {
-                    Some(detach) => singles.query_for(detach, statement).await,
-                    None => singles.query(statement).await,
+                    Some(detach) => pool.query_for(detach, statement).await,
+                    None => pool.query(statement).await,
                 }
             };
             let answer = tokio::select! {
@@ -61,7 +60,7 @@ impl TxRunner<'_> {
                 Err(error) => error,
             };
             let fault = Fault::of(&error);
-            match effect_of(&error, self.dialect) {
+            match effect_of(&error, self.database.dialect) {
                 Effect::Unknown => {
                     return Err(TxError::Unknown {
                         value: (),

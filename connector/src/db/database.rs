@@ -20,7 +20,6 @@ use crate::db::schema::{self, Catalogue};
 use crate::db::server;
 use crate::db::sqlite;
 use crate::db::timeout::Timeout;
-use crate::db::transaction::TxRunner;
 use crate::error::Error;
 use crate::runtime::lock::locked;
 
@@ -39,8 +38,8 @@ pub(crate) struct Database {
     /// Heartbeats only, so that no work can starve them. They are of the thread for heartbeats.
     pub(crate) heartbeats: DatabaseConnection,
     pub(crate) heartbeat_thread: HeartbeatThread,
-    /// What is one statement is sent this way on servers.
-    pub(crate) singles: Option<AutocommitPools>,
+    /// For statements that are transactions of their own, on servers.
+    pub(crate) autocommit: Option<AutocommitPools>,
     /// For claims and ends that run where they are awaited: half of their connections, for who awaits may not poll. None on SQLite, whose one lock
     /// they would keep.
     pub(crate) in_place: Arc<Semaphore>,
@@ -82,7 +81,7 @@ impl Database {
                 Dialect::Sqlite => 0,
                 Dialect::Postgres | Dialect::Cockroach => config.max_connections as usize / 2,
             })),
-            singles: pools.singles,
+            autocommit: pools.autocommit,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             own_sessions: Mutex::default(),
@@ -105,40 +104,6 @@ impl Database {
             thread: &self.heartbeat_thread,
             limit: self.limit.plus(self.config.acquire_timeout),
             health: &self.health,
-        }
-    }
-
-    /// Where single statements go, on servers.
-    pub(crate) fn one_by_one(&self) -> &AutocommitPools {
-        self.singles.as_ref().expect("BUG: single statements are for servers")
-    }
-
-    /// A scope for the library's own transactions that no session owns.
-    pub(crate) fn scope(&self, doing: &'static str) -> TxRunner<'_> {
-        TxRunner {
-            doing,
-            pool: &self.library,
-            dialect: self.dialect,
-            tasks: &self.tasks,
-            budget: self.config.retry_budget,
-            is_patient: true,
-            limit: self.limit,
-            acquire_timeout: self.config.acquire_timeout,
-            // A commit that is not answered is settled, for which there must be trust left.
-            commit_limit: self.limit.at_most(self.config.interval / 2),
-            health: &self.health,
-            file: self.file.as_ref(),
-            trust: None,
-            is_snapshot: false,
-        }
-    }
-
-    /// For what only reads, all of it at one moment.
-    pub(crate) fn snapshot(&self, doing: &'static str) -> TxRunner<'_> {
-        TxRunner {
-            pool: &self.reads,
-            is_snapshot: true,
-            ..self.scope(doing)
         }
     }
 
@@ -240,9 +205,9 @@ impl Database {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(AutocommitPools { by_keys, searches, .. }) = &self.singles {
-            for singles in [by_keys, searches] {
-                singles.close(self.limit).await;
+        if let Some(AutocommitPools { by_keys, searches, .. }) = &self.autocommit {
+            for pool in [by_keys, searches] {
+                pool.close(self.limit).await;
             }
         }
         for pool in [&self.reads, &self.library, &self.bodies] {
@@ -253,7 +218,7 @@ impl Database {
         }
         let own = Arc::clone(self);
         let closed = self.heartbeat_thread.run(async move {
-            if let Some(AutocommitPools { heartbeats, .. }) = &own.singles {
+            if let Some(AutocommitPools { heartbeats, .. }) = &own.autocommit {
                 heartbeats.close(own.limit).await;
             }
             close_pool(&own.heartbeats).await;

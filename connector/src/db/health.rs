@@ -24,7 +24,7 @@ pub(crate) struct Health {
 }
 
 /// A connection that goes back to the pool is looked at for no longer than this.
-pub(crate) const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Health {
     pub(crate) fn with(hosts: Arc<Hosts>) -> Self {
@@ -94,7 +94,7 @@ impl Health {
 
     /// Whether a connection that goes back to the pool now may be inside a transaction.
     pub(crate) fn begin_was_given_up(&self) -> bool {
-        since(&self.begin_given_up).is_some_and(|passed| passed < 2 * LOOK)
+        since(&self.begin_given_up).is_some_and(|passed| passed < 2 * PROBE_LIMIT)
     }
 }
 
@@ -134,9 +134,9 @@ mod tests {
         health.give_up_begin();
         assert!(health.begin_was_given_up());
         let ago = |passed| *health.begin_given_up.lock().unwrap() = Instant::now().checked_sub(passed);
-        ago(LOOK);
+        ago(PROBE_LIMIT);
         assert!(health.begin_was_given_up());
-        ago(2 * LOOK);
+        ago(2 * PROBE_LIMIT);
         assert!(!health.begin_was_given_up());
     }
 }

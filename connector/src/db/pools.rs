@@ -10,7 +10,8 @@ pub(crate) struct Pools {
     pub(crate) library: DatabaseConnection,
     pub(crate) reads: DatabaseConnection,
     pub(crate) heartbeats: DatabaseConnection,
-    pub(crate) singles: Option<AutocommitPools>,
+    /// None on SQLite, whose one writer is not to be had for one statement more cheaply than for a transaction.
+    pub(crate) autocommit: Option<AutocommitPools>,
 }
 
 /// Statements that are transactions of their own.

@@ -97,7 +97,7 @@ pub(crate) async fn open(
     let servers: Vec<PgConnectOptions> = server.servers().map(quiet).collect();
     let doors = |settings| servers.iter().map(|server| Door::new(server, settings)).collect();
     let first = Hosts::new(doors(of_library), 0);
-    let (dialect, room) = look(config, name, &first, server.connect_timeout).await?;
+    let (dialect, room) = probe(config, name, &first, server.connect_timeout).await?;
     let wanted = Sizes::wanted(config);
     let sizes = room.map_or(wanted, |room| wanted.within(room));
     if sizes != wanted {
@@ -153,16 +153,16 @@ pub(crate) async fn open(
         // Where nothing that the component does can keep it from running. It ends with the thread, and what it holds with it.
         drop(thread.runtime().spawn(follow));
     }
-    let singles = |pool: PgPool| AutocommitPool::new(pool, config.acquire_timeout, Arc::clone(&health));
+    let autocommit = |pool: PgPool| AutocommitPool::new(pool, config.acquire_timeout, Arc::clone(&health));
     let library = SqlxPostgresConnector::from_sqlx_postgres_pool(library);
     let pools = Pools {
         bodies: SqlxPostgresConnector::from_sqlx_postgres_pool(bodies),
         reads: library.clone(),
         library,
-        singles: Some(AutocommitPools {
-            by_keys: singles(by_keys),
-            searches: singles(searches),
-            heartbeats: singles(heartbeats.clone()),
+        autocommit: Some(AutocommitPools {
+            by_keys: autocommit(by_keys),
+            searches: autocommit(searches),
+            heartbeats: autocommit(heartbeats.clone()),
         }),
         heartbeats: SqlxPostgresConnector::from_sqlx_postgres_pool(heartbeats),
     };
@@ -170,7 +170,7 @@ pub(crate) async fn open(
 }
 
 /// Opens the first connection and sees what the server is, and how many connections it has for us and others, if it says.
-async fn look(
+async fn probe(
     config: &Config,
     name: &str,
     hosts: &Hosts,
@@ -181,7 +181,7 @@ async fn look(
     let refused = |error| connect::into_error(error, name);
     let mut first = hosts.first(limit, name).await?;
     let door = hosts.door();
-    let looking = async {
+    let probing = async {
         let version: Result<String, _> = sqlx::query_scalar("SELECT version()").fetch_one(&mut first).await;
         let found = crate::db::schema::dialect_of(name, &version.map_err(unreachable)?)?;
         let dialect = config.dialect.unwrap_or(found);
@@ -199,13 +199,13 @@ async fn look(
         }
         Ok((dialect, room))
     };
-    let looked = tokio::time::timeout(config.acquire_timeout, looking)
+    let probed = tokio::time::timeout(config.acquire_timeout, probing)
         .await
         .unwrap_or_else(|_elapsed| Err(unreachable(sqlx::Error::PoolTimedOut)))?;
     if let Err(error) = first.close().await {
         tracing::debug!(%error, "the first connection did not close cleanly");
     }
-    Ok(looked)
+    Ok(probed)
 }
 
 /// Claims by hints and ends look rows up by their keys, whatever the parameters are: there is one good plan, and to make one for each execution
@@ -270,16 +270,16 @@ fn pool(
             let may_be_inside = releasing.begin_was_given_up();
             Box::pin(async move {
                 // Either carries a queued ROLLBACK with it. A connection that does not answer is dropped, not kept.
-                let look = async {
+                let probe = async {
                     if may_be_inside {
                         leave_transaction(connection).await
                     } else {
                         connection.ping().await
                     }
                 };
-                Ok(tokio::time::timeout(health::LOOK, look)
+                Ok(tokio::time::timeout(health::PROBE_LIMIT, probe)
                     .await
-                    .is_ok_and(|look| look.is_ok()))
+                    .is_ok_and(|probe| probe.is_ok()))
             })
         })
         .connect_lazy_with(settings.asked_of(options))

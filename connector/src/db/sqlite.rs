@@ -87,7 +87,7 @@ pub(crate) async fn open(
         library: writer,
         reads: pool(options.clone().read_only(true).create_if_missing(false), READERS),
         heartbeats: thread.make(|| pool(options.busy_timeout(config.interval / 3), 1)),
-        singles: None,
+        autocommit: None,
     };
     Ok((pools, Some(OpenFile::at(&path)?)))
 }

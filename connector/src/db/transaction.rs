@@ -1,207 +1,26 @@
 //! The one place where transactions begin, run again and commit.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bmdb_entity::SessionId;
-use sea_orm::sea_query::Value;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult,
-    IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions,
+    AccessMode, ConnectionTrait, DatabaseConnection, DbErr, IsolationLevel, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
 use tokio_util::task::TaskTracker;
 
+use crate::db::database::Database;
 use crate::db::dialect::Dialect;
-use crate::db::file::OpenFile;
-use crate::db::health::Health;
-use crate::db::savepoint::Savepoint;
-use crate::db::sql::SqlBuilder;
 use crate::db::timeout::{Timeout, timed_out};
+use crate::db::tx::{Tx, TxClosure};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::error::fault::Fault;
 use crate::runtime::lease::{BootInstant, Lease};
-use crate::runtime::lock::locked;
 use crate::runtime::retry::pause_within;
 use crate::runtime::spawn_on_drop::SpawnOnDrop;
-
-/// The handle that the body of a transaction works with: a SeaORM [`ConnectionTrait`].
-///
-/// It remembers the first statement that failed. A body that swallows such a failure does not commit: PostgreSQL has rolled everything back
-/// by then and would still answer COMMIT with success.
-#[derive(Debug)]
-pub struct Tx {
-    inner: DatabaseTransaction,
-    dialect: Dialect,
-    limit: Timeout,
-    /// Before BEGIN was sent: what the database's clock says in here is later.
-    sent: BootInstant,
-    fault: Mutex<Option<DbErr>>,
-    /// Statements whose answer has not come. Not zero after the body: a future was dropped half-way and nobody knows what its statement did.
-    in_flight: AtomicUsize,
-}
-
-impl Tx {
-    pub(crate) async fn execute_text(&self, text: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, DbErr> {
-        let result = self.execute_raw(self.dialect.statement(text, values)).await?;
-        Ok(result.rows_affected())
-    }
-
-    /// Sends what is in the text, if anything is. Answers how many rows it wrote.
-    pub(crate) async fn write(&self, text: SqlBuilder) -> Result<u64, DbErr> {
-        if text.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.execute_raw(text.finish()).await?.rows_affected())
-    }
-
-    pub(crate) async fn query_text(
-        &self,
-        text: &str,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<Vec<QueryResult>, DbErr> {
-        self.query_all_raw(self.dialect.statement(text, values)).await
-    }
-
-    pub(crate) fn dialect(&self) -> Dialect {
-        self.dialect
-    }
-
-    /// When the transaction began, or before that.
-    pub(crate) fn sent(&self) -> BootInstant {
-        self.sent
-    }
-
-    fn savepoint(&self, inner: DatabaseTransaction) -> Savepoint {
-        Savepoint::new(inner, self.dialect, self.limit)
-    }
-
-    async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        // Stays raised if this future is dropped at the await.
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let result = self.limit.within(statement).await;
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        if let Err(error) = &result {
-            locked(&self.fault).get_or_insert_with(|| error.clone());
-        }
-        result
-    }
-
-    fn first_fault(&self) -> Option<DbErr> {
-        let fault = locked(&self.fault).clone();
-        let dropped = self.in_flight.load(Ordering::Acquire) > 0;
-        fault.or_else(|| dropped.then(|| DbErr::Custom("a statement was dropped before its answer came".to_owned())))
-    }
-}
-
-#[async_trait::async_trait]
-impl ConnectionTrait for Tx {
-    fn get_database_backend(&self) -> DatabaseBackend {
-        self.inner.get_database_backend()
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.watch(self.inner.execute_raw(self.dialect.fit(statement))).await
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.watch(self.inner.execute_unprepared(sql)).await
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.watch(self.inner.query_one_raw(self.dialect.fit(statement))).await
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.watch(self.inner.query_all_raw(self.dialect.fit(statement))).await
-    }
-}
-
-/// Nested transactions are [savepoints](Savepoint).
-#[async_trait::async_trait]
-#[expect(clippy::disallowed_methods, reason = "these begin savepoints inside our transaction")]
-impl TransactionTrait for Tx {
-    type Transaction = Savepoint;
-
-    async fn begin(&self) -> Result<Savepoint, DbErr> {
-        self.watch(self.inner.begin()).await.map(|inner| self.savepoint(inner))
-    }
-
-    async fn begin_with_config(
-        &self,
-        isolation: Option<IsolationLevel>,
-        access: Option<AccessMode>,
-    ) -> Result<Savepoint, DbErr> {
-        let begun = self.watch(self.inner.begin_with_config(isolation, access)).await;
-        begun.map(|inner| self.savepoint(inner))
-    }
-
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<Savepoint, DbErr> {
-        let begun = self.watch(self.inner.begin_with_options(options)).await;
-        begun.map(|inner| self.savepoint(inner))
-    }
-
-    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c Savepoint) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        let begun = self.begin().await.map_err(TransactionError::Connection)?;
-        begun.run(callback).await
-    }
-
-    async fn transaction_with_config<F, T, E>(
-        &self,
-        callback: F,
-        isolation: Option<IsolationLevel>,
-        access: Option<AccessMode>,
-    ) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c Savepoint) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        let begun = self.begin_with_config(isolation, access).await;
-        begun.map_err(TransactionError::Connection)?.run(callback).await
-    }
-}
-
-/// The `Send` half of [`TxClosure`]; implemented for every fitting closure, not by hand.
-pub trait TxFnOnce<'t, O>: FnOnce(&'t Tx) -> Self::Fut + Send {
-    /// The body's future.
-    type Fut: Future<Output = O> + Send;
-}
-
-impl<'t, O, F, Fut> TxFnOnce<'t, O> for F
-where
-    F: FnOnce(&'t Tx) -> Fut + Send,
-    Fut: Future<Output = O> + Send,
-{
-    type Fut = Fut;
-}
-
-/// The body of a transaction: `async |tx| { … }` or `async move |tx| { … }`.
-///
-/// It may run many times, each time from a clone, so it has no effect outside the database and its captures are [`Clone`]. It may borrow from
-/// its surroundings, also inside `tokio::spawn`.
-#[diagnostic::on_unimplemented(
-    message = "this is not a body of a transaction that can be run again",
-    note = "write an async closure that takes `tx`; its captures must be `Clone` (no `&mut`) and its future `Send`"
-)]
-pub trait TxClosure<T, E>:
-    AsyncFnOnce(&Tx) -> Result<T, E> + for<'t> TxFnOnce<'t, Result<T, E>> + Clone + Sync
-{
-}
-
-impl<T, E, F> TxClosure<T, E> for F where
-    F: AsyncFnOnce(&Tx) -> Result<T, E> + for<'t> TxFnOnce<'t, Result<T, E>> + Clone + Sync
-{
-}
 
 tokio::task_local! {
     /// Set while a body runs, so that a transaction opened inside it is an error at once and not a wait for its own connection.
@@ -218,28 +37,48 @@ pub(crate) fn check_not_nested() -> Result<(), Error> {
 
 /// Where and how long a transaction runs.
 pub(crate) struct TxRunner<'a> {
+    pub(crate) database: &'a Database,
     /// What it is for, for errors and logs.
     pub(crate) doing: &'static str,
     pub(crate) pool: &'a DatabaseConnection,
-    pub(crate) dialect: Dialect,
     /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK go on when the future of their caller is dropped.
     pub(crate) tasks: &'a TaskTracker,
-    /// For how long it is run again.
-    pub(crate) budget: Duration,
-    /// Whether it is run again when somebody has locked a row that it needs. Else its caller is told: it may be one row of many.
-    pub(crate) is_patient: bool,
-    /// For how long one statement of it may run.
-    pub(crate) limit: Timeout,
-    /// For how long it may wait for a connection.
-    pub(crate) acquire_timeout: Duration,
-    /// For how long its COMMIT may run.
-    pub(crate) commit_limit: Timeout,
-    pub(crate) health: &'a Arc<Health>,
-    pub(crate) file: Option<&'a OpenFile>,
     /// The session whose trust bounds it.
     pub(crate) trust: Option<(SessionId, &'a Lease)>,
+    /// For how long it is run again.
+    pub(crate) budget: Duration,
+    /// For how long one statement of it may run.
+    pub(crate) limit: Timeout,
+    /// Whether it is run again when somebody has locked a row that it needs. Else its caller is told: it may be one row of many.
+    pub(crate) is_patient: bool,
     /// It only reads, all of it at one moment.
     pub(crate) is_snapshot: bool,
+}
+
+impl Database {
+    /// What runs the library's own transactions that no session owns.
+    pub(crate) fn scope(&self, doing: &'static str) -> TxRunner<'_> {
+        TxRunner {
+            database: self,
+            doing,
+            pool: &self.library,
+            tasks: &self.tasks,
+            trust: None,
+            budget: self.config.retry_budget,
+            limit: self.limit,
+            is_patient: true,
+            is_snapshot: false,
+        }
+    }
+
+    /// For what only reads, all of it at one moment.
+    pub(crate) fn snapshot(&self, doing: &'static str) -> TxRunner<'_> {
+        TxRunner {
+            pool: &self.reads,
+            is_snapshot: true,
+            ..self.scope(doing)
+        }
+    }
 }
 
 /// How long a rollback may take. On a dead connection it would wait for the kernel to notice.
@@ -315,17 +154,14 @@ impl TxRunner<'_> {
         T: Send,
         E: From<Error> + Send,
     {
-        if let Err(error) = self
-            .check_trust()
-            .and_then(|()| self.file.map_or(Ok(()), OpenFile::check))
-        {
+        if let Err(error) = self.check_trust().and_then(|()| self.database.check_file()) {
             return Attempt::Failed(TxError::NotCommitted(error.into()));
         }
         let tx = match self.begin().await {
             Ok(tx) => tx,
-            Err(error) if self.health.learn(&error).is_transient() => return Attempt::Again(Some(error)),
+            Err(error) if self.database.health.learn(&error).is_transient() => return Attempt::Again(Some(error)),
             Err(source) => {
-                let error = self.damage(&source).err();
+                let error = self.database.check_answer(&source).err();
                 let error = error.unwrap_or_else(|| Error::database(self.doing)(source));
                 return Attempt::Failed(TxError::NotCommitted(error.into()));
             }
@@ -343,7 +179,7 @@ impl TxRunner<'_> {
                     None => false,
                 };
                 self.rollback(tx).await;
-                if let Some(Err(damaged)) = fault.as_ref().map(|fault| self.damage(fault)) {
+                if let Some(Err(damaged)) = fault.as_ref().map(|fault| self.database.check_answer(fault)) {
                     return Attempt::Failed(TxError::NotCommitted(damaged.into()));
                 }
                 match (result, fault) {
@@ -366,19 +202,19 @@ impl TxRunner<'_> {
             let ask = async {
                 tx.inner.execute_unprepared("ROLLBACK; BEGIN").await?;
                 let ask = "SELECT current_setting('transaction_read_only')";
-                tx.inner.query_one_raw(self.dialect.statement(ask, [])).await
+                tx.inner.query_one_raw(self.database.dialect.statement(ask, [])).await
             };
             let answer = self.limit.within(ask).await;
             if answer.is_ok_and(|row| row.is_some_and(|row| row.try_get_by_index(0) == Ok("off".to_owned()))) {
                 return false;
             }
         }
-        self.health.learn(fault).is_transient()
+        self.database.health.learn(fault).is_transient()
     }
 
     async fn begin(&self) -> Result<Tx, DbErr> {
         let pool = self.pool.clone();
-        let options = match (self.dialect, self.is_snapshot) {
+        let options = match (self.database.dialect, self.is_snapshot) {
             (Dialect::Sqlite, is_snapshot) => TransactionOptions {
                 sqlite_transaction_mode: Some(match is_snapshot {
                     true => SqliteTransactionMode::Deferred,
@@ -400,8 +236,8 @@ impl TxRunner<'_> {
         };
         // sqlx 0.9.0 returns a connection to the pool inside an open transaction when the future of BEGIN is dropped half-way
         // (launchbadge/sqlx#4393). So it is not dropped with its caller; and before it is given up, the pool is told to look out.
-        let limit = self.limit.plus(self.acquire_timeout);
-        let health = Arc::clone(self.health);
+        let limit = self.connect_limit();
+        let health = Arc::clone(&self.database.health);
         let begin = async move {
             #[expect(clippy::disallowed_methods, reason = "the one place that begins transactions")]
             let mut beginning = pin!(pool.begin_with_options(options));
@@ -416,18 +252,12 @@ impl TxRunner<'_> {
         };
         let sent = BootInstant::now();
         let inner = SpawnOnDrop::new(self.tasks, begin).await?;
-        Ok(Tx {
-            inner,
-            dialect: self.dialect,
-            limit: self.limit,
-            sent,
-            fault: Mutex::new(None),
-            in_flight: AtomicUsize::new(0),
-        })
+        Ok(Tx::new(inner, self.database.dialect, self.limit, sent))
     }
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
-        let limit = self.commit_limit;
+        // A commit that is not answered is settled, for which there must be trust left.
+        let limit = self.database.limit.at_most(self.database.config.interval / 2);
         let committing = SpawnOnDrop::new(self.tasks, async move { limit.within(tx.inner.commit()).await });
         let committed = tokio::select! {
             biased;
@@ -438,15 +268,17 @@ impl TxRunner<'_> {
         let Err(error) = committed else {
             return Attempt::Committed(value);
         };
-        match self.health.learn(&error) {
+        match self.database.health.learn(&error) {
             Fault::Conflict => Attempt::Again(Some(error)),
-            fault if self.dialect.is_rolled_back(&error) && fault.is_transient() => Attempt::Again(Some(error)),
-            fault if self.dialect.is_rolled_back(&error) || fault == Fault::Constraint => {
+            fault if self.database.dialect.is_rolled_back(&error) && fault.is_transient() => {
+                Attempt::Again(Some(error))
+            }
+            fault if self.database.dialect.is_rolled_back(&error) || fault == Fault::Constraint => {
                 Attempt::Failed(TxError::NotCommitted(Error::database(self.doing)(error).into()))
             }
             _ => {
                 // Unknown it stays, but nothing more is done on a damaged file.
-                drop(self.damage(&error));
+                drop(self.database.check_answer(&error));
                 let source = Some(error);
                 Attempt::Failed(TxError::Unknown { value, source })
             }
@@ -461,9 +293,9 @@ impl TxRunner<'_> {
         }
     }
 
-    /// Whether the database's file is damaged, as this error tells.
-    fn damage(&self, error: &DbErr) -> Result<(), Error> {
-        self.file.map_or(Ok(()), |file| file.check_answer(error))
+    /// For how long to wait for a connection, and for the answer to what is sent on it.
+    pub(super) fn connect_limit(&self) -> Timeout {
+        self.limit.plus(self.database.config.acquire_timeout)
     }
 
     /// Waits until the trust that bounds this transaction is over; for ever if none does.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bmdb_entity::work_history::Event;
 use sea_orm::DbErr;
 
-use crate::db::transaction::{Tx, TxClosure};
+use crate::db::tx::{Tx, TxClosure};
 use crate::db::tx_error::TxError;
 use crate::end::unfinished::Unfinished;
 use crate::error::Error;

@@ -19,7 +19,7 @@ pub(crate) const SEARCH_LIMIT: u64 = 500;
 pub(crate) enum CandidateSource {
     /// What others have found, of which there is probably enough: the claim takes, and does nothing else.
     HintsOnly,
-    /// What others have found, of which there may be nothing left: the claim says so, removes what it disproves, and takes the turn to search.
+    /// What others have found, of which there may be nothing left: the claim says so, removes what it disproves, and takes the search lease.
     HintsThenSearch,
     /// The whole fleet, in the search of this number; what is found and not taken is left as hints.
     Search(i64),
@@ -111,8 +111,8 @@ pub(crate) struct AttemptReport {
     pub(crate) more: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
-    /// The search that it is now this claim's turn to make.
-    pub(crate) turn: Option<i64>,
+    /// The number of the search whose lease this claim has taken: it is to make it.
+    pub(crate) search_lease: Option<i64>,
     pub(crate) searches: Option<SearchProgress>,
 }
 
@@ -132,15 +132,15 @@ impl AttemptReport {
     pub(crate) const LOST_RACE: Self = Self {
         more: false,
         eligible: true,
-        turn: None,
+        search_lease: None,
         searches: None,
     };
 
     /// What a claim does next that has chosen from `source`, was told this, and has taken nothing. `searched`: a search that began after its first look
     /// has ended.
     pub(crate) fn next(&self, source: CandidateSource, searched: bool) -> Step {
-        match (source, self.turn) {
-            (_, Some(turn)) => Step::Retry(CandidateSource::Search(turn)),
+        match (source, self.search_lease) {
+            (_, Some(number)) => Step::Retry(CandidateSource::Search(number)),
             // Others were faster.
             (CandidateSource::Search(_), _) if self.eligible => Step::Retry(CandidateSource::HintsThenSearch),
             (_, _) if self.eligible => Step::Retry(source),
@@ -154,7 +154,7 @@ impl AttemptReport {
 
     /// How long it pauses before it chooses from `next`, after so many rounds. `None`: it is to search itself, or there is more than it has looked at.
     pub(crate) fn pause(&self, next: CandidateSource, rounds: u32, elapsed: Duration) -> Option<Duration> {
-        if self.turn.is_some() || self.more {
+        if self.search_lease.is_some() || self.more {
             None
         } else if next == CandidateSource::HintsThenSearch && !self.eligible {
             Some(pause_for_a_search(elapsed))
@@ -171,7 +171,7 @@ mod tests {
     const REPORT: AttemptReport = AttemptReport {
         more: false,
         eligible: false,
-        turn: None,
+        search_lease: None,
         searches: Some(SearchProgress { begun: 7, ended: 7 }),
     };
     const ELIGIBLE: AttemptReport = AttemptReport {
@@ -228,7 +228,7 @@ mod tests {
         for source in [CandidateSource::HintsOnly, CandidateSource::HintsThenSearch] {
             for report in [REPORT, ELIGIBLE] {
                 let report = AttemptReport {
-                    turn: Some(8),
+                    search_lease: Some(8),
                     ..report
                 };
                 assert_eq!(report.next(source, true), Step::Retry(CandidateSource::Search(8)));
@@ -238,8 +238,12 @@ mod tests {
 
     #[test]
     fn who_has_more_to_look_at_does_not_pause() {
-        let is_at_once = |more, turn| {
-            let report = AttemptReport { more, turn, ..REPORT };
+        let is_at_once = |more, search_lease| {
+            let report = AttemptReport {
+                more,
+                search_lease,
+                ..REPORT
+            };
             report
                 .pause(CandidateSource::HintsThenSearch, 1, Duration::ZERO)
                 .is_none()

@@ -361,7 +361,7 @@ impl Fact {
     }
 
     /// Reads the machine's row: nothing but whether it is there.
-    pub(crate) fn look(&self, machine: Expr) -> SelectStatement {
+    pub(crate) fn select(&self, machine: Expr) -> SelectStatement {
         Query::select()
             .column(self.machine.clone())
             .from(self.table.clone())
@@ -372,16 +372,17 @@ impl Fact {
     /// The rows of works' machines, which are kept there until the statement has ended.
     pub(crate) fn lock_for_end(&self, dialect: Dialect) -> SelectStatement {
         let machines = Query::select().column(("to_end", "machine_id")).from("to_end").take();
-        let mut look = Query::select();
-        look.column(self.machine.clone())
+        let mut select = Query::select();
+        select
+            .column(self.machine.clone())
             .from(self.table.clone())
             .and_where(self.machine_column().in_subquery(machines))
             .order_by(self.machine.clone(), Order::Asc);
         // CockroachDB is SERIALIZABLE throughout.
         if dialect == Dialect::Postgres {
-            look.lock(LockType::NoKeyUpdate);
+            select.lock(LockType::NoKeyUpdate);
         }
-        look
+        select
     }
 
     /// The name of the machine's column.

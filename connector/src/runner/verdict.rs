@@ -9,7 +9,7 @@ use bmdb_entity::MachineId;
 use futures_util::FutureExt;
 
 use crate::bmdb::registered::Registered;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::end::End;
 use crate::end::unfinished::Unfinished;
 use crate::error::Error;

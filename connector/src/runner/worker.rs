@@ -2,7 +2,7 @@
 
 use bmdb_entity::MachineId;
 
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::facts::Facts;
 use crate::rules::process::Process;

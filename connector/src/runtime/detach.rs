@@ -25,7 +25,7 @@ struct State {
 
 /// What it has begun must come to its end.
 const AT_WORK: u8 = 0;
-/// It has begun nothing, and waits for its turn.
+/// It has begun nothing, and waits to begin.
 const WAITS: u8 = 1;
 /// It will never begin.
 const GIVEN_UP: u8 = 2;
@@ -44,7 +44,7 @@ impl Detach {
         Self::new(true)
     }
 
-    /// Goes on in a task: what follows would keep others waiting, for a row, a turn or a connection, if the caller did not poll it.
+    /// Goes on in a task: what follows would keep others waiting, for a row, a permit or a connection, if the caller did not poll it.
     pub(crate) async fn now(&self) {
         if !self.0.is_left.swap(true, Ordering::AcqRel) {
             tokio::task::yield_now().await;
@@ -70,7 +70,7 @@ impl Detach {
 
     /// Whether what was waited for may begin: it has not been given up. What has begun may not be.
     pub(crate) fn may_begin(&self) -> bool {
-        self.turn(WAITS, AT_WORK)
+        self.advance(WAITS, AT_WORK)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
@@ -78,10 +78,10 @@ impl Detach {
     }
 
     fn give_up(&self) -> bool {
-        self.turn(WAITS, GIVEN_UP)
+        self.advance(WAITS, GIVEN_UP)
     }
 
-    fn turn(&self, from: u8, to: u8) -> bool {
+    fn advance(&self, from: u8, to: u8) -> bool {
         let stake = &self.0.stake;
         stake
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
@@ -213,11 +213,11 @@ pub(crate) mod tests {
         Ended,
     }
 
-    /// A call that waits for its turn, and then for `may_end`.
+    /// A call that waits to begin, and then for `may_end`.
     async fn waits(
         detach: Detach,
         leaves: bool,
-        turn: oneshot::Receiver<()>,
+        permit: oneshot::Receiver<()>,
         may_end: oneshot::Receiver<()>,
         tell: tokio::sync::mpsc::UnboundedSender<Done>,
     ) {
@@ -226,7 +226,7 @@ pub(crate) mod tests {
         }
         detach.wait();
         tell.send(Done::Waited).expect("somebody asks");
-        let _came = turn.await;
+        let _came = permit.await;
         if detach.may_begin() {
             tell.send(Done::Begun).expect("somebody asks");
             let _may = may_end.await;
@@ -239,10 +239,10 @@ pub(crate) mod tests {
         for leaves in [false, true] {
             let tasks = TaskTracker::new();
             let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-            let (come, turn) = oneshot::channel();
+            let (come, permit) = oneshot::channel();
             let (_end, may_end) = oneshot::channel();
             let mut calls = Box::pin(run_detachable(&tasks, |detach| {
-                waits(detach, leaves, turn, may_end, tell)
+                waits(detach, leaves, permit, may_end, tell)
             }));
             poll_once(&mut calls).await;
             assert_eq!(told.recv().await, Some(Done::Waited));
@@ -259,10 +259,10 @@ pub(crate) mod tests {
         for leaves in [false, true] {
             let tasks = TaskTracker::new();
             let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-            let (come, turn) = oneshot::channel();
+            let (come, permit) = oneshot::channel();
             let (end, may_end) = oneshot::channel();
             let mut calls = Box::pin(run_detachable(&tasks, |detach| {
-                waits(detach, leaves, turn, may_end, tell)
+                waits(detach, leaves, permit, may_end, tell)
             }));
             poll_once(&mut calls).await;
             assert_eq!(told.recv().await, Some(Done::Waited));

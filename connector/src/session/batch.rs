@@ -37,7 +37,7 @@ type Kind = (TypeId, usize, Option<EndShape>, Option<RuleKey>);
 pub(crate) trait Batchable: Send + Sized + 'static {
     type Answer: Send + 'static;
 
-    /// For how many works it asks, the way in which works are to end, and the rule by which it claims. Only the like are served together.
+    /// For how many works it asks, the shape in which works are to end, and the rule by which it claims. Only the like are served together.
     fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>);
 
     /// The call that may be given up while this waits. `None`: what is asked for is to be done whoever waits for it.
@@ -53,7 +53,7 @@ pub(crate) struct Batcher {
     tasks: TaskTracker,
     runtime: Handle,
     in_place: Arc<Semaphore>,
-    /// Who writes alone on SQLite waits here for its turn: one writes at a time, and who waits for the file cannot be told to give up.
+    /// Who writes alone on SQLite waits here: one writes at a time, and who waits for the file cannot be told to give up.
     pub(crate) alone: Semaphore,
     /// By what they ask for and are answered, and by its kind.
     queues: Mutex<HashMap<Kind, Arc<dyn Any + Send + Sync>>>,
@@ -86,7 +86,7 @@ impl Batcher {
     }
 
     fn of<R: Batchable>(&self, request: &R) -> Arc<Queue<R>> {
-        let (works, way, rule) = request.kind();
+        let (works, shape, rule) = request.kind();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || -> Arc<dyn Any + Send + Sync> {
             Arc::new(Queue::<R> {
@@ -102,7 +102,9 @@ impl Batcher {
                 }),
             })
         };
-        let queue = queues.entry((TypeId::of::<R>(), works, way, rule)).or_insert_with(new);
+        let queue = queues
+            .entry((TypeId::of::<R>(), works, shape, rule))
+            .or_insert_with(new);
         Arc::clone(queue).downcast().expect("BUG: it is kept by its type")
     }
 }

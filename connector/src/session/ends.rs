@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::Expr;
 
-use crate::db::dialect::Dialect;
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::facts::Facts;
@@ -97,7 +97,7 @@ async fn missing(shared: &Shared, key: &WorkKey, facts: &Facts) -> Option<Error>
     };
     let mut tag = None;
     for fact in facts.updates() {
-        let row = shared.database.query_one(&fact.look(Expr::val(key.machine))).await;
+        let row = shared.database.query_one(&fact.select(Expr::val(key.machine))).await;
         if matches!(row, Ok(None)) {
             tag = Some(fact.tag);
             break;
@@ -138,7 +138,7 @@ async fn end_or_refuse(
     let mut ends = Ends::default();
     // With failures before as they were when the machines were claimed.
     let mut as_claimed = true;
-    while let Some(way) = left.first().map(|to_end| to_end.ending.clone()) {
+    while let Some(ending) = left.first().map(|to_end| to_end.ending.clone()) {
         let attempt = match alone {
             _ if !as_claimed => {
                 detach.now().await;
@@ -158,7 +158,7 @@ async fn end_or_refuse(
                 left.retain(|to_end| !gone.contains(&to_end.key.work));
                 ends.ended.extend(gone);
                 // What is left is not ours; or somebody has cleared a backoff meanwhile, and the one that follows is another.
-                if as_claimed && way.is_failure() {
+                if as_claimed && ending.is_failure() {
                     as_claimed = false;
                     continue;
                 }
@@ -196,7 +196,7 @@ impl Batchable for EndBatch {
     type Answer = Result<Vec<WorkId>, TxError<(), Error>>;
 
     fn kind(&self) -> (usize, Option<EndShape>, Option<RuleKey>) {
-        (self.left.len(), self.left.first().map(EndRequest::way), None)
+        (self.left.len(), self.left.first().map(EndRequest::shape), None)
     }
 
     fn detach(&self) -> Option<&Detach> {
@@ -225,15 +225,15 @@ async fn end_at_once(
     to_end: &[EndRequest],
     is_patient: bool,
 ) -> Result<Vec<WorkId>, TxError<(), Error>> {
-    if shared.database.dialect == Dialect::Sqlite {
+    let Some(pools) = &shared.database.autocommit else {
         return in_transaction(shared, to_end).await;
-    }
+    };
     let by = shared.writer();
     let scope = TxRunner {
         is_patient,
         ..by.runner(DOING)
     };
-    end::at_once(&scope, &by, to_end).await
+    end::at_once(&scope, &pools.by_keys, &by, to_end).await
 }
 
 async fn in_transaction(shared: &Shared, to_end: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {

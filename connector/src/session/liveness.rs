@@ -8,22 +8,15 @@ use bmdb_entity::WorkId;
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr};
 
-use crate::db::dialect::Dialect;
 use crate::db::timeout::timed_out;
 use crate::runtime::lease::BootInstant;
 use crate::session::held::StopReason;
-use crate::session::shared::Shared;
+use crate::session::shared::{Phase, Shared};
 
 /// Heartbeats every third of the interval until the session is over, and sooner for who needs more trust than is left. A heartbeat that fails is tried
 /// again at once, with growing pauses, for as long as there is trust.
 pub(crate) async fn beat(shared: Arc<Shared>) {
     let interval = shared.database.config.interval;
-    let over = async || {
-        tokio::select! {
-            () = shared.lost.cancelled() => {}
-            () = shared.ended.cancelled() => {}
-        }
-    };
     let mut failures = 0;
     let mut last = BootInstant::now();
     loop {
@@ -40,7 +33,7 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
             Duration::ZERO
         };
         tokio::select! {
-            () = over() => return,
+            () = shared.over() => return,
             () = asked => {}
             () = tokio::time::sleep(pause(interval, failures).saturating_sub(passed)) => {}
         }
@@ -54,7 +47,7 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         last = sent;
         let limit = (interval / 3).min(shared.lease.remaining(sent));
         let renewed = tokio::select! {
-            () = over() => return,
+            () = shared.over() => return,
             renewed = tokio::time::timeout(limit, renew(&shared)) => renewed,
         };
         let error = match renewed.unwrap_or_else(|_elapsed| Err(timed_out())) {
@@ -103,8 +96,8 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
     let interval_ms =
         i64::try_from(database.config.interval.as_millis()).expect("BUG: the interval is at most an hour");
     let values: [Value; 2] = [shared.id.into(), interval_ms.into()];
-    let rows = match database.dialect {
-        Dialect::Sqlite => {
+    let rows = match &database.autocommit {
+        None => {
             let renewal = "
                 UPDATE session_lease SET deadline = max(ifnull(strftime('%Y-%m-%d %H:%M:%f', deadline, '+0.001 seconds'), ''), {after $2})
                 WHERE session_id = $1 AND deadline > {now}";
@@ -117,7 +110,7 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
                 .query_all_raw(database.dialect.statement(STOPS, [shared.id.into()]))
                 .await?
         }
-        Dialect::Postgres | Dialect::Cockroach => {
+        Some(pools) => {
             // One statement, one round trip. No row: nothing was renewed.
             let renewal = "
                 WITH beat AS (
@@ -126,11 +119,8 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
                 )
                 SELECT w.work_id, w.stop_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
-            let rows = database
-                .one_by_one()
-                .heartbeats
-                .query(&database.dialect.statement(renewal, values))
-                .await?;
+            let renewal = database.dialect.statement(renewal, values);
+            let rows = pools.heartbeats.query(&renewal).await?;
             if rows.is_empty() {
                 return Ok(None);
             }
@@ -156,14 +146,13 @@ pub(crate) async fn tick(runs: Arc<Runs>) {
     let period = (config.interval / 3).min(config.stall_limit_or_default() / 4);
     loop {
         shared.ticks.tick();
-        if let Some(singles) = &shared.database.singles {
+        if let Some(pools) = &shared.database.autocommit {
             // A component that does nothing keeps no connections that it does not need.
-            singles.by_keys.give_back_old();
-            singles.searches.give_back_old();
+            pools.by_keys.give_back_old();
+            pools.searches.give_back_old();
         }
         tokio::select! {
-            () = shared.ended.cancelled() => return,
-            () = shared.lost.cancelled() => return,
+            () = shared.over() => return,
             () = tokio::time::sleep(period) => {}
         }
     }
@@ -174,10 +163,10 @@ pub(crate) struct Runs(pub(crate) Arc<Shared>);
 
 impl Drop for Runs {
     fn drop(&mut self) {
-        if !self.0.ended.is_cancelled() {
+        if !self.0.is_at(Phase::Ended) {
             self.0.lose("the runtime that it was started in has ended");
             // Also in the middle of closing it, with which nobody goes on.
-            self.0.ended.cancel();
+            self.0.advance(Phase::Ended);
         }
     }
 }
@@ -214,8 +203,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             }
         }
         tokio::select! {
-            () = shared.ended.cancelled() => return,
-            () = shared.lost.cancelled() => return,
+            () = shared.over() => return,
             () = shared.wake_watchdog.notified() => {}
             error = &mut wrong => return shared.lose(&error.to_string()),
             () = tokio::time::sleep(next) => {}

@@ -8,7 +8,7 @@ use sea_orm::sea_query::{LockType, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr};
 
 use crate::db::dialect::Dialect;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::facts::{Fact, Facts};

@@ -24,13 +24,13 @@ struct PendingRelease {
     slot: &'static str,
     rule: RuleKey,
     works: Vec<WorkId>,
-    look_at: Instant,
+    check_at: Instant,
     pause: Duration,
 }
 
 impl PendingRelease {
     fn is_due(&self, now: Instant) -> bool {
-        self.look_at <= now
+        self.check_at <= now
     }
 
     /// What is left of it when these have arrived.
@@ -40,16 +40,16 @@ impl PendingRelease {
         (!self.works.is_empty() && self.pause <= LAST_PAUSE).then_some(self)
     }
 
-    fn looked_at(mut self, now: Instant) -> Self {
-        self.look_at = now + self.pause;
+    fn checked_at(mut self, now: Instant) -> Self {
+        self.check_at = now + self.pause;
         self.pause *= 2;
         self
     }
 }
 
-/// The first look; each further one comes after twice the time.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Linux gives up a connection after 15.4 minutes without an acknowledgement (`tcp_retries2`, tcp(7)). By the look after this pause more than that has
+/// The first check; each further one comes after twice the time.
+const FIRST_CHECK: Duration = Duration::from_secs(1);
+/// Linux gives up a connection after 15.4 minutes without an acknowledgement (`tcp_retries2`, tcp(7)). By the check after this pause more than that has
 /// passed, and nothing can be on its way any more.
 const LAST_PAUSE: Duration = Duration::from_secs(1024);
 
@@ -59,14 +59,13 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
     let (mut doubts, mut stuck): (Vec<PendingRelease>, Vec<Stuck>) = Default::default();
     let mut releases = Vec::new();
     loop {
-        let looks = doubts.iter().map(|doubt| doubt.look_at);
-        let next_look = looks.chain(stuck.iter().map(|stuck| stuck.again_at)).min();
+        let checks = doubts.iter().map(|doubt| doubt.check_at);
+        let next_check = checks.chain(stuck.iter().map(|stuck| stuck.again_at)).min();
         tokio::select! {
             biased;
-            () = shared.lost.cancelled() => return,
-            () = shared.ended.cancelled() => return,
+            () = shared.over() => return,
             _many = queue.recv_many(&mut releases, MOST) => {}
-            () = tokio::time::sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {}
+            () = tokio::time::sleep_until(next_check.unwrap_or_else(Instant::now)), if next_check.is_some() => {}
         }
         let now = Instant::now();
         let mut works = Vec::new();
@@ -77,21 +76,21 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
                     slot,
                     rule,
                     works,
-                    look_at: now,
-                    pause: FIRST_LOOK,
+                    check_at: now,
+                    pause: FIRST_CHECK,
                 }),
             }
         }
         works.extend(stuck.extract_if(.., |stuck| stuck.again_at <= now));
         for doubt in std::mem::take(&mut doubts) {
-            doubts.extend(look(&shared, doubt, &mut works).await);
+            doubts.extend(check(&shared, doubt, &mut works).await);
         }
         stuck.extend(let_go(&shared, works).await);
     }
 }
 
-/// Looks whether a doubted claim has arrived, if it is time. The doubt that is left.
-async fn look(shared: &Arc<Shared>, doubt: PendingRelease, works: &mut Vec<Stuck>) -> Option<PendingRelease> {
+/// Checks whether a doubted claim has arrived, if it is time. The doubt that is left.
+async fn check(shared: &Arc<Shared>, doubt: PendingRelease, works: &mut Vec<Stuck>) -> Option<PendingRelease> {
     let now = Instant::now();
     if !doubt.is_due(now) {
         return Some(doubt);
@@ -107,7 +106,7 @@ async fn look(shared: &Arc<Shared>, doubt: PendingRelease, works: &mut Vec<Stuck
             doubt
         }
     };
-    Some(left.looked_at(Instant::now()))
+    Some(left.checked_at(Instant::now()))
 }
 
 /// So many are released in one statement, at most.
@@ -132,16 +131,16 @@ impl Stuck {
 
 /// Answers those that it could not release, to be tried again.
 async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
-    let mut ways: Vec<(EndShape, Vec<Stuck>)> = Vec::new();
+    let mut shapes: Vec<(EndShape, Vec<Stuck>)> = Vec::new();
     for work in works {
-        let way = work.to_end.way();
-        match ways.iter_mut().find(|(same, _)| *same == way) {
+        let shape = work.to_end.shape();
+        match shapes.iter_mut().find(|(same, _)| *same == shape) {
             Some((_, works)) => works.push(work),
-            None => ways.push((way, vec![work])),
+            None => shapes.push((shape, vec![work])),
         }
     }
     let mut stuck = Vec::new();
-    for (_, mut works) in ways {
+    for (_, mut works) in shapes {
         // A power of two, so that there are few statements to prepare.
         while let Some(power) = works.len().min(MOST).checked_ilog2() {
             let these: Vec<Stuck> = works.drain(..1 << power).collect();
@@ -171,13 +170,13 @@ async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
 mod tests {
     use super::*;
 
-    fn doubt(works: Vec<WorkId>, look_at: Instant) -> PendingRelease {
+    fn doubt(works: Vec<WorkId>, check_at: Instant) -> PendingRelease {
         PendingRelease {
             slot: "",
             rule: RuleKey { process: "", digest: 0 },
             works,
-            look_at,
-            pause: FIRST_LOOK,
+            check_at,
+            pause: FIRST_CHECK,
         }
     }
 
@@ -192,17 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_looked_at_less_and_less_often_until_nothing_can_be_on_its_way() {
+    fn a_doubt_is_checked_less_and_less_often_until_nothing_can_be_on_its_way() {
         let begun = Instant::now();
         let mut left = Some(doubt(vec![WorkId::random()], begun));
-        let mut looks = Vec::new();
+        let mut checks = Vec::new();
         while let Some(doubt) = left {
-            let now = doubt.look_at;
+            let now = doubt.check_at;
             assert!(doubt.is_due(now) && !doubt.is_due(now - Duration::from_millis(1)));
-            looks.push((now - begun).as_secs());
-            left = doubt.without(&[]).map(|left| left.looked_at(now));
+            checks.push((now - begun).as_secs());
+            left = doubt.without(&[]).map(|left| left.checked_at(now));
         }
         // A connection may live for 15.4 minutes, which are 924 seconds, without an answer.
-        assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
+        assert_eq!(checks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
     }
 }

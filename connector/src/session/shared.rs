@@ -9,12 +9,13 @@ use std::time::Duration;
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{SessionId, WorkId};
 use sea_orm::DbErr;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::db::database::Database;
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::runtime::lease::{BootInstant, Lease, Ticks};
@@ -39,11 +40,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// Every user handle is gone.
     pub(super) handles_dropped: CancellationToken,
-    /// It is being closed: no effect outside the database goes on, and that its row goes is no loss.
-    pub(crate) closing: CancellationToken,
-    /// The session is over and its tasks end.
-    pub(crate) ended: CancellationToken,
-    pub(super) draining: AtomicBool,
+    pub(super) phase: watch::Sender<Phase>,
     /// A work of it cannot be ended: it lives until that ends, or the process does, whatever else is closed.
     pub(super) stays: AtomicBool,
     /// Claims that are under way.
@@ -62,6 +59,18 @@ pub(crate) struct Shared {
     pub(crate) renewed: Notify,
 }
 
+/// How far a session that was not lost is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    /// It claims nothing any more.
+    Draining,
+    /// No effect outside the database goes on, and that its row goes is no loss.
+    Closing,
+    /// It is over and its tasks end.
+    Ended,
+}
+
 /// A claim that is under way: a session that drains waits for it.
 pub(crate) struct Claiming(Arc<Shared>);
 
@@ -77,6 +86,33 @@ impl Shared {
         Error::SessionExpired { session: self.id }
     }
 
+    /// There is no way back.
+    pub(crate) fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let is_ahead = *phase < to;
+            *phase = to.max(*phase);
+            is_ahead
+        });
+    }
+
+    pub(crate) fn is_at(&self, phase: Phase) -> bool {
+        *self.phase.borrow() >= phase
+    }
+
+    /// Waits until it is there.
+    pub(crate) async fn until(&self, phase: Phase) {
+        // Whoever waits keeps the sender.
+        drop(self.phase.subscribe().wait_for(|now| *now >= phase).await);
+    }
+
+    /// Waits until it is lost or over.
+    pub(crate) async fn over(&self) {
+        tokio::select! {
+            () = self.lost.cancelled() => {}
+            () = self.until(Phase::Ended) => {}
+        }
+    }
+
     /// Whether its process may still believe in it.
     pub(crate) fn check_trust(&self) -> Result<(), Error> {
         if self.lease.remaining(BootInstant::now()).is_zero() {
@@ -89,7 +125,7 @@ impl Shared {
     /// Whether new work may be claimed.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         self.check_trust()?;
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_at(Phase::Draining) {
             Err(Error::Draining { session: self.id })
         } else {
             Ok(())
@@ -98,7 +134,7 @@ impl Shared {
 
     /// What effects outside the database may count on.
     pub(crate) fn trust_left(&self) -> Duration {
-        if self.closing.is_cancelled() {
+        if self.is_at(Phase::Closing) {
             return Duration::ZERO;
         }
         self.lease.remaining(BootInstant::now())
@@ -125,7 +161,7 @@ impl Shared {
                 self.beat_now.notify_one();
                 tokio::select! {
                     () = self.lost.cancelled() => return Err(self.expired()),
-                    () = self.closing.cancelled() => return Err(self.expired()),
+                    () = self.until(Phase::Closing) => return Err(self.expired()),
                     () = renewed => {}
                 }
             }
@@ -190,7 +226,7 @@ impl Shared {
     /// The session is lost, for good.
     pub(crate) fn lose(&self, why: &str) {
         self.lease.end();
-        if self.closing.is_cancelled() || self.lost.is_cancelled() {
+        if self.is_at(Phase::Closing) || self.lost.is_cancelled() {
             return;
         }
         let why = self.loss.get_or_init(|| why.to_owned());
@@ -216,13 +252,13 @@ impl Shared {
     }
 
     pub(super) async fn close(&self) -> Result<(), Error> {
-        self.draining.store(true, Ordering::Release);
+        self.advance(Phase::Draining);
         self.stopping.cancel();
         // Effects outside the database are over before others can claim what this session held. Calls under way may come to their end.
-        self.closing.cancel();
+        self.advance(Phase::Closing);
         let was_lost = self.lost.is_cancelled();
         let result = if was_lost { Ok(()) } else { self.end_row().await };
-        self.ended.cancel();
+        self.advance(Phase::Ended);
         self.lease.end();
         self.database.own_sessions().retain(|id| *id != self.id);
         self.tasks.close();

@@ -10,7 +10,8 @@ use bmdb_entity::{Fence, MachineId, Tag, WorkId};
 use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;
 
-use crate::db::transaction::{Tx, TxClosure, check_not_nested};
+use crate::db::transaction::check_not_nested;
+use crate::db::tx::{Tx, TxClosure};
 use crate::error::Error;
 use crate::rules::backoff::Failures;
 use crate::rules::check::has_nul;
@@ -19,6 +20,7 @@ use crate::rules::work_key::WorkKey;
 use crate::session::Session;
 use crate::session::held::{HeldEntry, Release, StopReason};
 use crate::session::liveness::is_short;
+use crate::session::shared::Phase;
 use crate::store::end::{EndRequest, Ending};
 use crate::store::tag;
 
@@ -191,7 +193,7 @@ impl<P: Process> Work<P> {
         tokio::select! {
             biased;
             () = shared.lost.cancelled() => Err(shared.expired()),
-            () = shared.closing.cancelled() => Err(shared.expired()),
+            () = shared.until(Phase::Closing) => Err(shared.expired()),
             value = shared.lease.while_trusted(effect) => value.ok_or_else(|| shared.expired()),
         }
     }

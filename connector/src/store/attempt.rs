@@ -49,14 +49,17 @@ impl<P: Process> Attempt<P> {
     }
 
     /// Deals to those who asked for so many works each, in their order: what was taken, each after the end of one of `leaving` if there are any; and the
-    /// turn to search, to the first of those who can take it.
+    /// search lease, to the first of those who can take it.
     pub(crate) fn split(
         self,
         asked: impl Iterator<Item = (usize, bool)>,
         to_end: &[EndRequest],
     ) -> impl Iterator<Item = Self> {
         let took_some = !self.taken.is_empty();
-        let (mut taken, mut turn) = (self.taken.into_iter(), self.report.and_then(|report| report.turn));
+        let (mut taken, mut search_lease) = (
+            self.taken.into_iter(),
+            self.report.and_then(|report| report.search_lease),
+        );
         asked.enumerate().map(move |(place, (works, can_search))| {
             let left = to_end.get(place).map(|to_end| to_end.key.work);
             let ended: Vec<WorkId> = left.filter(|left| self.ended.contains(left)).into_iter().collect();
@@ -64,7 +67,7 @@ impl<P: Process> Attempt<P> {
             let taken: Vec<_> = taken.by_ref().take(many).collect();
             let report = match self.report {
                 Some(report) => Some(AttemptReport {
-                    turn: turn.take_if(|_| can_search),
+                    search_lease: search_lease.take_if(|_| can_search),
                     ..report
                 }),
                 // There was something, which the others have.
@@ -139,18 +142,18 @@ mod tests {
     #[test]
     fn the_turn_to_search_is_one_s_who_can_take_it() {
         let report = AttemptReport {
-            turn: Some(7),
+            search_lease: Some(7),
             eligible: false,
             ..AttemptReport::LOST_RACE
         };
-        let turns = |asked: &[bool]| -> Vec<Option<i64>> {
+        let leases = |asked: &[bool]| -> Vec<Option<i64>> {
             let asked = asked.iter().map(|can_search| (1, *can_search));
             attempt(0, Some(report))
                 .split(asked, &[])
-                .map(|split| split.report.and_then(|report| report.turn))
+                .map(|split| split.report.and_then(|report| report.search_lease))
                 .collect()
         };
-        assert_eq!(turns(&[false, true, true]), [None, Some(7), None]);
-        assert_eq!(turns(&[false]), [None]);
+        assert_eq!(leases(&[false, true, true]), [None, Some(7), None]);
+        assert_eq!(leases(&[false]), [None]);
     }
 }

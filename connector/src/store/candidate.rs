@@ -21,8 +21,8 @@ use crate::rules::work_key::{RuleKey, WorkKey};
 pub(crate) struct ClaimSql {
     /// The rule has an order of its own.
     pub(crate) is_ordered: bool,
-    /// [`Candidate::look_for`]. It has a condition, so that another can follow.
-    pub(crate) look: SqlFragment,
+    /// [`Candidate::select_eligible`]. It has a condition, so that another can follow.
+    pub(crate) eligible: SqlFragment,
     /// [`Candidate::columns`], of `chosen`.
     pub(crate) columns: SqlFragment,
 }
@@ -31,7 +31,7 @@ impl ClaimSql {
     pub(crate) fn of<P: Process>(eligible: &Eligible, dialect: Dialect) -> Self {
         Self {
             is_ordered: !eligible.order.is_empty(),
-            look: SqlFragment::query(dialect, &Candidate::<P>::look_for(eligible, dialect)),
+            eligible: SqlFragment::query(dialect, &Candidate::<P>::select_eligible(eligible, dialect)),
             columns: SqlFragment::text(format!(
                 "chosen.\"{}\"",
                 Candidate::<P>::columns().join("\", chosen.\"")
@@ -75,8 +75,8 @@ pub(crate) struct Candidate<P: Process> {
 }
 
 impl<P: Process> Candidate<P> {
-    /// [`look`](Self::look) at machines that can be claimed.
-    pub(crate) fn look_for(eligible: &Eligible, dialect: Dialect) -> SelectStatement {
+    /// [`select`](Self::select) of machines that can be claimed.
+    pub(crate) fn select_eligible(eligible: &Eligible, dialect: Dialect) -> SelectStatement {
         use work_backoff::Column;
         let backoff = |column: Column| Expr::col((BACKOFF, column));
         let may_try = Condition::any()
@@ -87,7 +87,7 @@ impl<P: Process> Candidate<P> {
             Dialect::Sqlite => dialect.next_fence(),
             Dialect::Postgres | Dialect::Cockroach => Expr::col((machine::Entity, machine::Column::Fence)),
         };
-        let mut select = Self::look(fence);
+        let mut select = Self::select(fence);
         select
             .cond_where(claimable_but_for_backoff::<P>(eligible, dialect, KeyRange::All))
             .cond_where(may_try);
@@ -95,7 +95,7 @@ impl<P: Process> Candidate<P> {
     }
 
     /// Selects what [`read`](Self::read) reads, but for the fence under the names of [`columns`](Self::columns).
-    pub(crate) fn look(fence: Expr) -> SelectStatement {
+    pub(crate) fn select(fence: Expr) -> SelectStatement {
         use work_backoff::Column;
         let machine_id = (machine::Entity, machine::Column::MachineId);
         let backoff = |column: Column| Expr::col((BACKOFF, column));

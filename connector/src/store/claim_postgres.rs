@@ -9,6 +9,7 @@ use sea_orm::Statement;
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, SelectStatement, Value};
 
 use crate::db::dialect::Dialect;
+use crate::db::pools::AutocommitPools;
 use crate::db::sql::SqlBuilder;
 use crate::db::transaction::TxRunner;
 use crate::db::tx_error::TxError;
@@ -20,7 +21,7 @@ use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimSql, ClaimedMachine};
 use crate::store::end;
-use crate::store::hints::{END_TURN, TAKE_TURN, search};
+use crate::store::hints::{END_SEARCH, TAKE_SEARCH_LEASE, search};
 use crate::store::rule::Rule;
 use crate::store::writer::Writer;
 
@@ -33,6 +34,7 @@ const BUT_THOSE: &str = " AND machine_id NOT IN (SELECT to_end.machine_id FROM t
 /// One attempt to take a machine for each of `works`.
 pub(crate) async fn attempt<P: Process>(
     by: &Writer<'_>,
+    pools: &AutocommitPools,
     request: ClaimRequest<'_>,
     detach: Option<&Detach>,
 ) -> Result<Attempt<P>, TxError<(), Error>> {
@@ -43,12 +45,11 @@ pub(crate) async fn attempt<P: Process>(
         is_patient: false,
         ..by.runner("claim a machine")
     };
-    let singles = by.database.one_by_one();
-    let singles = match source {
-        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => &singles.by_keys,
-        CandidateSource::Search(_) | CandidateSource::Scan => &singles.searches,
+    let pool = match source {
+        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => &pools.by_keys,
+        CandidateSource::Search(_) | CandidateSource::Scan => &pools.searches,
     };
-    let rows = scope.once(singles, &statement, detach).await?;
+    let rows = scope.autocommit(pool, &statement, detach).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     read(&rows, source, works.len() as u64).map_err(|source| TxError::Unknown {
         value: (),
@@ -69,7 +70,7 @@ fn read<P: Process>(
         _ => Some(AttemptReport {
             more: source.may_have_more(first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(), count),
             eligible: first.try_get("", "bmdb_eligible")?,
-            turn: first.try_get("", "bmdb_turn")?,
+            search_lease: first.try_get("", "bmdb_search_lease")?,
             searches: SearchProgress::read(first)?,
         }),
     };
@@ -132,9 +133,9 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
             [_, _, ..] => "(SELECT CAST(count(work_id) AS BIGINT) FROM ended)".to_owned(),
             _ => count.to_string(),
         };
-        put_look_at_hints(&mut text, &rule.sql, &most);
+        put_chosen_of_hints(&mut text, &rule.sql, &most);
     } else {
-        text.query(&look::<P>(request, dialect, count));
+        text.query(&chosen_by_key::<P>(request, dialect, count));
     }
     text.put(
         "), fenced AS (UPDATE machine SET fence = {fence} FROM chosen \
@@ -164,14 +165,14 @@ fn statement<P: Process>(by: &Writer<'_>, request: ClaimRequest<'_>) -> Statemen
         CandidateSource::HintsThenSearch => {
             put_hints_after(&mut text, rule.key, baseline, source.window(count), !after.is_empty());
         }
-        CandidateSource::Search(turn) => {
+        CandidateSource::Search(number) => {
             text.put(
                 ", new_hints AS (INSERT INTO work_candidate (process, machine_id, found_at) SELECT CAST($1 AS TEXT), candidates.machine_id, {now} FROM candidates \
                  WHERE NOT EXISTS (SELECT fenced.machine_id FROM fenced WHERE fenced.machine_id = candidates.machine_id) ORDER BY candidates.machine_id \
                  ON CONFLICT (process, machine_id) DO NOTHING), search_end AS (",
                 [rule.key.into()],
             )
-            .put(END_TURN, [rule.key.into(), turn.into()])
+            .put(END_SEARCH, [rule.key.into(), number.into()])
             .put(")", []);
         }
         CandidateSource::Scan | CandidateSource::Machine(_) => {}
@@ -193,7 +194,7 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
     );
     text.put(", ", []).piece(&rule.sql.columns);
     if !matches!(source, CandidateSource::HintsOnly) {
-        let turn = if matches!(source, CandidateSource::HintsThenSearch) {
+        let search_lease = if matches!(source, CandidateSource::HintsThenSearch) {
             "(SELECT begun FROM search_lease)"
         } else {
             "CAST(NULL AS BIGINT)"
@@ -201,7 +202,7 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
         text.put(
             &format!(
                 ", (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM chosen) AS bmdb_eligible, \
-                 {turn} AS bmdb_turn, {}",
+                 {search_lease} AS bmdb_search_lease, {}",
                 SearchProgress::COLUMNS
             ),
             [],
@@ -278,12 +279,12 @@ fn put_candidates<P: Process>(text: &mut SqlBuilder, request: ClaimRequest<'_>, 
 }
 
 /// Verifies hints one by one, from the start, until there are enough.
-fn put_look_at_hints(text: &mut SqlBuilder, view: &ClaimSql, most: &str) {
+fn put_chosen_of_hints(text: &mut SqlBuilder, sql: &ClaimSql, most: &str) {
     let dialect = text.dialect();
     text.put("SELECT chosen.bmdb_fence, ", [])
-        .piece(&view.columns)
+        .piece(&sql.columns)
         .put(" FROM candidates CROSS JOIN LATERAL (", [])
-        .piece(&view.look)
+        .piece(&sql.eligible)
         .put(" AND candidates.machine_id = machine.machine_id", []);
     match dialect {
         // Candidates that others are at are left to them. A lock that lets keys refer to the machine meanwhile; and with it in there, PostgreSQL
@@ -297,9 +298,9 @@ fn put_look_at_hints(text: &mut SqlBuilder, view: &ClaimSql, most: &str) {
 }
 
 /// Reads candidates by their keys, with the process's predicate, until there are enough.
-fn look<P: Process>(request: ClaimRequest<'_>, dialect: Dialect, count: u64) -> SelectStatement {
+fn chosen_by_key<P: Process>(request: ClaimRequest<'_>, dialect: Dialect, count: u64) -> SelectStatement {
     let eligible = &request.rule.eligible;
-    let mut select = Candidate::<P>::look_for(eligible, dialect);
+    let mut select = Candidate::<P>::select_eligible(eligible, dialect);
     among_candidates(&mut select);
     select.limit(count);
     if matches!(request.source, CandidateSource::Scan | CandidateSource::Machine(_)) {
@@ -346,7 +347,7 @@ fn among_hints(dialect: Dialect, rows: &str) -> String {
 fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, baseline: Option<i64>, window: u64, is_after: bool) {
     put_gone(text, rule, &format!("({TAKEN_OR_PASSED} OR {NOTHING})"));
     text.put(", search_lease AS (", [])
-        .put(TAKE_TURN, [rule.into(), Value::BigInt(baseline)])
+        .put(TAKE_SEARCH_LEASE, [rule.into(), Value::BigInt(baseline)])
         .put(
             &format!(" AND {NOTHING} AND (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) < $1"),
             [Value::BigInt(i64::try_from(window).ok())],

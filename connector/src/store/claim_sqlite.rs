@@ -6,7 +6,7 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
@@ -16,7 +16,7 @@ use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimedMachine};
 use crate::store::end;
-use crate::store::hints::{self, TAKE_TURN};
+use crate::store::hints::{self, TAKE_SEARCH_LEASE};
 use crate::store::history;
 use crate::store::writer::Writer;
 
@@ -59,7 +59,7 @@ pub(crate) async fn attempt<P: Process>(
             CandidateSource::HintsThenSearch => hints::hints(tx, rule.key, source, count).await?,
             _ => found.clone(),
         };
-        let taken = look(tx, request, &candidates, works).await?;
+        let taken = choose(tx, request, &candidates, works).await?;
         let gone: Vec<MachineId> = match source {
             CandidateSource::HintsThenSearch if taken.is_empty() => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
@@ -78,20 +78,20 @@ pub(crate) async fn attempt<P: Process>(
             more: source.may_have_more(candidates.len() as u64, asked),
             // What a search of its own had found was taken before this transaction began: it looks for others.
             eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
-            turn: None,
+            search_lease: None,
             searches: searches(tx, rule.key).await?,
         };
         match source {
             CandidateSource::HintsThenSearch if taken.is_empty() && !report.more => {
-                report.turn = take_turn(tx, rule.key, baseline, report.searches).await?;
+                report.search_lease = take_search_lease(tx, rule.key, baseline, report.searches).await?;
             }
-            CandidateSource::Search(turn) => {
+            CandidateSource::Search(number) => {
                 let left: Vec<MachineId> = candidates
                     .iter()
                     .filter(|machine| !gone.contains(machine))
                     .copied()
                     .collect();
-                hints::end_turn(tx, rule.key, turn, &left).await?;
+                hints::end_search(tx, rule.key, number, &left).await?;
             }
             _ => {}
         }
@@ -103,7 +103,7 @@ pub(crate) async fn attempt<P: Process>(
 }
 
 /// A machine for each of `works`, of the candidates, from the first on. Nobody else writes meanwhile.
-async fn look<P: Process>(
+async fn choose<P: Process>(
     tx: &Tx,
     request: ClaimRequest<'_>,
     candidates: &[MachineId],
@@ -114,14 +114,15 @@ async fn look<P: Process>(
     if let CandidateSource::Scan | CandidateSource::Machine(_) = source {
         let eligible = &request.rule.eligible;
         let machine = Expr::col((machine::Entity, machine::Column::MachineId));
-        let mut look = Candidate::<P>::look_for(eligible, dialect);
-        look.and_where(machine.is_in(candidates.iter().copied()))
+        let mut select = Candidate::<P>::select_eligible(eligible, dialect);
+        select
+            .and_where(machine.is_in(candidates.iter().copied()))
             .cond_where(request.filter.clone());
-        hints::in_order(&mut look, eligible, candidates.first());
-        text.query(&look);
+        hints::in_order(&mut select, eligible, candidates.first());
+        text.query(&select);
     } else {
         let first = candidates.first().copied().unwrap_or_else(MachineId::random);
-        text.piece(&request.rule.sql.look)
+        text.piece(&request.rule.sql.eligible)
             .put(" AND machine.machine_id IN (", []);
         if matches!(source, CandidateSource::HintsOnly) {
             hints::put_hinted(&mut text, request.rule.key, source, count as u64, first);
@@ -186,13 +187,16 @@ async fn searches(tx: &Tx, rule: RuleKey) -> Result<Option<SearchProgress>, DbEr
     Ok(rows.first().map(SearchProgress::read).transpose()?.flatten())
 }
 
-async fn take_turn(
+async fn take_search_lease(
     tx: &Tx,
     rule: RuleKey,
     baseline: Option<i64>,
     searches: Option<SearchProgress>,
 ) -> Result<Option<i64>, DbErr> {
-    let took = tx.execute_text(TAKE_TURN, [rule.into(), baseline.into()]).await? == 1;
+    let took = tx
+        .execute_text(TAKE_SEARCH_LEASE, [rule.into(), baseline.into()])
+        .await?
+        == 1;
     Ok(searches
         .filter(|_| took)
         .map(|searches| searches.now().saturating_add(1)))

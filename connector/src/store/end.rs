@@ -9,9 +9,11 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Que
 use bmdb_entity::work_history::Event;
 use bmdb_entity::{MachineId, WorkId, work_backoff};
 
+use crate::db::autocommit_pool::AutocommitPool;
 use crate::db::dialect::Dialect;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::backoff::Backoff;
@@ -91,7 +93,7 @@ impl EndRequest {
         }
     }
 
-    pub(crate) fn way(&self) -> EndShape {
+    pub(crate) fn shape(&self) -> EndShape {
         (self.ending.event(), self.facts.shape())
     }
 
@@ -113,7 +115,7 @@ fn by_tag(to_end: &[EndRequest]) -> impl Iterator<Item = impl Iterator<Item = (W
     })
 }
 
-/// Ends works within a transaction, all in the same way. Answers those that were ours; of the others nothing was written.
+/// Ends works within a transaction, all in the same ending. Answers those that were ours; of the others nothing was written.
 pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
     if to_end.is_empty() {
         return Ok(Vec::new());
@@ -127,16 +129,15 @@ pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> R
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Ends works in one statement that is a transaction of its own, all in the same way. Answers those that were ours, and whose failures are what is known
+/// Ends works in one statement that is a transaction of its own, all in the same ending. Answers those that were ours, and whose failures are what is known
 /// of them; of the others nothing was written.
 pub(crate) async fn at_once(
     scope: &TxRunner<'_>,
+    pool: &AutocommitPool,
     by: &Writer<'_>,
     to_end: &[EndRequest],
 ) -> Result<Vec<WorkId>, TxError<(), Error>> {
-    let rows = scope
-        .once(&by.database.one_by_one().by_keys, &statement(by, to_end), None)
-        .await?;
+    let rows = scope.autocommit(pool, &statement(by, to_end), None).await?;
     let ended = rows.iter().map(|row| row.try_get_by_index(0));
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     ended.collect::<Result<_, _>>().map_err(|source| TxError::Unknown {
@@ -196,7 +197,7 @@ async fn know_failures(tx: &Tx, to_end: &mut [EndRequest]) -> Result<(), DbErr> 
     Ok(())
 }
 
-/// PostgreSQL's and CockroachDB's way. Its answer has a row for each work that was ours.
+/// PostgreSQL's and CockroachDB's ending. Its answer has a row for each work that was ours.
 fn statement(by: &Writer<'_>, to_end: &[EndRequest]) -> Statement {
     let mut text = SqlBuilder::new(by.database.dialect);
     text.put("WITH ", []);
@@ -208,16 +209,16 @@ fn statement(by: &Writer<'_>, to_end: &[EndRequest]) -> Statement {
 /// The steps of a statement that end works; `ended` has those that were ours, if `also` holds as well. A failure asks for the failures before it to be
 /// what it was told.
 pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest], also: &str) {
-    let way = &to_end.first().expect("BUG: there is something to end").ending;
-    put_to_end(text, to_end, way);
+    let ending = &to_end.first().expect("BUG: there is something to end").ending;
+    put_to_end(text, to_end, ending);
     // What is updated must be there, and stay until it is: who ends a work knows whether its facts are stated.
     let updates: Vec<&Fact> = to_end
         .first()
         .map_or_else(Vec::new, |to_end| to_end.facts.updates().collect());
     for (nth, fact) in updates.iter().enumerate() {
-        let look = fact.lock_for_end(text.dialect());
+        let select = fact.lock_for_end(text.dialect());
         text.put(&format!("), tag_row_{nth} AS MATERIALIZED ("), [])
-            .query(&look);
+            .query(&select);
     }
     text.put(
         "), ended AS (DELETE FROM work USING to_end WHERE work.machine_id = to_end.machine_id AND work.slot = to_end.slot \
@@ -239,7 +240,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest],
         _ => "",
     };
     text.put(among_them, []);
-    if way.is_failure() {
+    if ending.is_failure() {
         text.put(
             " AND COALESCE((SELECT work_backoff.attempts FROM work_backoff WHERE work_backoff.machine_id = to_end.machine_id \
              AND work_backoff.process = to_end.process), 0) = to_end.attempts - 1",
@@ -250,7 +251,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest],
         " RETURNING work.machine_id, work.slot, work.process, work.work_id, work.fence",
         [],
     );
-    let (returning, cause) = match way {
+    let (returning, cause) = match ending {
         Ending::Finished => ("", "CAST(NULL AS TEXT)"),
         Ending::Canceled => (", to_end.rule", "CAST(NULL AS TEXT)"),
         Ending::Failed { .. } => (
@@ -259,7 +260,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest],
         ),
     };
     text.put(returning, []);
-    let (aftermath, left_behind) = match way {
+    let (aftermath, left_behind) = match ending {
         Ending::Finished => (
             "cleared_backoffs",
             "DELETE FROM work_backoff USING ended WHERE work_backoff.machine_id = ended.machine_id AND work_backoff.process = ended.process",
@@ -285,7 +286,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest],
              CAST($3 AS TEXT), CAST($4 AS TEXT), {{now}}, {cause} FROM ended)"
         ),
         [
-            way.event().to_string().into(),
+            ending.event().to_string().into(),
             author.session.into(),
             author.component.into(),
             author.runtime_info.into(),
@@ -299,7 +300,7 @@ pub(crate) fn put(text: &mut SqlBuilder, by: &Writer<'_>, to_end: &[EndRequest],
 }
 
 /// The works that are to end, with what their ends leave behind.
-fn put_to_end(text: &mut SqlBuilder, to_end: &[EndRequest], way: &Ending) {
+fn put_to_end(text: &mut SqlBuilder, to_end: &[EndRequest], ending: &Ending) {
     const KEY: &str = "CAST($1 AS UUID), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT), CAST($5 AS UUID)";
     let key = |to_end: &EndRequest| -> [Value; 5] {
         let key = &to_end.key;
@@ -312,7 +313,7 @@ fn put_to_end(text: &mut SqlBuilder, to_end: &[EndRequest], way: &Ending) {
         ]
     };
     text.put("to_end (machine_id, slot, process, fence, work_id", []);
-    match way {
+    match ending {
         Ending::Finished => {
             text.put(") AS (VALUES ", []).each(to_end, &format!("({KEY})"), key);
         }
@@ -360,7 +361,7 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec
         })
         .put(")", []);
     for fact in to_end.iter().take(1).flat_map(|to_end| to_end.facts.updates()) {
-        let is_there = fact.look(Expr::col(("work", "machine_id")));
+        let is_there = fact.select(Expr::col(("work", "machine_id")));
         take.put(" AND EXISTS (", []).query(&is_there).put(")", []);
     }
     take.put(" RETURNING work_id", []);
@@ -371,20 +372,20 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec
         .collect::<Result<_, _>>()?;
     let ours = to_end.iter().filter(|to_end| ended.contains(&to_end.key.work));
     let mut ours: Vec<EndRequest> = ours.cloned().collect();
-    let Some(way) = ours.first().map(|to_end| to_end.ending.clone()) else {
+    let Some(ending) = ours.first().map(|to_end| to_end.ending.clone()) else {
         return Ok(ended);
     };
     know_failures(tx, &mut ours).await?;
     let mut of_rules: BTreeMap<RuleKey, Vec<MachineId>> = BTreeMap::new();
     for EndRequest { key, failures, .. } in &ours {
         // Who had not failed when it claimed has no backoff now: nobody else writes one meanwhile.
-        if matches!(way, Ending::Finished) && failures.is_none() {
+        if matches!(ending, Ending::Finished) && failures.is_none() {
             continue;
         }
         of_rules.entry(key.rule).or_default().push(key.machine);
     }
     let mut writes = SqlBuilder::new(tx.dialect());
-    match way {
+    match ending {
         Ending::Finished => {
             for (rule, machines) in of_rules {
                 hints::put_forget(&mut writes, "work_backoff", rule.process.into(), &machines);
@@ -401,7 +402,7 @@ async fn in_steps(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec
         Fact::put(&mut writes, facts.map(|(key, fact)| (key.machine, fact)));
     }
     let ends = ours.iter().map(|to_end| (to_end.key, to_end.ending.cause()));
-    history::put(&mut writes, &by.author, ends, way.event());
+    history::put(&mut writes, &by.author, ends, ending.event());
     tx.write(writes).await?;
     Ok(ended)
 }

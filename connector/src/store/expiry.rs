@@ -10,7 +10,8 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::db::database::Database;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::{Tx, TxRunner};
+use crate::db::transaction::TxRunner;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::sightings::{Clocks, Seen};

@@ -10,7 +10,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, Order};
 use crate::db::database::Database;
 use crate::db::dialect::Dialect;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::check_name;
 use crate::rules::claim_plan::{CandidateSource, SEARCH_LIMIT};
@@ -21,15 +21,15 @@ use crate::rules::process::Process;
 use crate::rules::work_key::RuleKey;
 use crate::store::rule::Rule;
 
-/// Takes the turn to search, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
+/// Takes the search lease, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
 /// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead. Who waited for the row may
-/// find a turn there that was taken after its own transaction's `{now}`, and ends more than ten seconds after that: one is not believed only when it ends
+/// find a lease there that was taken after its own transaction's `{now}`, and ends more than ten seconds after that: one is not believed only when it ends
 /// so late that the clock must have gone back.
-pub(crate) const TAKE_TURN: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
+pub(crate) const TAKE_SEARCH_LEASE: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
     WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
     COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";
 
-pub(crate) const END_TURN: &str =
+pub(crate) const END_SEARCH: &str =
     "UPDATE work_retrieval SET ended = begun, until = {now} WHERE process = $1 AND begun = $2";
 
 /// The process's own order, and then key order, around the circle if there is a start.
@@ -126,7 +126,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         let hints = tx.query_text(&few, [rule.key.into()]).await?;
         let hints: Option<i64> = hints.first().map(|row| row.try_get_by_index(0)).transpose()?;
         let only = if hints.is_some_and(are_few) { "" } else { OLD };
-        let take = format!("{TAKE_TURN}{only}");
+        let take = format!("{TAKE_SEARCH_LEASE}{only}");
         if tx
             .execute_text(&take, [rule.key.into(), Option::<i64>::None.into()])
             .await?
@@ -137,10 +137,10 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         let rows = tx
             .query_text("SELECT begun FROM work_retrieval WHERE process = $1", [rule.key.into()])
             .await?;
-        let turn: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
-        Ok::<_, Error>(turn)
+        let number: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok::<_, Error>(number)
     };
-    let Some(turn) = scope.run_or_error(begin).await? else {
+    let Some(number) = scope.run_or_error(begin).await? else {
         // There are enough, or somebody is at it.
         rule.refresh.rest(SHORTEST_REST);
         return Ok(());
@@ -148,36 +148,35 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
     let found = match search_now::<P>(database, &rule.eligible, &Condition::all(), SEARCH_LIMIT).await {
         Ok(found) => found,
         Err(error) => {
-            give_back(database, rule.key, turn).await;
+            release_search_lease(database, rule.key, number).await;
             return Err(error);
         }
     };
-    let end = async |tx: &Tx| end_turn(tx, rule.key, turn, &found).await.map_err(Error::from);
+    let end = async |tx: &Tx| end_search(tx, rule.key, number, &found).await.map_err(Error::from);
     let new = scope.run_or_error(end).await?;
     rule.refresh.rest(rest_after(new, began.elapsed()));
     Ok(())
 }
 
-/// Leaves the turn of a search that failed to others.
-pub(crate) async fn give_back(database: &Database, rule: RuleKey, turn: i64) {
-    const GIVE_BACK: &str =
-        "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
+/// Leaves a search that failed to others.
+pub(crate) async fn release_search_lease(database: &Database, rule: RuleKey, number: i64) {
+    const RELEASE: &str = "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
     let scope = database.scope("leave a search to others");
-    let give_back = async |tx: &Tx| {
-        tx.execute_text(GIVE_BACK, [rule.into(), turn.into()])
+    let release_search_lease = async |tx: &Tx| {
+        tx.execute_text(RELEASE, [rule.into(), number.into()])
             .await
             .map_err(Error::from)
     };
-    // If it cannot be told, the turn ends by itself.
-    if let Err(error) = scope.run_or_error(give_back).await {
-        tracing::debug!(process = rule.process, %error, "the turn to search was not given back");
+    // If it cannot be told, the lease ends by itself.
+    if let Err(error) = scope.run_or_error(release_search_lease).await {
+        tracing::debug!(process = rule.process, %error, "a search lease was not released");
     }
 }
 
-/// Leaves what a search has found as hints, and the turn to others. Answers how many hints are new.
-pub(crate) async fn end_turn(tx: &Tx, rule: RuleKey, turn: i64, found: &[MachineId]) -> Result<u64, DbErr> {
+/// Leaves what a search has found as hints, and ends the search lease. Answers how many hints are new.
+pub(crate) async fn end_search(tx: &Tx, rule: RuleKey, number: i64, found: &[MachineId]) -> Result<u64, DbErr> {
     let new = leave_hints(tx, rule, found).await?;
-    tx.execute_text(END_TURN, [rule.into(), turn.into()]).await?;
+    tx.execute_text(END_SEARCH, [rule.into(), number.into()]).await?;
     Ok(new)
 }
 

@@ -5,7 +5,7 @@ use bmdb_entity::work_history::Event;
 use sea_orm::DbErr;
 
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::rules::work_key::WorkKey;
 use crate::store::writer::Author;
 

@@ -6,13 +6,14 @@ pub use bmdb_entity::machine::*;
 use std::collections::{HashMap, HashSet};
 
 use bmdb_entity::{MachineId, machine_hardware_report, machine_provided};
-use sea_orm::sea_query::{Expr, Query, Value};
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect,
 };
 
 use crate::db::dialect::Dialect;
-use crate::db::transaction::Tx;
+use crate::db::sql::SqlBuilder;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::check_text;
 use crate::rules::facts::{Fact, Identity};
@@ -254,14 +255,15 @@ async fn known_ids(tx: &Tx, batch: &[NewMachine]) -> Result<HashMap<(String, Str
 /// Looks each id up by its key. Told a list, PostgreSQL reads all machines of the provider while it has no statistics, as in a first import, and
 /// compares each with the whole list.
 async fn look_up(tx: &Tx, provider: &str, ids: &[&str]) -> Result<Vec<(MachineId, String)>, DbErr> {
-    let list: Vec<String> = (2..ids.len() + 2).map(|place| format!("(${place})")).collect();
-    let text = format!(
-        "SELECT m.machine_id, m.provider_id FROM (VALUES {}) AS ids (id) CROSS JOIN LATERAL \
-         (SELECT machine_id, provider_id FROM machine_provided WHERE provider = $1 AND provider_id = ids.id LIMIT 1) AS m",
-        list.join(", ")
-    );
-    let values = std::iter::once(provider).chain(ids.iter().copied());
-    let rows = tx.query_text(&text, values.map(Value::from)).await?;
+    let mut text = SqlBuilder::new(tx.dialect());
+    text.put("SELECT m.machine_id, m.provider_id FROM (VALUES ", [])
+        .each(ids, "($1)", |id| [(*id).into()])
+        .put(
+            ") AS ids (id) CROSS JOIN LATERAL \
+             (SELECT machine_id, provider_id FROM machine_provided WHERE provider = $1 AND provider_id = ids.id LIMIT 1) AS m",
+            [provider.into()],
+        );
+    let rows = tx.query_all_raw(text.finish()).await?;
     let read = |row: &QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
     rows.iter().map(read).collect()
 }

@@ -10,7 +10,8 @@ use crate::db::database::Database;
 use crate::db::dialect::{Dialect, milliseconds};
 use crate::db::schema;
 use crate::db::sql::SqlBuilder;
-use crate::db::transaction::{Tx, check_not_nested};
+use crate::db::transaction::check_not_nested;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::process::Process;
 use crate::store::known::{Known, Registering, Registration};
@@ -149,7 +150,7 @@ async fn check_tables(database: &Database, rule: &Rule) -> Result<(), Error> {
 async fn check_rule(database: &Database, rule: &Rule) -> Result<(), Error> {
     const DOING: &str = "check a rule";
     let mut text = SqlBuilder::new(database.dialect);
-    text.piece(&rule.sql.look).put(" LIMIT 0", []);
+    text.piece(&rule.sql.eligible).put(" LIMIT 0", []);
     let refused = match database.read_statement(DOING, text.finish()).await {
         Ok(_nothing) => return Ok(()),
         Err(outage) if outage.is_outage() => return Err(outage),

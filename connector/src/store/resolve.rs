@@ -4,7 +4,7 @@ use bmdb_entity::work_history::Event;
 use bmdb_entity::{Fence, MachineId, WorkId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::rules::work_key::{RuleKey, WorkKey};

@@ -8,7 +8,7 @@ use bmdb_entity::MachineId;
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, DbErr};
 
-use crate::db::transaction::Tx;
+use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::facts::{Fact, Verb};
 use crate::store::machine;
@@ -147,7 +147,7 @@ tag_module! {
         ///
         /// # Errors
         /// As [`tag::set`](crate::store::tag::set).
-        pub async fn set(tx: &crate::db::transaction::Tx, machine: MachineId, public_key: impl Into<Vec<u8>>) -> Result<(), crate::error::Error> {
+        pub async fn set(tx: &crate::db::tx::Tx, machine: MachineId, public_key: impl Into<Vec<u8>>) -> Result<(), crate::error::Error> {
             let row = ActiveModel { machine_id: Set(machine), ..row(public_key) };
             crate::store::tag::set::<Entity>(tx, row).await
         }
@@ -170,7 +170,7 @@ tag_module! {
         ///
         /// # Errors
         /// As [`tag::set`](crate::store::tag::set).
-        pub async fn set(tx: &crate::db::transaction::Tx, machine: MachineId) -> Result<(), crate::error::Error> {
+        pub async fn set(tx: &crate::db::tx::Tx, machine: MachineId) -> Result<(), crate::error::Error> {
             crate::store::tag::set::<Entity>(tx, ActiveModel { machine_id: Set(machine), ..row() }).await
         }
 

@@ -77,8 +77,8 @@ fn one_place_begins_transactions() {
         .filter(|(path, text)| path.starts_with("connector/src") && begins(text))
         .map(|(path, _)| path)
         .collect();
-    // server.rs has the driver look whether a connection is inside one, and rolls that back; savepoint.rs begins savepoints inside of one.
-    let expected = ["savepoint", "server", "transaction"].map(|name| format!("connector/src/db/{name}.rs"));
+    // server.rs has the driver look whether a connection is inside one, and rolls that back; savepoint.rs and tx.rs begin savepoints inside of one.
+    let expected = ["savepoint", "server", "transaction", "tx"].map(|name| format!("connector/src/db/{name}.rs"));
     assert_eq!(places, BTreeSet::from(expected));
 }
 

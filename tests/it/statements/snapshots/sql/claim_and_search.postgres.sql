@@ -364,7 +364,7 @@ SELECT
             begun
         FROM
             search_lease
-    ) AS bmdb_turn,
+    ) AS bmdb_search_lease,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -772,7 +772,7 @@ SELECT
         FROM
             chosen
     ) AS bmdb_eligible,
-    CAST(NULL AS BIGINT) AS bmdb_turn,
+    CAST(NULL AS BIGINT) AS bmdb_search_lease,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM

@@ -374,7 +374,7 @@ SELECT
         FROM
             chosen
     ) AS bmdb_eligible,
-    CAST(NULL AS BIGINT) AS bmdb_turn,
+    CAST(NULL AS BIGINT) AS bmdb_search_lease,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM

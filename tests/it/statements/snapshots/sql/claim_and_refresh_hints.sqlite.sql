@@ -1,0 +1,445 @@
+SELECT
+    machine_id
+FROM
+    (
+        SELECT
+            *
+        FROM
+            (
+                SELECT
+                    machine_id
+                FROM
+                    work_candidate
+                WHERE
+                    process = $1
+                    AND machine_id >= $2
+                ORDER BY
+                    machine_id
+                LIMIT
+                    17
+            )
+        UNION ALL
+        SELECT
+            *
+        FROM
+            (
+                SELECT
+                    machine_id
+                FROM
+                    work_candidate
+                WHERE
+                    process = $3
+                    AND machine_id < $4
+                ORDER BY
+                    machine_id
+                LIMIT
+                    17
+            )
+    )
+LIMIT
+    9 OFFSET $5;
+
+SELECT
+    "machine"."machine_id" AS "bmdb_machine",
+    max(
+        machine.fence + 1,
+        CAST(unixepoch('subsec') * 1000 AS INTEGER)
+    ) AS "bmdb_fence",
+    CAST("bmdb_backoff"."attempts" AS BIGINT) AS "bmdb_attempts",
+    CAST("bmdb_backoff"."last_interval_seconds" AS BIGINT) AS "bmdb_interval",
+    "machine_provided"."machine_id" AS "bmdb_item_machine_id",
+    "machine_provided"."provider" AS "bmdb_item_provider",
+    "machine_provided"."provider_id" AS "bmdb_item_provider_id",
+    "machine_provided"."reservation" AS "bmdb_item_reservation",
+    "machine_provided"."address" AS "bmdb_item_address",
+    "machine_provided"."location" AS "bmdb_item_location",
+    "machine_provided"."status" AS "bmdb_item_status"
+FROM
+    "machine"
+    INNER JOIN "machine_provided" ON "machine_provided"."machine_id" = "machine"."machine_id"
+    LEFT JOIN "work_backoff" AS "bmdb_backoff" ON "bmdb_backoff"."machine_id" = "machine"."machine_id"
+    AND "bmdb_backoff"."process" = $1
+WHERE
+    TRUE
+    AND (
+        (
+            NOT EXISTS (
+                SELECT
+                    "machine_agent_started"."machine_id"
+                FROM
+                    "machine_agent_started"
+                WHERE
+                    "machine_agent_started"."machine_id" = "machine"."machine_id"
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "machine_os_installation_request"."machine_id"
+                FROM
+                    "machine_os_installation_request"
+                    INNER JOIN "machine_os_installation_report" ON "machine_os_installation_report"."machine_id" = "machine_os_installation_request"."machine_id"
+                    AND "machine_os_installation_report"."generation" = "machine_os_installation_request"."generation"
+                WHERE
+                    "machine_os_installation_request"."machine_id" = "machine"."machine_id"
+            )
+        )
+    )
+    AND (
+        "machine"."fence" < 9223372036854775807
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work"."machine_id"
+                FROM
+                    "work"
+                WHERE
+                    "work"."machine_id" = "machine"."machine_id"
+                    AND "work"."slot" = $2
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work_hold"."machine_id"
+                FROM
+                    "work_hold"
+                WHERE
+                    "work_hold"."machine_id" = "machine"."machine_id"
+                    AND "work_hold"."slot" IN ($3, $4)
+                    AND (
+                        "work_hold"."until" IS NULL
+                        OR "work_hold"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                    )
+            )
+        )
+    )
+    AND (
+        "bmdb_backoff"."machine_id" IS NULL
+        OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+    )
+    AND machine.machine_id IN ($5, …)
+ORDER BY
+    machine.machine_id < $14,
+    machine.machine_id
+LIMIT
+    1;
+
+UPDATE
+    machine
+SET
+    fence = raised.column2
+FROM
+    (
+        VALUES
+            ($1, $2)) AS raised
+WHERE
+    machine.machine_id = raised.column1;
+INSERT INTO
+    work (
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        fence,
+        claimed_at
+    )
+VALUES
+    (
+        $3,
+        $4,
+        $5,
+        $6,
+        $7,
+        $8,
+        strftime('%Y-%m-%d %H:%M:%f', 'now')
+    );
+INSERT INTO
+    work_history (
+        machine_id,
+        fence,
+        event,
+        work_id,
+        process,
+        slot,
+        session_id,
+        component_name,
+        runtime_info,
+        at,
+        cause
+    )
+VALUES
+    (
+        $9,
+        $10,
+        $11,
+        $12,
+        $13,
+        $14,
+        $15,
+        $16,
+        $17,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $18
+    );
+DELETE FROM
+    work_candidate
+WHERE
+    process = $19
+    AND machine_id IN ($20);
+
+SELECT
+    work_retrieval.begun AS bmdb_begun,
+    work_retrieval.ended AS bmdb_ended
+FROM
+    work_retrieval
+WHERE
+    process = $1;
+
+SELECT
+    CAST(count(process) AS BIGINT)
+FROM
+    (
+        SELECT
+            process
+        FROM
+            work_candidate
+        WHERE
+            process = $1
+        LIMIT
+            250
+    ) AS some_hints;
+
+UPDATE
+    work_retrieval
+SET
+    begun = begun + 1,
+    began_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
+    until = strftime(
+        '%Y-%m-%d %H:%M:%f',
+        'now',
+        (
+            (
+                CASE
+                    WHEN 10000 > 3162240000000 THEN 3162240000000
+                    ELSE 10000
+                END
+            ) / 1000.0
+        ) || ' seconds'
+    )
+WHERE
+    process = $1
+    AND (
+        until <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+        OR until > strftime(
+            '%Y-%m-%d %H:%M:%f',
+            'now',
+            (
+                (
+                    CASE
+                        WHEN 20000 > 3162240000000 THEN 3162240000000
+                        ELSE 20000
+                    END
+                ) / 1000.0
+            ) || ' seconds'
+        )
+    )
+    AND ended <= COALESCE(
+        CAST($2 AS BIGINT),
+        (
+            SELECT
+                seen.begun
+            FROM
+                work_retrieval AS seen
+            WHERE
+                seen.process = $1
+        )
+    );
+
+SELECT
+    begun
+FROM
+    work_retrieval
+WHERE
+    process = $1;
+
+SELECT
+    "machine"."machine_id"
+FROM
+    "machine"
+    INNER JOIN "machine_provided" ON "machine_provided"."machine_id" = "machine"."machine_id"
+WHERE
+    "machine"."machine_id" >= ?
+    AND TRUE
+    AND (
+        (
+            NOT EXISTS (
+                SELECT
+                    "machine_agent_started"."machine_id"
+                FROM
+                    "machine_agent_started"
+                WHERE
+                    "machine_agent_started"."machine_id" = "machine"."machine_id"
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "machine_os_installation_request"."machine_id"
+                FROM
+                    "machine_os_installation_request"
+                    INNER JOIN "machine_os_installation_report" ON "machine_os_installation_report"."machine_id" = "machine_os_installation_request"."machine_id"
+                    AND "machine_os_installation_report"."generation" = "machine_os_installation_request"."generation"
+                WHERE
+                    "machine_os_installation_request"."machine_id" = "machine"."machine_id"
+            )
+        )
+    )
+    AND (
+        "machine"."fence" < 9223372036854775807
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work"."machine_id"
+                FROM
+                    "work"
+                WHERE
+                    "work"."machine_id" = "machine"."machine_id"
+                    AND "work"."slot" = ?
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work_hold"."machine_id"
+                FROM
+                    "work_hold"
+                WHERE
+                    "work_hold"."machine_id" = "machine"."machine_id"
+                    AND "work_hold"."slot" IN (?, ?)
+                    AND (
+                        "work_hold"."until" IS NULL
+                        OR "work_hold"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                    )
+            )
+        )
+    )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "work_backoff"."machine_id"
+            FROM
+                "work_backoff"
+            WHERE
+                "work_backoff"."machine_id" = "machine"."machine_id"
+                AND "work_backoff"."process" = ?
+                AND (
+                    "work_backoff"."until" IS NULL
+                    OR "work_backoff"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
+ORDER BY
+    "machine"."machine_id" ASC
+LIMIT
+    ?;
+
+SELECT
+    "machine"."machine_id"
+FROM
+    "machine"
+    INNER JOIN "machine_provided" ON "machine_provided"."machine_id" = "machine"."machine_id"
+WHERE
+    "machine"."machine_id" < ?
+    AND TRUE
+    AND (
+        (
+            NOT EXISTS (
+                SELECT
+                    "machine_agent_started"."machine_id"
+                FROM
+                    "machine_agent_started"
+                WHERE
+                    "machine_agent_started"."machine_id" = "machine"."machine_id"
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "machine_os_installation_request"."machine_id"
+                FROM
+                    "machine_os_installation_request"
+                    INNER JOIN "machine_os_installation_report" ON "machine_os_installation_report"."machine_id" = "machine_os_installation_request"."machine_id"
+                    AND "machine_os_installation_report"."generation" = "machine_os_installation_request"."generation"
+                WHERE
+                    "machine_os_installation_request"."machine_id" = "machine"."machine_id"
+            )
+        )
+    )
+    AND (
+        "machine"."fence" < 9223372036854775807
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work"."machine_id"
+                FROM
+                    "work"
+                WHERE
+                    "work"."machine_id" = "machine"."machine_id"
+                    AND "work"."slot" = ?
+            )
+        )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "work_hold"."machine_id"
+                FROM
+                    "work_hold"
+                WHERE
+                    "work_hold"."machine_id" = "machine"."machine_id"
+                    AND "work_hold"."slot" IN (?, ?)
+                    AND (
+                        "work_hold"."until" IS NULL
+                        OR "work_hold"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                    )
+            )
+        )
+    )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "work_backoff"."machine_id"
+            FROM
+                "work_backoff"
+            WHERE
+                "work_backoff"."machine_id" = "machine"."machine_id"
+                AND "work_backoff"."process" = ?
+                AND (
+                    "work_backoff"."until" IS NULL
+                    OR "work_backoff"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
+ORDER BY
+    "machine"."machine_id" ASC
+LIMIT
+    ?;
+
+INSERT INTO
+    work_candidate (process, machine_id, found_at)
+VALUES
+    ($1, $2, strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    …
+ON CONFLICT
+    (process, machine_id)
+DO NOTHING;
+
+UPDATE
+    work_retrieval
+SET
+    ended = begun,
+    until = strftime('%Y-%m-%d %H:%M:%f', 'now')
+WHERE
+    process = $1
+    AND begun = $2;
