@@ -9,7 +9,7 @@
 //! | [`work_history`] | one event in the life of a work; append-only |
 //! | [`work_backoff`] | until when one process leaves one machine alone |
 //! | [`work_hold`] | until when nobody touches a machine or one of its slots |
-//! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and whose turn it is to search for more |
+//! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and the leases of those who search for more |
 //! | [`process`], [`process_rule`] | a process that some component has registered, and which machines it is for |
 //! | `machine_*` | a tag: a fact about one machine, at most one row per machine |
 //!
@@ -17,27 +17,70 @@
 //! looks at these types, so that its history stays what it was.
 
 mod id;
+mod rows;
 mod tag;
 mod text;
 
-pub mod machine;
-pub mod machine_agent_heartbeat;
-pub mod machine_agent_started;
-pub mod machine_hardware_report;
-pub mod machine_os_installation_report;
-pub mod machine_os_installation_request;
-pub mod machine_provided;
-pub mod process;
-pub mod process_rule;
-pub mod session;
-pub mod session_lease;
-pub mod session_sighting;
-pub mod work;
-pub mod work_backoff;
-pub mod work_candidate;
-pub mod work_history;
-pub mod work_hold;
-pub mod work_retrieval;
+/// A module for each table: its row and, of what SeaORM makes beside it, what queries are written with.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident $({ $own:ident })?)*) => { $(
+        $(#[$doc])*
+        pub mod $name {
+            /// How a row is written: SeaORM's `Set` for each value that is to be.
+            pub use crate::rows::$name::ActiveModel;
+            /// The columns, for conditions and orders.
+            pub use crate::rows::$name::Column;
+            /// The table, for queries: `Entity::find()`.
+            pub use crate::rows::$name::Entity;
+            pub use crate::rows::$name::Model;
+            /// The columns of the primary key.
+            pub use crate::rows::$name::PrimaryKey;
+            $(pub use crate::rows::$name::$own;)?
+            // The rest of what SeaORM makes: relations, loaders and the like.
+            #[doc(hidden)]
+            pub use crate::rows::$name::*;
+        }
+    )* };
+}
+
+tables! {
+    /// A machine: the thing worked on.
+    machine
+    /// Tag: the agent on this machine was heard.
+    machine_agent_heartbeat
+    /// Tag: an agent was started on this machine.
+    machine_agent_started
+    /// Tag: what hardware this machine is made of.
+    machine_hardware_report
+    /// Tag: what came of an installation.
+    machine_os_installation_report { Outcome }
+    /// Tag: an operating system shall be installed on this machine.
+    machine_os_installation_request
+    /// Tag: a provider gave us this machine.
+    machine_provided { Status }
+    /// A process that some component has registered.
+    process
+    /// Which machines a process is for, as a component said it.
+    process_rule
+    /// A session: the liveness of one component incarnation.
+    session
+    /// Until when a session may not be expired.
+    session_lease
+    /// For how long a lease has been seen to stand unchanged.
+    session_sighting
+    /// A work: a machine that a session holds for one process.
+    work
+    /// Until when a process leaves a machine alone after failures.
+    work_backoff
+    /// Hints: which machines are believed to be eligible.
+    work_candidate
+    /// The audit of all work, append-only.
+    work_history { Event }
+    /// Until when nobody touches a machine, and why.
+    work_hold { ALL_SLOTS }
+    /// The searches of the fleet for each process, and whose turn it is.
+    work_retrieval
+}
 
 pub use id::{Fence, MachineId, SessionId, WorkId};
 pub use tag::{Generation, MachineRow, Tag};

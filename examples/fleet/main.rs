@@ -3,8 +3,8 @@
 //! It migrates a database, imports an inventory, and runs components as OS processes on a simulated provider: some machines fail at first, some
 //! agents die, and one component is killed while it holds work. What it prints at the end is read from the database.
 //!
-//! Where to look: [`processes`] is what a component author writes, [`component`] how it is run; [`import`] brings machines in; [`watch`] and
-//! [`report`] read. The rest is the simulation: [`provider`] plays the outside world, [`reception`] hears its agents, [`show`] directs.
+//! Where to look: [`processes`] is what a component author writes, [`component`] how it is run; [`import`] brings machines in; [`show::watch`] and
+//! [`show::report`] read. The rest is the simulation: [`show::provider`] plays the outside world, [`reception`] hears its agents, [`show`] directs.
 
 mod cli;
 mod component;

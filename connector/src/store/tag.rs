@@ -123,9 +123,12 @@ pub async fn delete<T: Tag>(tx: &Tx, machine: MachineId) -> Result<bool, Error> 
 }
 
 macro_rules! tag_module {
-    ($(#[$doc:meta])* $name:ident = $entity:ident { $($item:item)* }) => {
+    ($(#[$doc:meta])* $name:ident = $entity:ident $(with $own:ident)? { $($item:item)* }) => {
         $(#[$doc])*
         pub mod $name {
+            pub use bmdb_entity::$entity::{ActiveModel, Column, Entity, Model, PrimaryKey};
+            $(pub use bmdb_entity::$entity::$own;)?
+            #[doc(hidden)]
             pub use bmdb_entity::$entity::*;
             $($item)*
         }
@@ -134,7 +137,7 @@ macro_rules! tag_module {
 
 tag_module! {
     /// Tag: a provider gave us this machine. See [`provide`](crate::store::machine::provide).
-    provided = machine_provided {}
+    provided = machine_provided with Status {}
 }
 
 tag_module! {
@@ -194,5 +197,5 @@ tag_module! {
 
 tag_module! {
     /// Tag: what came of an installation.
-    os_installation_report = machine_os_installation_report {}
+    os_installation_report = machine_os_installation_report with Outcome {}
 }
