@@ -72,6 +72,7 @@ impl Drop for UserHandle {
 
 /// What is left after [`Session::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// How many works are still held, or are being claimed.
     pub left: usize,

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::rules::check::check_text;
 use crate::rules::facts::{Fact, Identity};
 
-/// A machine as a provider describes it.
+/// A machine as a provider describes it. Write it with `..Default::default()`: it will have more fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewMachine {
     /// The provider's name.
@@ -66,6 +66,7 @@ impl NewMachine {
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Imported {
     /// Machines that are new.
     pub created: usize,

@@ -346,10 +346,13 @@ on_each_backend! {
             hardware_report: Some(vec![1]),
         };
         let batch: Vec<_> = (0..machine::LARGEST_IMPORT).map(new).collect();
-        let import = async || session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
+        let import = async || {
+            let imported = session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
+            (imported.created, imported.known)
+        };
         let all = machine::LARGEST_IMPORT;
-        assert_eq!(import().await, machine::Imported { created: all, known: 0 });
-        assert_eq!(import().await, machine::Imported { created: 0, known: all });
+        assert_eq!(import().await, (all, 0));
+        assert_eq!(import().await, (0, all));
         let raw = db.raw().await;
         let all = all as u64;
         assert_eq!(machine::Entity::find().count(&raw).await.unwrap(), all);
@@ -360,9 +363,12 @@ on_each_backend! {
         let session = session(&db).await;
         let new = |id: &str| machine::NewMachine { provider: "test".into(), provider_id: id.into(), ..Default::default() };
         let batch = vec![new("a"), new("b"), new("a")];
-        let import = async || session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
-        assert_eq!(import().await, machine::Imported { created: 2, known: 1 });
-        assert_eq!(import().await, machine::Imported { created: 0, known: 3 });
+        let import = async || {
+            let imported = session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
+            (imported.created, imported.known)
+        };
+        assert_eq!(import().await, (2, 1));
+        assert_eq!(import().await, (0, 3));
         let twice = session.transact(async |tx| machine::provide(tx, new("a")).await).await;
         assert!(matches!(twice, Err(Error::DuplicateProviderId { ref provider_id, .. }) if provider_id == "a"), "{twice:?}");
         assert_eq!(machine::Entity::find().count(&db.raw().await).await.unwrap(), 2);
