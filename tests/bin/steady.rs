@@ -110,11 +110,7 @@ async fn run(url: &str, interval: &str) -> Result<Vec<String>, Box<dyn StdError>
     let session = bmdb.start_session().await?;
     let provide = async |tx: &bmdb::Tx| {
         for nth in 0..MACHINES {
-            let new = machine::NewMachine {
-                provider: "steady".to_owned(),
-                provider_id: format!("m{nth}"),
-                ..Default::default()
-            };
+            let new = machine::NewMachine::new("steady", format!("m{nth}"));
             machine::provide(tx, new).await?;
         }
         Ok::<_, Error>(())

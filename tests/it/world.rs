@@ -71,12 +71,7 @@ pub(crate) async fn provide(session: &Session, count: usize) -> Vec<MachineId> {
         let provide = async |tx: &bmdb::Tx| {
             let mut some = Vec::new();
             for nth in first..count.min(first + AT_ONCE) {
-                let new = machine::NewMachine {
-                    provider: "test".to_owned(),
-                    provider_id: format!("m{nth}"),
-                    address: Some(format!("192.0.2.{nth}")),
-                    ..Default::default()
-                };
+                let new = machine::NewMachine::new("test", format!("m{nth}")).address(format!("192.0.2.{nth}"));
                 some.push(machine::provide(tx, new).await?);
             }
             Ok::<_, Error>(some)

@@ -18,8 +18,14 @@ use crate::error::Error;
 use crate::rules::check::check_text;
 use crate::rules::facts::{Fact, Identity};
 
-/// A machine as a provider describes it. Write it with `..Default::default()`: it will have more fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A machine as a provider describes it.
+///
+/// ```
+/// let new = bmdb::machine::NewMachine::new("equinix", "i-1").address("192.0.2.7").location("fra2/r14/u3");
+/// assert_eq!(new.address.as_deref(), Some("192.0.2.7"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewMachine {
     /// The provider's name.
     pub provider: String,
@@ -36,6 +42,47 @@ pub struct NewMachine {
 }
 
 impl NewMachine {
+    /// A machine of which no more is known than how its provider calls it.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, provider_id: impl Into<String>) -> Self {
+        Self {
+            provider: provider.into(),
+            provider_id: provider_id.into(),
+            reservation: None,
+            address: None,
+            location: None,
+            hardware_report: None,
+        }
+    }
+
+    /// The provider's reservation.
+    #[must_use]
+    pub fn reservation(mut self, reservation: impl Into<String>) -> Self {
+        self.reservation = Some(reservation.into());
+        self
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn location(mut self, location: impl Into<String>) -> Self {
+        self.location = Some(location.into());
+        self
+    }
+
+    /// What it is made of, as it came.
+    #[must_use]
+    pub fn hardware_report(mut self, report: impl Into<Vec<u8>>) -> Self {
+        self.hardware_report = Some(report.into());
+        self
+    }
+
     /// Checks its texts, as [`provide`] and [`import`] do.
     ///
     /// # Errors

@@ -137,19 +137,16 @@ pub(crate) fn csv_error(error: &csv::Error) -> String {
 /// The machine with this number, at an address for documentation (RFC 3849).
 pub(crate) fn invent(number: u64, provider: &str) -> NewMachine {
     let (high, low) = (number >> 16, number & 0xffff);
-    NewMachine {
-        provider: provider.to_owned(),
-        provider_id: format!("invented-{number:08}"),
-        address: Some(format!("2001:db8::{high:x}:{low:x}")),
-        location: Some(format!(
-            "hall {}, rack {}, unit {}",
-            number / 2000,
-            number / 40 % 50,
-            number % 40 + 1
-        )),
-        hardware_report: Some(format!(r#"{{"model":"Anvil R{}"}}"#, number % 5 + 1).into_bytes()),
-        ..NewMachine::default()
-    }
+    let location = format!(
+        "hall {}, rack {}, unit {}",
+        number / 2000,
+        number / 40 % 50,
+        number % 40 + 1
+    );
+    NewMachine::new(provider, format!("invented-{number:08}"))
+        .address(format!("2001:db8::{high:x}:{low:x}"))
+        .location(location)
+        .hardware_report(format!(r#"{{"model":"Anvil R{}"}}"#, number % 5 + 1))
 }
 
 /// Makes a machine of a record: takes out the fields that BMDB knows; the rest is the hardware report.
@@ -172,17 +169,15 @@ fn machine(mut fields: Fields, provider: &str) -> Result<NewMachine, String> {
              export the column as text"
         ));
     }
-    Ok(NewMachine {
-        provider: fields.take_text("provider")?.unwrap_or_else(|| provider.to_owned()),
-        provider_id,
-        reservation: fields.take_text("reservation")?,
-        address: fields.take_text("address")?,
-        location: fields.take_text("location")?,
-        hardware_report: match fields.0.is_empty() {
-            true => None,
-            false => Some(serde_json::to_vec(&fields.0).map_err(|error| error.to_string())?),
-        },
-    })
+    let provider = fields.take_text("provider")?.unwrap_or_else(|| provider.to_owned());
+    let mut new = NewMachine::new(provider, provider_id);
+    new.reservation = fields.take_text("reservation")?;
+    new.address = fields.take_text("address")?;
+    new.location = fields.take_text("location")?;
+    if !fields.0.is_empty() {
+        new.hardware_report = Some(serde_json::to_vec(&fields.0).map_err(|error| error.to_string())?);
+    }
+    Ok(new)
 }
 
 /// Whether it is a number as spreadsheets write long ones, `1.23E+11`, or as JSON may, `1.23e11`.

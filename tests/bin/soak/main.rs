@@ -167,11 +167,7 @@ async fn provide(bmdb: &Bmdb, machines: usize) -> Result<Vec<MachineId>, Error> 
     let provide = async |tx: &bmdb::Tx| {
         let mut provided = Vec::new();
         for nth in 0..machines {
-            let new = machine::NewMachine {
-                provider: "soak".to_owned(),
-                provider_id: format!("m{nth}"),
-                ..Default::default()
-            };
+            let new = machine::NewMachine::new("soak", format!("m{nth}"));
             provided.push(machine::provide(tx, new).await?);
         }
         Ok::<_, Error>(provided)

@@ -337,14 +337,7 @@ on_each_backend! {
 
     async fn the_largest_import_is_taken(db: TestDatabase) {
         let session = session(&db).await;
-        let new = |nth: usize| machine::NewMachine {
-            provider: "test".into(),
-            provider_id: format!("m{nth}"),
-            reservation: Some("r".into()),
-            address: Some("192.0.2.1".into()),
-            location: Some("l".into()),
-            hardware_report: Some(vec![1]),
-        };
+        let new = |nth: usize| machine::NewMachine::new("test", format!("m{nth}")).reservation("r").address("192.0.2.1").location("l").hardware_report(vec![1]);
         let batch: Vec<_> = (0..machine::LARGEST_IMPORT).map(new).collect();
         let import = async || {
             let imported = session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();
@@ -361,7 +354,7 @@ on_each_backend! {
 
     async fn machines_are_imported_once(db: TestDatabase) {
         let session = session(&db).await;
-        let new = |id: &str| machine::NewMachine { provider: "test".into(), provider_id: id.into(), ..Default::default() };
+        let new = |id: &str| machine::NewMachine::new("test", id);
         let batch = vec![new("a"), new("b"), new("a")];
         let import = async || {
             let imported = session.transact(async |tx| machine::import(tx, &batch).await).await.unwrap();

@@ -46,11 +46,7 @@ impl Process for Start {
 /// So many machines of a provider.
 pub(crate) async fn provide_of(session: &Session, provider: &str, count: usize) -> Vec<MachineId> {
     let new: Vec<machine::NewMachine> = (0..count)
-        .map(|nth| machine::NewMachine {
-            provider: provider.to_owned(),
-            provider_id: format!("{provider}-{nth}"),
-            ..Default::default()
-        })
+        .map(|nth| machine::NewMachine::new(provider, format!("{provider}-{nth}")))
         .collect();
     let made = session.transact(async |tx| {
         let mut made = Vec::with_capacity(new.len());

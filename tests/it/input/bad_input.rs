@@ -370,7 +370,7 @@ on_each_backend! {
         provide(&session, 1).await;
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
-        let new = |provider: &str, id: &str| machine::NewMachine { provider: provider.into(), provider_id: id.into(), ..Default::default() };
+        let new = |provider: &str, id: &str| machine::NewMachine::new(provider, id);
         for wrong in [new("", "a"), new("test", ""), new("te\0st", "a"), new("test", &"x".repeat(2000))] {
             let one = session.transact(async |tx| machine::provide(tx, wrong.clone()).await.map(drop)).await;
             assert!(matches!(one, Err(Error::Invalid { .. })), "{one:?}");

@@ -184,15 +184,14 @@ on_each_backend! {
         let tagged_one = provide(&session, 1).await[0];
         let is_id = |text: &str| !text.is_empty() && without_nul(text, 1024);
         for (nth, text) in TEXTS.into_iter().enumerate() {
-            let plain = || machine::NewMachine { provider: format!("p{nth}"), provider_id: "plain".to_owned(), ..Default::default() };
-            let some = Some(text.to_owned());
+            let plain = || machine::NewMachine::new(format!("p{nth}"), "plain");
             type Read = fn(provided::Model) -> String;
             let fields: [(&str, bool, machine::NewMachine, Read); 5] = [
-                ("a provider", is_id(text), machine::NewMachine { provider: text.to_owned(), ..plain() }, |row| row.provider),
-                ("a provider id", is_id(text), machine::NewMachine { provider_id: text.to_owned(), ..plain() }, |row| row.provider_id),
-                ("a reservation", without_nul(text, 4096), machine::NewMachine { provider_id: "r".into(), reservation: some.clone(), ..plain() }, |row| row.reservation.unwrap()),
-                ("an address", without_nul(text, 4096), machine::NewMachine { provider_id: "a".into(), address: some.clone(), ..plain() }, |row| row.address.unwrap()),
-                ("a location", without_nul(text, 4096), machine::NewMachine { provider_id: "l".into(), location: some.clone(), ..plain() }, |row| row.location.unwrap()),
+                ("a provider", is_id(text), machine::NewMachine::new(text, "plain"), |row| row.provider),
+                ("a provider id", is_id(text), machine::NewMachine::new(format!("p{nth}"), text), |row| row.provider_id),
+                ("a reservation", without_nul(text, 4096), machine::NewMachine::new(format!("p{nth}"), "r").reservation(text), |row| row.reservation.unwrap()),
+                ("an address", without_nul(text, 4096), machine::NewMachine::new(format!("p{nth}"), "a").address(text), |row| row.address.unwrap()),
+                ("a location", without_nul(text, 4096), machine::NewMachine::new(format!("p{nth}"), "l").location(text), |row| row.location.unwrap()),
             ];
             for (field, may_hold, new, read) in fields {
                 let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
@@ -222,7 +221,7 @@ on_each_backend! {
                 status: Set(status),
             };
             let set = async |row: provided::ActiveModel| session.transact(async |tx| tag::set::<provided::Entity>(tx, row.clone()).await).await;
-            let outcome = set(row(provided::Status::Running, some.clone())).await;
+            let outcome = set(row(provided::Status::Running, Some(text.to_owned()))).await;
             let stored = tagged(&session, tagged_one).await.address.unwrap_or_default();
             given.to("a column of a tag", !text.contains('\0'), outcome.map(|()| stored)).await;
             let outcome = set(row(provided::Status::Unknown(text.to_owned()), None)).await;
@@ -235,12 +234,7 @@ on_each_backend! {
         let session = session(&db).await;
         let bytes: Vec<u8> = (0..=u8::MAX).chain([0, 0xff, 0xfe, b'\'', 0]).collect();
         for bytes in [bytes, Vec::new()] {
-            let new = machine::NewMachine {
-                provider: "bytes".to_owned(),
-                provider_id: bytes.len().to_string(),
-                hardware_report: Some(bytes.clone()),
-                ..Default::default()
-            };
+            let new = machine::NewMachine::new("bytes", bytes.len().to_string()).hardware_report(bytes.clone());
             let machine = session.transact(async |tx| machine::provide(tx, new.clone()).await).await.unwrap();
             session.transact(async |tx| agent_started::set(tx, machine, bytes.clone()).await).await.unwrap();
             let stored = session

@@ -84,11 +84,7 @@ async fn a_first_import_reads_no_machines_but_those_it_is_given() {
         let importer = scene.component("a test", scene::HOUR).await;
         let session = importer.start_session().await.unwrap();
         for nth in 0..8 {
-            let new = |place| machine::NewMachine {
-                provider: "test".to_owned(),
-                provider_id: format!("m{}", nth * BATCH + place),
-                ..Default::default()
-            };
+            let new = |place| machine::NewMachine::new("test", format!("m{}", nth * BATCH + place));
             let batch: Vec<_> = (0..BATCH).map(new).collect();
             let import = session.transact(async |tx| machine::import(tx, &batch).await);
             let last = r#"INSERT INTO "machine_provided""#;

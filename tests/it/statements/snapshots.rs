@@ -152,11 +152,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
     let config = || Config::new(url, "test", "").interval(Duration::from_secs(3600));
     let bmdb = ear.to("connect", bmdb::Bmdb::connect(config())).await.unwrap();
     let session = ear.to("start_session", bmdb.start_session()).await.unwrap();
-    let new = |nth: usize| machine::NewMachine {
-        provider: "a".to_owned(),
-        provider_id: nth.to_string(),
-        ..Default::default()
-    };
+    let new = |nth: usize| machine::NewMachine::new("a", nth.to_string());
     let one = session.transact(async |tx| machine::provide(tx, new(0)).await);
     let mut machines = vec![ear.to("machine_provide", one).await.unwrap()];
     let more = session.transact(async |tx| {

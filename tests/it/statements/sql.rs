@@ -200,12 +200,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     let machines = provide(&session, 16).await;
     let machine = machines[0];
     session.transact(machine::create).await.unwrap();
-    let new = machine::NewMachine {
-        provider: "test".into(),
-        provider_id: "extra".into(),
-        hardware_report: Some(vec![1]),
-        ..Default::default()
-    };
+    let new = machine::NewMachine::new("test", "extra").hardware_report(vec![1]);
     session
         .transact(async |tx| machine::import(tx, std::slice::from_ref(&new)).await)
         .await

@@ -25,12 +25,7 @@ fn batches() -> Vec<Vec<String>> {
 pub(crate) async fn by_connector(place: &Place<'_>) -> Result<Outcome, Failure> {
     let bmdb = Bmdb::connect(Config::new(place.database.url(), "bench", bmdb::runtime_info!())).await?;
     let session = bmdb.start_session().await?;
-    let described = |provider_id| NewMachine {
-        provider: PROVIDER.to_owned(),
-        provider_id,
-        address: Some(ADDRESS.to_owned()),
-        ..NewMachine::default()
-    };
+    let described = |provider_id: String| NewMachine::new(PROVIDER, provider_id).address(ADDRESS);
     let batches = batches().into_iter();
     let batches: Vec<Vec<NewMachine>> = batches
         .map(|batch| batch.into_iter().map(described).collect())

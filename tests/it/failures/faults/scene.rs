@@ -143,11 +143,7 @@ impl Scene {
         let provide = async |tx: &Tx| {
             let mut machines = [MachineId::random(); 2];
             for (place, machine) in machines.iter_mut().enumerate() {
-                let new = machine::NewMachine {
-                    provider: "test".to_owned(),
-                    provider_id: format!("{nth}-{place}"),
-                    ..Default::default()
-                };
+                let new = machine::NewMachine::new("test", format!("{nth}-{place}"));
                 *machine = machine::provide(tx, new).await?;
             }
             Ok::<_, Error>(machines)

@@ -64,11 +64,7 @@ impl Participant {
     }
 }
 pub(super) async fn new_machine(session: &Session, provider_id: String) -> MachineId {
-    let new = machine::NewMachine {
-        provider: "test".to_owned(),
-        provider_id,
-        ..Default::default()
-    };
+    let new = machine::NewMachine::new("test", provider_id);
     let provide = async |tx: &bmdb::Tx| machine::provide(tx, new.clone()).await;
     session.transact(provide).await.expect("nothing is kept back")
 }

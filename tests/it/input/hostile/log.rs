@@ -113,11 +113,7 @@ async fn no_text_forges_a_line_of_the_log() {
             if let Err(error) = bmdb.clear_backoff(machine, text).await {
                 log("clearing", &error);
             }
-            let new = machine::NewMachine {
-                provider: text.to_owned(),
-                provider_id: text.to_owned(),
-                ..Default::default()
-            };
+            let new = machine::NewMachine::new(text, text);
             for _ in 0..2 {
                 if let Err(error) = session
                     .transact(async |tx| machine::provide(tx, new.clone()).await)
