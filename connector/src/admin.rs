@@ -8,3 +8,4 @@ pub(crate) mod obstacles;
 pub(crate) mod page;
 pub(crate) mod restore;
 pub(crate) mod rules;
+pub(crate) mod sessions;

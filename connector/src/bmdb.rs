@@ -44,7 +44,7 @@ impl Bmdb {
     /// # Errors
     /// [`Error::Config`], [`Error::Unreachable`], [`Error::UnsupportedServer`], [`Error::ReadOnlyServer`], [`Error::NotMigrated`],
     /// [`Error::SchemaNewer`];
-    /// [`Error::NotAllowed`] for a role that may not even look.
+    /// [`Error::NotAllowed`] for a role that may not even read the schema.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.

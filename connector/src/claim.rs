@@ -232,7 +232,7 @@ impl<P: Process> Claim<P> {
         let (started, mut rounds) = (Instant::now(), 0);
         // Once somebody had locked what an attempt needed: those with whom it would share a statement need not wait for it.
         let mut alone = false;
-        // The search that had begun when this claim first looked: what the one after it does not find is not there.
+        // The search that had begun when this claim started: what the one after it does not find is not there.
         let mut baseline = None;
         loop {
             // What is in doubt is released. Who has the search lease searches all the same: others wait for it.

@@ -23,14 +23,13 @@ use crate::store::process;
 ///
 /// Any number may run at once, in any component; [`Runner`](crate::Runner) runs one by default. A session is expired only when its deadline has
 /// passed by the database's clock *and* collectors have seen its lease unchanged for one interval on their own clocks, so that no jump of the
-/// database's clock expires the living. A deadline further ahead than a heartbeat can put it counts as passed: the clock has jumped back, and the
-/// dead would hold what they held for as long as it jumped. Sessions that this process believes in are left alone. When most sessions look dead at once, or the database's clock
-/// jumped, it waits one interval more: that is rather a fault of ours or of the clock than the death of a fleet.
+/// database's clock expires the living. A deadline further ahead than any heartbeat can set also counts as passed: the clock has jumped back.
+/// Sessions of this process are spared while it believes in them. If most sessions look dead at once, or the clock jumped, the collector waits one
+/// more interval: a fault of ours is likelier than the death of a fleet.
 ///
 /// A dead component's machine is claimable again within interval + two periods + cool-down, and one interval more if this collector has only just
-/// started or brakes. A collector that ends before it has watched for an interval leaves word of what it has seen (`session_sighting`), and the next
-/// one goes on from there: components that crash and start again and again expire the dead all the same, once they have watched for an interval
-/// together. Each adds what passes between its first sweep and its last, so those that never live for two periods expire nobody.
+/// started or brakes. A collector that stops early records how long it has watched each lease (`session_sighting`), and the next one continues from
+/// there. So a crash loop shorter than the interval still expires the dead, provided each run lasts at least two sweeps.
 ///
 /// ```no_run
 /// # async fn example(bmdb: bmdb::Bmdb) {

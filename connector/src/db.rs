@@ -1,4 +1,4 @@
-//! The one way to the database. It knows no table of ours but the record of migrations.
+//! The one way to the database. It knows no table of ours but the record of steps.
 
 pub(crate) mod address;
 pub(crate) mod autocommit;

@@ -151,8 +151,8 @@ impl<P: Process> End<P> {
         self
     }
 
-    /// Changes the columns that are set in `row`, of the row of the tag that the machine has, in the same statement; all others stay what they are. The
-    /// same as [stating](Self::stating) [`Facts::updating`], which can be stated about many works.
+    /// Updates only the columns that are set in `row`, in the machine's existing row of the tag, in the same statement. The same as
+    /// [stating](Self::stating) [`Facts::updating`], which can be stated about many works.
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Error, Process, Work, agent_started, provided};
@@ -184,8 +184,8 @@ impl<P: Process> End<P> {
     /// Ends the work and makes the next claim, both in one round trip where they can be: on PostgreSQL and SQLite, for a claim of the same session
     /// without a filter, a machine or an order of its own. Else one after the other.
     ///
-    /// The outer result is the end's, the inner one is the claim's, which is made only when the work has ended as asked. The machine itself is claimed
-    /// only after a look at what the end has left of it.
+    /// The outer result is the end's; the inner one is the claim's, which runs only if the end succeeded. The same machine can be claimed again only
+    /// if it is still eligible after the end.
     ///
     /// ```no_run
     /// # use bmdb::{Eligible, Error, Process, Session, provided};

@@ -181,9 +181,9 @@ pub enum Error {
         registered_by: String,
     },
 
-    /// A rule looks into a table that is not there; nothing was written. Run the steps that make it.
+    /// A rule reads a table that is not there; nothing was written. Run the steps that make it.
     #[error(
-        "the rule of process {process} looks into the table {table}, which is not there: run the migrator that makes it"
+        "the rule of process {process} reads the table {table}, which is not there: run the migrator that makes it"
     )]
     MissingTable {
         /// The process.

@@ -49,7 +49,7 @@ pub use error::backoff_error::BackoffError;
 pub use error::config_error::ConfigError;
 pub use rules::backoff::Backoff;
 pub use store::{machine, tag};
-/// The rows as stored, for queries of your own: [SeaORM](sea_orm)'s entities. What is the library's own business is not among them.
+/// The rows as stored, for your own queries: [SeaORM](sea_orm) entities. Tables internal to the library are left out.
 pub mod entity {
     pub use bmdb_entity::{
         machine, machine_agent_heartbeat, machine_agent_started, machine_hardware_report,
@@ -64,6 +64,7 @@ pub use admin::obstacles::{Holder, Obstacles};
 pub use admin::page::{List, Listed, Page, Unreadable};
 pub use admin::restore::Restored;
 pub use admin::rules::StoredRule;
+pub use admin::sessions::SessionStatus;
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};

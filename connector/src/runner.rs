@@ -34,9 +34,8 @@ use crate::session::Session;
 /// at most the drain time and twice the grace: by default 9 s, which fits the 10 s that `docker stop` waits before it kills. Kubernetes waits for 30 s
 /// (`terminationGracePeriodSeconds`): `.drain(Duration::from_secs(20)).grace(Duration::from_secs(4))` fits that.
 ///
-/// What cannot be aborted because it blocks its thread keeps its machine, and the session goes on for it until it ends or the process does, also when the
-/// [`Bmdb`] is closed meanwhile. If works
-/// block every thread of the runtime, nothing goes on, and no time is kept: let none block, or give the runtime more threads than there are such works.
+/// A work that blocks its thread cannot be aborted: it keeps its machine, and its session lives until the work or the process ends, even if the
+/// [`Bmdb`] is closed. If works block every thread of the runtime, shutdown cannot keep its times: leave one thread free.
 ///
 /// ```no_run
 /// # use bmdb::{Bmdb, Config, Process, Runner, Worker, WorkerOptions, runtime_info};

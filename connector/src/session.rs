@@ -82,7 +82,7 @@ impl Bmdb {
     /// Starts a session: the liveness of this component, kept by heartbeats until it is closed or lost.
     ///
     /// # Errors
-    /// [`Error::NotAllowed`] for a role that may look only, or when the database cannot be written.
+    /// [`Error::NotAllowed`] for a role that may only read, or when the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a session row that a collector expires.
@@ -189,7 +189,7 @@ impl Session {
         self.shared().id
     }
 
-    /// For how much longer this process believes in its session if no further heartbeat succeeds; zero is for ever.
+    /// How much longer this process trusts its session if no heartbeat succeeds. Once zero, it stays zero.
     ///
     /// Trust ends earlier than the database's deadline: it counts from before a heartbeat is sent and is shorter by the margin. It counts time
     /// in which the machine is suspended.
@@ -274,11 +274,11 @@ impl Session {
         let left = || shared.held().len() + shared.claiming.load(Ordering::Acquire);
         let emptied = async {
             loop {
-                let less = shared.work_ended.notified();
+                let ended = shared.work_ended.notified();
                 if left() == 0 {
                     return;
                 }
-                less.await;
+                ended.await;
             }
         };
         let left = match tokio::time::timeout(limit, emptied).await {

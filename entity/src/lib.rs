@@ -2,7 +2,7 @@
 //!
 //! | table | one row is |
 //! |---|---|
-//! | [`machine`] | a machine, with the counter that its claims raise |
+//! | [`machine`] | a machine, with the fence that its claims raise |
 //! | [`session`], [`session_lease`] | one component incarnation, and until when it may not be expired |
 //! | [`session_sighting`] | for how long collectors have seen a dead session's lease stand |
 //! | [`work`] | one live lock: a machine × slot that a session holds |
@@ -78,7 +78,7 @@ tables! {
     work_history { Event }
     /// Until when nobody touches a machine, and why.
     work_hold { ALL_SLOTS }
-    /// The searches of the fleet for each process, and whose turn it is.
+    /// The searches of the fleet for each rule, and until when somebody has the search lease.
     work_retrieval
 }
 

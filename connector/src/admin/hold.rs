@@ -152,7 +152,7 @@ impl Bmdb {
         ];
         let scope = database.scope("place a hold");
         let place = async |tx: &Tx| {
-            // A claim that looked before the hold was there loses: once this has returned, nothing new starts.
+            // A claim that read the fence before the hold was placed loses: once this has returned, nothing new starts.
             exclude_claims(tx, machine).await?;
             tx.execute_text(&text, values.clone()).await?;
             Ok(())

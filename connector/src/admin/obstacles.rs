@@ -51,7 +51,7 @@ pub struct Holder {
     pub fence: Fence,
     /// Since when.
     pub claimed_at: DateTime<Utc>,
-    /// Until when the session may not be expired, if it says.
+    /// The session's deadline, if it has one that can be read.
     pub deadline: Option<DateTime<Utc>>,
     /// What the holder last said of its progress.
     pub progress: Option<serde_json::Value>,
@@ -60,8 +60,8 @@ pub struct Holder {
 }
 
 impl Bmdb {
-    /// What keeps a machine from a process that some component has registered, as far as anybody can say who has no code of it and may do more than read: see
-    /// [`StoredRule::explain`](crate::StoredRule::explain) for all of it.
+    /// BMDB's own reasons why a process cannot claim a machine. Works without the process's code, and on connections that may write;
+    /// [`StoredRule::explain`](crate::StoredRule::explain) adds the process's clauses.
     ///
     /// ```no_run
     /// # async fn example(bmdb: bmdb::Bmdb, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {

@@ -14,7 +14,8 @@ use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
 
-/// A list that is asked for: await it for its first [page](Page), or say first [after](Self::after) which row, and [how many](Self::limit).
+/// A query for a list. Await it for the first [page](Page); [`after`](Self::after) and [`limit`](Self::limit) choose where it starts and how long it
+/// is.
 ///
 /// ```no_run
 /// # async fn example(bmdb: bmdb::Bmdb, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
@@ -50,7 +51,7 @@ pub struct List<Row: Listed> {
 pub struct Page<Row: Listed> {
     /// The rows.
     pub rows: Vec<Row>,
-    /// Rows of this page that cannot be read: somebody has written by hand what no component writes.
+    /// Rows of this page that cannot be decoded because somebody edited them by hand.
     pub unreadable: Vec<Unreadable>,
     /// The key of the last row, for [`List::after`]. `None`: there are no more rows.
     pub next: Option<Row::Key>,
@@ -66,7 +67,7 @@ pub struct Unreadable {
     pub error: DbErr,
 }
 
-/// Rows that are listed in pages: events of history, holds, backoffs.
+/// Rows that are listed in pages: events of history, holds, backoffs, sessions.
 pub trait Listed: FromQueryResult + Send + sealed::Rows {
     /// What rows are ordered by: no two have the same.
     type Key: Clone + std::fmt::Debug + Send + Sync;
@@ -79,35 +80,34 @@ pub trait Listed: FromQueryResult + Send + sealed::Rows {
     fn select(text: &mut sealed::Select<'_>, machine: Option<MachineId>, after: Option<&Self::Key>);
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Rows {}
-    pub struct Select<'a>(pub(super) &'a mut super::SqlBuilder);
+    pub struct Select<'a>(pub(in crate::admin) &'a mut super::SqlBuilder);
 }
 
 impl Bmdb {
     /// What happened on a machine, in the order of its claims and in [pages](List). A machine that is gone keeps its history.
     ///
-    /// Fences order it, not the times: those are of when a transaction began, so that a claim which waited for the end before it may have the earlier
-    /// one.
+    /// Ordered by fence, not by time: times are those of the transaction's start, so a claim that waited for an end may have the earlier one.
     pub fn history(&self, machine: MachineId) -> List<work_history::Model> {
         List::new(self.database(), Some(machine))
     }
 
-    /// The holds on a machine, or on all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year beyond 9999,
-    /// is none.
+    /// The holds on a machine, or on all, in [pages](List), including those that have ended. An end of `infinity` or beyond the year 9999 is shown as
+    /// open.
     pub fn holds(&self, machine: Option<MachineId>) -> List<work_hold::Model> {
         List::new(self.database(), machine)
     }
 
-    /// The backoffs from a machine, or from all, in [pages](List); also those whose time is over. An end that is not one, `infinity` or a year
-    /// beyond 9999, is none.
+    /// The backoffs from a machine, or from all, in [pages](List), including those that have ended. An end of `infinity` or beyond the year 9999 is
+    /// shown as open.
     pub fn backoffs(&self, machine: Option<MachineId>) -> List<work_backoff::Model> {
         List::new(self.database(), machine)
     }
 }
 
 impl<Row: Listed> List<Row> {
-    fn new(database: &Arc<Database>, machine: Option<MachineId>) -> Self {
+    pub(super) fn new(database: &Arc<Database>, machine: Option<MachineId>) -> Self {
         Self {
             database: Arc::clone(database),
             machine,

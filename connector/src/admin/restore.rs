@@ -18,8 +18,8 @@ pub struct Restored {
     pub expired: Vec<SessionId>,
     /// How many works they held.
     pub freed: u64,
-    /// Of so many machines the fence lies ahead of the database's clock. More than none says that the clock stands too early: fences that were given
-    /// out after the backup may be given out again. Set the clock, and start components then.
+    /// On how many machines the fence is ahead of the database's clock. If any, the clock is too early and may repeat fences given out after the
+    /// backup: correct it before components start.
     pub ahead: u64,
 }
 
@@ -27,8 +27,8 @@ pub struct Restored {
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Bmdb {
-    /// What a database needs that was put back from a backup: run it once, after every component has been stopped and the old database is out of reach,
-    /// and before any component starts. It breaks every session of the backup, waits for the longest of their intervals, or this component's if that is
+    /// Makes a restored database safe to work on. Run it once, after all components have stopped and the old database is unreachable, and before any
+    /// component starts. It breaks every session of the backup, waits for the longest of their intervals, or this component's if that is
     /// longer, so that nobody believes in one any more, and expires them: history gets its ends, machines their cool-downs. Work that was claimed after
     /// the backup is not in it, and free; new fences are above those that were given out for it, as long as the database's clock did not go back.
     ///

@@ -46,7 +46,7 @@ pub struct StoredRule {
 }
 
 impl Bmdb {
-    /// The rules of a process that components use, by their digests. None: nobody has used the process for a day, or it has no such name.
+    /// The registered rules of a process, by digest. Empty if nobody has used the process for a day, or no process has that name.
     ///
     /// # Errors
     /// When the database cannot be read, or what it keeps is no rule.

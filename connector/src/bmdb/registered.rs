@@ -42,15 +42,15 @@ pub struct Registered<P> {
 }
 
 impl Bmdb {
-    /// Registers a process: says of what value, by which rule, and finds out whatever is wrong with it before the first claim. Both are written to the
-    /// database, for people and for those who have no code of it.
+    /// Registers a process: checks its value and rule, here and against the database, and stores both, so that people and consoles without its code
+    /// can read them.
     ///
     /// Once for all: registering an equal value again answers at once, without asking the database. Two values of one type are two rules, each with hints and
     /// statements of its own.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad name, slot, description, or a value that SQL cannot say; [`Error::InvalidBackoff`]; [`Error::InvalidTime`];
-    /// [`Error::MissingTable`] for one that the rule looks into; [`Error::NotAllowed`] for a role that lacks a right on these, or that may not do what
+    /// [`Error::MissingTable`] for one that the rule reads; [`Error::NotAllowed`] for a role that lacks a right on these, or that may not do what
     /// components do; [`Error::RuleRefused`] when the database does not take the rule; [`Error::SlotClash`]; [`Error::Nested`] inside of a transaction's body.
     ///
     /// # Cancel safety

@@ -28,8 +28,9 @@ pub(super) struct ClaimPart<P: Process> {
     pub(super) works: Vec<WorkId>,
     /// A work that is to end first.
     pub(super) to_end: Option<EndRequest>,
-    /// It takes the search lease if there are no hints; and the search that had begun when it began.
+    /// Whether it takes the search lease if there are no hints.
     pub(super) searches: bool,
+    /// The search that had begun when this claim started.
     pub(super) baseline: Option<i64>,
     pub(super) detach: Detach,
     pub(super) process: PhantomData<fn() -> P>,
@@ -58,7 +59,7 @@ impl<P: Process> Batchable for ClaimPart<P> {
         } else {
             CandidateSource::HintsOnly
         };
-        // The last of them, which is the one of this statement if that is a claim that had not seen one.
+        // The latest of them. If one has none yet, the search that had begun when this statement started.
         let baseline: Option<Vec<i64>> = searching().map(|asked| asked.baseline).collect();
         let baseline = baseline.and_then(|baseline| baseline.into_iter().max());
         let request = ClaimRequest {

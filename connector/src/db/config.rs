@@ -220,7 +220,7 @@ impl Config {
         self
     }
 
-    /// Whom to believe that the server is who it says: a PEM file with the authority that signed its certificate. Demands `verify-full`.
+    /// A PEM file with the authority that signed the server's certificate. Demands `verify-full`.
     #[must_use]
     pub fn tls_root_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.tls_root_certificate = Some(file.into());

@@ -1,4 +1,4 @@
-//! The one place where the three databases differ in text.
+//! The words in which the databases' SQL differs.
 
 use std::borrow::Cow;
 use std::time::Duration;

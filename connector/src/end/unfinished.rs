@@ -37,8 +37,8 @@ pub enum Unfinished<P: Process, E = Error> {
         /// Why.
         error: E,
     },
-    /// COMMIT was not answered, and the database could not be asked before time was up. The guard comes back: a second attempt is settled by
-    /// history, and dropping it is safe.
+    /// COMMIT was not answered, and the outcome could not be read in time. The guard is returned: try again, and history resolves it; dropping it is
+    /// safe.
     Unknown {
         /// The guard.
         work: Work<P>,

@@ -14,9 +14,9 @@ pub(crate) struct Failures {
 
 /// How a process backs off from a machine on which it failed.
 ///
-/// The rule: the first interval is `initial`; each further one is the last one × `exponent`, but not below `initial` and not above `maximum`;
-/// both are rounded up to whole seconds, and none is longer than a century. Jitter shortens the wait by up to its share, never the interval that the next one grows from. After
-/// `max_attempts` failures in a row the machine is *parked*: only a person brings it back.
+/// The first interval is `initial`. Each next one is the last times `exponent`, at least `initial`, at most `maximum` and a century, in whole seconds
+/// rounded up. Jitter shortens the wait by up to its share, not the interval that the next one is computed from. After `max_attempts` failures in a
+/// row the machine is *parked*: only a person brings it back.
 ///
 /// ```
 /// use bmdb::Backoff;

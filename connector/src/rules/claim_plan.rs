@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_turn_it_is_searches() {
+    fn who_has_the_search_lease_searches() {
         for source in [CandidateSource::HintsOnly, CandidateSource::HintsThenSearch] {
             for report in [REPORT, ELIGIBLE] {
                 let report = AttemptReport {

@@ -136,8 +136,8 @@ impl Eligible {
         })
     }
 
-    /// The machine does not have the tag `T` with a row that meets `condition`. `why` is what is true of the machine when the clause is met, so mostly a
-    /// sentence with *not*: `.lacks_where::<provided::Entity>("is not rented out", provided::Column::Status.eq("rented"))`.
+    /// The machine has no row of tag `T` that meets `condition`. `why` says what is then true of the machine, usually with *not*:
+    /// `.lacks_where::<provided::Entity>("is not rented out", provided::Column::Status.eq("rented"))`.
     #[must_use]
     pub fn lacks_where<T: Tag>(self, why: &'static str, condition: impl IntoCondition) -> Self {
         let condition = condition.into_condition();
@@ -218,7 +218,7 @@ impl Eligible {
     }
 
     /// Which machines to try first. A preference, not a promise: components that race for the first one end up with others. Without it,
-    /// retrieval starts at a random machine, so that components do not meet at the first.
+    /// a search starts at a random machine, so that components do not meet at the first.
     #[must_use]
     pub fn order(mut self, by: impl Into<Expr>, order: Order) -> Self {
         self.order.push((by.into(), order));

@@ -14,8 +14,8 @@ use crate::db::sql::SqlBuilder;
 use crate::error::Error;
 use crate::rules::check::check_value;
 
-/// Facts about the machine of a work, to be stated [with its end](crate::End::stating): rows of tags, at most one of each. From a row, the whole row is
-/// [set](crate::store::tag::set); [`updating`](Self::updating) changes columns of one that is there.
+/// Facts to state about a work's machine [when the work ends](crate::End::stating): at most one row of each tag. A row replaces the machine's [whole
+/// row](crate::store::tag::set); [`updating`](Self::updating) changes single columns.
 ///
 /// ```
 /// use bmdb::{Facts, agent_heartbeat, agent_started, provided};

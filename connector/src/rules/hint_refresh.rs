@@ -43,7 +43,7 @@ impl HintRefresh {
         MachineId(Uuid::from_u128(state.start))
     }
 
-    /// Counts a claim by hints that took something, or nothing. Whether it is time to count them.
+    /// Counts a claim by hints that took something, or nothing. Whether it is time to count the hints that are left.
     pub(crate) fn is_due(&self, took: bool, report: Option<&AttemptReport>) -> bool {
         if !took && report.is_some_and(|report| report.eligible) {
             // Others have what there was; it says nothing of the hints.

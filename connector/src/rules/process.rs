@@ -52,7 +52,7 @@ pub trait Process: Sized + Send + Sync + 'static {
     /// How long a machine is left alone after its holder died: time for effects that are still on their way to arrive. At most a century.
     const COOL_DOWN: Duration = Duration::from_secs(15);
 
-    /// After how long the stop token of a work fires; `None` lets it run as long as its session lives. At most a century.
+    /// The longest a work may run before its stop token fires; a century at most. `None`: as long as its session lives.
     const MAX_RUN: Option<Duration> = None;
 
     /// The row that the guard carries: a machine's, or that of a tag that every machine of this process has.
@@ -61,8 +61,8 @@ pub trait Process: Sized + Send + Sync + 'static {
     /// Which machines are fit. The only source for claims, counts and explanations. Machines that are held, in work on this slot or backed off
     /// from are left out by BMDB itself. It is asked once, when the process is [registered](crate::Bmdb::register).
     ///
-    /// What it binds is a part of the rule: a value that changes with each registration, such as the time of day, makes a rule of each, and each has to find
-    /// its machines anew.
+    /// Bound values are part of the rule: a value that differs at each registration, such as the time of day, makes a new rule each time, without any
+    /// hints.
     fn eligible(&self, machines: Eligible) -> Eligible;
 }
 

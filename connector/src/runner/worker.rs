@@ -54,8 +54,8 @@ pub trait Worker: Send + Sync + 'static {
     /// A cause, and the work fails: the process backs off from the machine. After the stop token has fired, the work is canceled instead.
     fn run(&self, work: &Work<Self::Process>) -> impl Future<Output = Result<Self::Outcome, String>> + Send;
 
-    /// What the work has established, when facts about its machine are all of it, or nothing is. The work's end is then one statement, and so is the
-    /// next claim with it. `None`: it is for [`commit`](Self::commit). That is the default.
+    /// The facts, if the work establishes nothing but facts about its machine, or nothing at all: the end is then one statement, which can also carry
+    /// the next claim. `None` (the default): [`commit`](Self::commit) is called instead.
     fn facts(&self, outcome: &Self::Outcome) -> Option<Facts> {
         let _not_all = outcome;
         None
@@ -64,8 +64,8 @@ pub trait Worker: Send + Sync + 'static {
     /// The commit phase: writes what the work has established, in the transaction that finishes the work. It may run many times. Default: nothing.
     ///
     /// # Errors
-    /// Nothing is written. What tells of the database, of the session or of the trust in it is no fault of the machine's: the end is tried again, with
-    /// growing pauses, for as long as the session lives. Any other error, such as one of a constraint, fails the work with that cause.
+    /// Nothing is written. An error about the database, the session or its trust is not the machine's fault: the end is tried again, with growing
+    /// pauses, while the session lives. Any other error, such as one of a constraint, fails the work with that cause.
     fn commit(
         &self,
         tx: &Tx,

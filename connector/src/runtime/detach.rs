@@ -70,7 +70,7 @@ impl Detach {
 
     /// Whether what was waited for may begin: it has not been given up. What has begun may not be.
     pub(crate) fn may_begin(&self) -> bool {
-        self.advance(WAITS, AT_WORK)
+        self.change(WAITS, AT_WORK)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
@@ -78,10 +78,10 @@ impl Detach {
     }
 
     fn give_up(&self) -> bool {
-        self.advance(WAITS, GIVEN_UP)
+        self.change(WAITS, GIVEN_UP)
     }
 
-    fn advance(&self, from: u8, to: u8) -> bool {
+    fn change(&self, from: u8, to: u8) -> bool {
         let stake = &self.0.stake;
         stake
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)

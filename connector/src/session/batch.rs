@@ -139,7 +139,7 @@ impl<R: Batchable> Waiting<R> {
     }
 }
 
-enum Turn<R: Batchable> {
+enum Admission<R: Batchable> {
     /// It may serve itself.
     InPlace(R, OwnedSemaphorePermit),
     Waits(oneshot::Receiver<R::Answer>),
@@ -150,21 +150,21 @@ enum Turn<R: Batchable> {
 impl<R: Batchable> Queue<R> {
     async fn ask(self: Arc<Self>, request: R) -> Option<R::Answer> {
         match self.come(request) {
-            Turn::InPlace(request, permit) => {
+            Admission::InPlace(request, permit) => {
                 let served = Served(self, Some(permit));
                 let answer = R::run(vec![request]).await.pop();
                 drop(served);
                 answer
             }
-            Turn::Waits(told) => {
+            Admission::Waits(told) => {
                 self.start();
                 told.await.ok()
             }
-            Turn::GivenUp => None,
+            Admission::GivenUp => None,
         }
     }
 
-    fn come(&self, request: R) -> Turn<R> {
+    fn come(&self, request: R) -> Admission<R> {
         let mut state = self.state();
         // Those who came first are the first to give up: they do not pile up while nobody is served.
         while state.waiting.pop_front_if(|first| !first.is_wanted()).is_some() {}
@@ -174,20 +174,20 @@ impl<R: Batchable> Queue<R> {
             && let Ok(permit) = Arc::clone(in_place).try_acquire_owned()
         {
             state.in_place += 1;
-            return Turn::InPlace(request, permit);
+            return Admission::InPlace(request, permit);
         }
         if let Some(detach) = request.detach() {
             detach.wait();
             if detach.is_given_up() {
-                return Turn::GivenUp;
+                return Admission::GivenUp;
             }
         }
         let (tell, told) = oneshot::channel();
         state.waiting.push_back(Waiting { request, tell });
-        Turn::Waits(told)
+        Admission::Waits(told)
     }
 
-    /// Begins to serve those who wait, as far as it is their turn.
+    /// Begins to serve those who wait, as far as statements are free.
     fn start(self: &Arc<Self>) {
         while let Some(these) = self.next() {
             let served = Served(Arc::clone(self), None);
@@ -238,7 +238,7 @@ impl<R: Batchable> Queue<R> {
     }
 }
 
-/// Someone is being served, in place with a permit. When that is over, also by a panic, it is the turn of the next.
+/// Someone is being served, in place with a permit. When that is over, also by a panic, the next batch starts.
 struct Served<R: Batchable>(Arc<Queue<R>>, Option<OwnedSemaphorePermit>);
 
 impl<R: Batchable> Drop for Served<R> {

@@ -63,7 +63,7 @@ pub(crate) enum Patience {
     Short,
 }
 
-/// Ends without a body, all in the same way. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
+/// Ends without a body, all with the same ending. Safe to repeat: an end that took effect leaves no row. Each is answered for itself.
 pub(crate) async fn end(shared: &Arc<Shared>, left: Vec<EndRequest>, patience: Patience, detach: &Detach) -> Ends {
     let updates = |to_end: &&EndRequest| to_end.facts.updates().next().is_some();
     let updating: Vec<EndRequest> = left.iter().filter(updates).cloned().collect();

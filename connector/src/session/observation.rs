@@ -44,7 +44,7 @@ impl Observation {
         }
     }
 
-    /// States them only if the machine has the tags of these rows, with what is set in them. Nobody changes these tags before the facts are there.
+    /// States the facts only if the machine has these tags with these values. The tags stay locked until the facts are written.
     #[must_use]
     pub fn only_if(mut self, known: impl Into<Facts>) -> Self {
         self.only_if = self.only_if.and(known);
@@ -75,9 +75,8 @@ impl Session {
     /// whether there is such a machine and it fulfils what was demanded of it. Of two observations of one machine the later one counts.
     ///
     /// Any number may be given at once; each few hundred are a transaction of their own, which checks that the session lives and holds the rows of
-    /// the facts for some milliseconds. On PostgreSQL it is READ COMMITTED: components that hear the same agents wait for each other and do not
-    /// lose against each other, as bodies of [`transact`](Session::transact) do. So it suits facts that are true whatever else is; a fact that
-    /// follows from others belongs into a body.
+    /// the facts for some milliseconds. On PostgreSQL it runs READ COMMITTED, so components that hear the same agents wait for each other
+    /// instead of failing. Facts that depend on other facts belong in a body of [`transact`](Session::transact).
     ///
     /// ```no_run
     /// # async fn example(session: bmdb::Session, heard: Vec<(bmdb::MachineId, Vec<u8>)>) -> Result<(), bmdb::Error> {
@@ -192,7 +191,7 @@ async fn with_these(tx: &Tx, demanded: Vec<(MachineId, &Fact)>) -> Result<HashSe
     if tx.dialect() != Dialect::Sqlite {
         select.lock(LockType::Update);
     }
-    read(tx, &select).await.map_err(Error::database("look at facts"))
+    read(tx, &select).await.map_err(Error::database("read facts"))
 }
 
 /// The machines that there are. They stay until the transaction ends.
@@ -206,7 +205,7 @@ async fn there(tx: &Tx, part: &[Observation]) -> Result<HashSet<MachineId>, Erro
     if tx.dialect() == Dialect::Postgres {
         select.lock(LockType::KeyShare);
     }
-    read(tx, &select).await.map_err(Error::database("look for machines"))
+    read(tx, &select).await.map_err(Error::database("find machines"))
 }
 
 async fn read(tx: &Tx, select: &SelectStatement) -> Result<HashSet<MachineId>, DbErr> {

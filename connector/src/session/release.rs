@@ -85,7 +85,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
         for doubt in std::mem::take(&mut doubts) {
             doubts.extend(check(&shared, doubt, &mut works).await);
         }
-        stuck.extend(let_go(&shared, works).await);
+        stuck.extend(release_all(&shared, works).await);
     }
 }
 
@@ -130,7 +130,7 @@ impl Stuck {
 }
 
 /// Answers those that it could not release, to be tried again.
-async fn let_go(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
+async fn release_all(shared: &Arc<Shared>, works: Vec<Stuck>) -> Vec<Stuck> {
     let mut shapes: Vec<(EndShape, Vec<Stuck>)> = Vec::new();
     for work in works {
         let shape = work.to_end.shape();

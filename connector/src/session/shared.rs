@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// Every user handle is gone.
     pub(super) handles_dropped: CancellationToken,
+    /// How far it is on its way to its end.
     pub(super) phase: watch::Sender<Phase>,
     /// A work of it cannot be ended: it lives until that ends, or the process does, whatever else is closed.
     pub(super) stays: AtomicBool,
@@ -49,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) releases: mpsc::UnboundedSender<Release>,
     pub(super) held: Mutex<HashMap<WorkId, Arc<HeldEntry>>>,
     pub(crate) batcher: Batcher,
-    /// A work was let go, or a claim is over.
+    /// A work was released, or a claim is over.
     pub(crate) work_ended: Notify,
     /// A work was claimed that may not run for as long as the watch sleeps.
     pub(crate) wake_watchdog: Notify,
@@ -59,7 +60,7 @@ pub(crate) struct Shared {
     pub(crate) renewed: Notify,
 }
 
-/// How far a session that was not lost is on its way to its end.
+/// How far a session is on its way to its end. A lost one may skip from any phase to [`Ended`](Phase::Ended).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
@@ -86,7 +87,7 @@ impl Shared {
         Error::SessionExpired { session: self.id }
     }
 
-    /// There is no way back.
+    /// Moves on to a phase, if that lies ahead: none is left backwards.
     pub(crate) fn advance(&self, to: Phase) {
         self.phase.send_if_modified(|phase| {
             let is_ahead = *phase < to;
@@ -175,7 +176,7 @@ impl Shared {
         }
     }
 
-    /// A scope for bodies of users.
+    /// Runs the bodies of users.
     pub(crate) fn bodies(&self, doing: &'static str) -> TxRunner<'_> {
         TxRunner {
             pool: &self.database.bodies,
@@ -183,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// A scope for the library's own transactions.
+    /// Runs the library's own transactions.
     pub(crate) fn library(&self, doing: &'static str) -> TxRunner<'_> {
         self.writer().runner(doing)
     }
@@ -226,13 +227,14 @@ impl Shared {
     /// The session is lost, for good.
     pub(crate) fn lose(&self, why: &str) {
         self.lease.end();
+        // Also in the middle of a close with which nobody goes on: a collector of this process must not spare it.
+        self.database.own_sessions().retain(|id| *id != self.id);
         if self.is_at(Phase::Closing) || self.lost.is_cancelled() {
             return;
         }
         let why = self.loss.get_or_init(|| why.to_owned());
         // First: a log may panic.
         self.lost.cancel();
-        self.database.own_sessions().retain(|id| *id != self.id);
         tracing::warn!(session = %self.id, why, "session lost");
     }
 

@@ -164,10 +164,9 @@ impl<P: Process> Work<P> {
 
     /// Runs an effect outside the database: starts it with at least `need` of trust left, and runs no step of it after trust has ended.
     ///
-    /// Give `need` as the longest time that the effect may take to arrive: then it arrives before another component can hold the machine. If less
-    /// trust is left than that, a heartbeat is sent at once, and the effect starts as soon as there is enough; it waits for a third of the interval
-    /// at most. Trust is looked at before each step of the effect (each poll of its future), however late the process comes to it. What a step does
-    /// by itself, as blocking code, is not interrupted; and what was sent on its way is the resource's to refuse, by the [fence](Self::fence).
+    /// `need` is the longest time the effect may take to arrive, so that it arrives before another component can hold the machine. With less trust
+    /// left, a heartbeat is sent at once, and the call waits for it, for a third of the interval at most. Trust is checked before each poll of the
+    /// effect; blocking code inside a poll is not interrupted, so send the [fence](Self::fence) along.
     ///
     /// ```no_run
     /// # async fn reset(address: Option<&str>, fence: bmdb::Fence) -> Result<(), String> { Ok(()) }

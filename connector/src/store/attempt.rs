@@ -20,7 +20,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) works: &'a [WorkId],
     /// Works that are to end first.
     pub(crate) after: &'a [EndRequest],
-    /// The search that had begun when the claim first looked.
+    /// The search that had begun when the claim started.
     pub(crate) baseline: Option<i64>,
 }
 
@@ -48,8 +48,8 @@ impl<P: Process> Attempt<P> {
         self.report.is_some_and(|report| report.searches.is_some())
     }
 
-    /// Deals to those who asked for so many works each, in their order: what was taken, each after the end of one of `leaving` if there are any; and the
-    /// search lease, to the first of those who can take it.
+    /// Splits it among those who share the statement, in their order: `asked` says how many works each wants. One that follows an end in `to_end` gets a machine
+    /// only if that end took effect; the search lease goes to the first that can take it.
     pub(crate) fn split(
         self,
         asked: impl Iterator<Item = (usize, bool)>,
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_to_search_is_one_s_who_can_take_it() {
+    fn the_search_lease_goes_to_one_claim_that_can_take_it() {
         let report = AttemptReport {
             search_lease: Some(7),
             eligible: false,

@@ -1,6 +1,6 @@
 //! An attempt to claim as one statement: PostgreSQL's and CockroachDB's way.
 //!
-//! It looks at candidates, raises the fence of those that are eligible if they still are what it saw, and inserts works and history. At READ COMMITTED
+//! It reads candidates, raises the fence of those that are eligible if they still are what it saw, and inserts works and history. At READ COMMITTED
 //! what it saw may be older than what it raises; then the fence differs, nothing is raised, and nothing inserted. The work's reference to its session
 //! is what orders a claim against the session's expiry: it waits for an expiry under way, and is refused after one.
 
@@ -317,7 +317,7 @@ fn among_candidates(select: &mut SelectStatement) {
     select.join(JoinType::InnerJoin, "candidates", on);
 }
 
-/// What was taken, and what was passed over on the way to it: that is not eligible by this rule, or others are just taking it. Else each claim would look at it again,
+/// What was taken, and what was passed over on the way to it: that is not eligible by this rule, or others are just taking it. Else each claim would read it again,
 /// such as at the machines of another provider, whose hints by name are every rule's.
 const TAKEN_OR_PASSED: &str = "EXISTS (SELECT fenced.machine_id FROM candidates AS taken JOIN fenced ON fenced.machine_id = taken.machine_id \
     WHERE (candidates.part, candidates.machine_id) <= (taken.part, taken.machine_id))";
@@ -356,7 +356,7 @@ fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, baseline: Option<i64>, 
         .put(" RETURNING begun)", []);
 }
 
-/// Removes the hints for which `condition` holds, of those that were looked at; but none that somebody else is removing, for whom nobody waits.
+/// Removes the hints for which `condition` holds, of those that were read; but none that somebody else is removing, for whom nobody waits.
 fn put_gone(text: &mut SqlBuilder, rule: RuleKey, condition: &str) {
     let (hint, skip) = match text.dialect() {
         Dialect::Postgres => ("ctid", " FOR UPDATE OF work_candidate SKIP LOCKED"),

@@ -76,7 +76,7 @@ pub(crate) async fn attempt<P: Process>(
         }
         let mut report = AttemptReport {
             more: source.may_have_more(candidates.len() as u64, asked),
-            // What a search of its own had found was taken before this transaction began: it looks for others.
+            // What a search of its own had found was taken before this transaction began: it reads other candidates.
             eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
             search_lease: None,
             searches: searches(tx, rule.key).await?,

@@ -115,7 +115,7 @@ fn by_tag(to_end: &[EndRequest]) -> impl Iterator<Item = impl Iterator<Item = (W
     })
 }
 
-/// Ends works within a transaction, all in the same ending. Answers those that were ours; of the others nothing was written.
+/// Ends works within a transaction, all with the same ending. Answers those that were ours; of the others nothing was written.
 pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> Result<Vec<WorkId>, DbErr> {
     if to_end.is_empty() {
         return Ok(Vec::new());
@@ -129,7 +129,7 @@ pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> R
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Ends works in one statement that is a transaction of its own, all in the same ending. Answers those that were ours, and whose failures are what is known
+/// Ends works in one statement that is a transaction of its own, all with the same ending. Answers those that were ours, and whose failures are what is known
 /// of them; of the others nothing was written.
 pub(crate) async fn at_once(
     scope: &TxRunner<'_>,
@@ -197,7 +197,7 @@ async fn know_failures(tx: &Tx, to_end: &mut [EndRequest]) -> Result<(), DbErr> 
     Ok(())
 }
 
-/// PostgreSQL's and CockroachDB's ending. Its answer has a row for each work that was ours.
+/// The statement that ends works on PostgreSQL and CockroachDB. Its answer has a row for each work that was ours.
 fn statement(by: &Writer<'_>, to_end: &[EndRequest]) -> Statement {
     let mut text = SqlBuilder::new(by.database.dialect);
     text.put("WITH ", []);

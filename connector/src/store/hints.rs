@@ -21,10 +21,9 @@ use crate::rules::process::Process;
 use crate::rules::work_key::RuleKey;
 use crate::store::rule::Rule;
 
-/// Takes the search lease, unless somebody is at it or a search that began after `$2` has ended; NULL is the one that had begun when this statement
-/// looked, which the row itself may no longer say when it comes to be locked. After ten seconds whoever began is taken for dead. Who waited for the row may
-/// find a lease there that was taken after its own transaction's `{now}`, and ends more than ten seconds after that: one is not believed only when it ends
-/// so late that the clock must have gone back.
+/// Takes the search lease, unless somebody has it or a search that began after `$2` has ended; NULL: the search that had begun when this statement's
+/// snapshot was taken, since the locked row may say a later one. After ten seconds whoever began is taken for dead. A lease that seems to end more
+/// than 20 s ahead is ignored: the clock has gone back.
 pub(crate) const TAKE_SEARCH_LEASE: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
     WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
     COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";
@@ -52,14 +51,14 @@ pub(crate) fn search<P: Process>(
     dialect: Dialect,
     limit: u64,
 ) -> Vec<SelectStatement> {
-    // Who wants many reads far, whatever it begins with; there PostgreSQL does better untold, with estimates that it can trust.
-    let report = |among| if limit < SEARCH_LIMIT { among } else { KeyRange::All };
+    // Large limits scan far anyway; there PostgreSQL plans better without the range hint.
+    let range_hint = |among| if limit < SEARCH_LIMIT { among } else { KeyRange::All };
     let base = |among: KeyRange| {
         let mut select = from_machines::<P>();
         select
             .column((machine::Entity, machine::Column::MachineId))
             .cond_where(among.of(Expr::col((machine::Entity, machine::Column::MachineId))))
-            .cond_where(claimable::<P>(eligible, dialect, report(among)))
+            .cond_where(claimable::<P>(eligible, dialect, range_hint(among)))
             .cond_where(filter.clone())
             .limit(limit);
         in_order(&mut select, eligible, None);
@@ -158,7 +157,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
     Ok(())
 }
 
-/// Leaves a search that failed to others.
+/// Releases the lease of a search that failed, so that others can search.
 pub(crate) async fn release_search_lease(database: &Database, rule: RuleKey, number: i64) {
     const RELEASE: &str = "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
     let scope = database.scope("leave a search to others");
@@ -180,9 +179,9 @@ pub(crate) async fn end_search(tx: &Tx, rule: RuleKey, number: i64, found: &[Mac
     Ok(new)
 }
 
-/// Says that a machine may be eligible for a process now, by any of its rules that components use, so that their next claims look at it: for a body that
-/// writes what makes it so. Without, it is found all the same, within half a minute of claims that take others. Each rule that refuses the machine looks at it once for nothing:
-/// who has the handle of the right one [says so](crate::Registered::hint).
+/// Hints that a machine may be eligible for a process, so that the next claims try it. Call it in the body that makes it eligible; otherwise a search
+/// finds it within half a minute of other claims. Every rule of the process gets the hint, and each that refuses the machine pays one read; with a
+/// handle, use [`Registered::hint`](crate::Registered::hint).
 ///
 /// ```no_run
 /// # use bmdb::{Error, MachineId, Tx, os_installation_request, tag};

@@ -42,7 +42,7 @@ pub struct NewMachine {
 }
 
 impl NewMachine {
-    /// A machine of which no more is known than how its provider calls it.
+    /// A machine of which only the provider and the provider's id are known.
     #[must_use]
     pub fn new(provider: impl Into<String>, provider_id: impl Into<String>) -> Self {
         Self {
@@ -127,6 +127,8 @@ pub const LARGEST_IMPORT: usize = 5000;
 /// How many machines one statement writes: each is up to seven bound values, and SQLite takes 32766 (PostgreSQL 65535).
 const AT_ONCE: usize = 4000;
 
+const FIND: &str = "find a machine";
+
 /// Creates a machine that has no tag yet.
 ///
 /// # Errors
@@ -139,8 +141,8 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
     Ok(machine)
 }
 
-/// Orders this transaction against claims on a machine: a claim that looked before it commits loses and looks again, and one that committed
-/// since this transaction began makes it run again. It raises the machine's fence.
+/// Orders this transaction against claims on the machine, by raising its fence: a claim that read the fence before this commits loses and tries
+/// again; if a claim committed after this transaction began, the body runs again.
 ///
 /// For a body that decides by what is *not* there: before it writes that a machine is gone because nobody works on it, say.
 ///
@@ -151,12 +153,7 @@ pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
     let raised = tx.execute_text(RAISE, [machine.into(), i64::MAX.into()]).await;
     let is_raised = raised.map_err(Error::database("order against claims"))? == 1;
     // One whose fence cannot rise is one that nobody can claim.
-    let is_known = async || {
-        Entity::find_by_id(machine)
-            .one(tx)
-            .await
-            .map_err(Error::database("look for a machine"))
-    };
+    let is_known = async || Entity::find_by_id(machine).one(tx).await.map_err(Error::database(FIND));
     if is_raised || is_known().await?.is_some() {
         Ok(())
     } else {
@@ -178,6 +175,38 @@ pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
     Ok(machine)
 }
 
+/// The machine that has this id at this provider, if one has.
+///
+/// ```no_run
+/// # async fn example(bmdb: bmdb::Bmdb) -> Result<(), bmdb::Error> {
+/// if let Some(machine) = bmdb::machine::find(bmdb.reads(), "equinix", "i-1").await? {
+///     println!("{machine}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When the database cannot be read.
+///
+/// # Cancel safety
+/// Safe: it only reads.
+pub async fn find(
+    connection: &impl ConnectionTrait,
+    provider: &str,
+    provider_id: &str,
+) -> Result<Option<MachineId>, Error> {
+    use machine_provided::{Column, Entity};
+    let found = Entity::find()
+        .select_only()
+        .column(Column::MachineId)
+        .filter(Column::Provider.eq(provider))
+        .filter(Column::ProviderId.eq(provider_id))
+        .into_tuple()
+        .one(connection);
+    found.await.map_err(Error::database(FIND))
+}
+
 /// Whether another machine has the provider's id that these rows give this one.
 pub(crate) async fn check_identities(
     connection: &impl ConnectionTrait,
@@ -196,13 +225,12 @@ async fn check_identity(
     machine: Option<MachineId>,
     (provider, provider_id): Identity<'_>,
 ) -> Result<(), Error> {
-    use machine_provided::{Column, Entity};
-    const DOING: &str = "look for a machine";
+    use machine_provided::Entity;
     let own = match machine {
         Some(machine) if provider.is_none() || provider_id.is_none() => Entity::find_by_id(machine)
             .one(connection)
             .await
-            .map_err(Error::database(DOING))?,
+            .map_err(Error::database(FIND))?,
         _ => None,
     };
     let own = own.map(|own| (own.provider, own.provider_id)).unzip();
@@ -210,17 +238,11 @@ async fn check_identity(
     let (Some(provider), Some(provider_id)) = (text(provider, own.0), text(provider_id, own.1)) else {
         return Ok(());
     };
-    let known = Entity::find()
-        .filter(Column::Provider.eq(&provider))
-        .filter(Column::ProviderId.eq(&provider_id))
-        .one(connection)
-        .await
-        .map_err(Error::database(DOING))?;
-    match known {
-        Some(known) if machine != Some(known.machine_id) => Err(Error::DuplicateProviderId {
+    match find(connection, &provider, &provider_id).await? {
+        Some(known) if machine != Some(known) => Err(Error::DuplicateProviderId {
             provider,
             provider_id,
-            machine: known.machine_id,
+            machine: known,
         }),
         _ => Ok(()),
     }
@@ -251,9 +273,7 @@ pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
         ));
     }
     batch.iter().try_for_each(NewMachine::check)?;
-    let known = known_ids(tx, batch)
-        .await
-        .map_err(Error::database("look for machines"))?;
+    let known = known_ids(tx, batch).await.map_err(Error::database("find machines"))?;
     let mut seen = HashSet::new();
     let fresh: Vec<_> = batch
         .iter()

@@ -83,7 +83,7 @@ fn begin(database: &Arc<Database>, known: &Arc<Known>, rule: Rule) -> Registerin
 
 /// Checks that the tables that the rule looks into are there, and that we may read them.
 async fn check_tables(database: &Database, rule: &Rule) -> Result<(), Error> {
-    const DOING: &str = "look for the tables of a rule";
+    const DOING: &str = "find the tables of a rule";
     let mut tables: Vec<&str> = vec![&rule.text.item];
     tables.extend(
         rule.eligible

@@ -17,7 +17,7 @@ pub(crate) async fn claimed(
     rule: RuleKey,
     works: &[WorkId],
 ) -> Result<Vec<WorkKey>, Error> {
-    const DOING: &str = "settle a claim";
+    const DOING: &str = "find out what became of a claim";
     use bmdb_entity::work::{Column, Entity};
     let rows: Vec<(MachineId, WorkId, Fence)> = Entity::find()
         .select_only()
@@ -53,7 +53,7 @@ pub(crate) async fn resolve(by: &Writer<'_>, key: &WorkKey) -> Result<Resolution
         UPDATE work SET stop_requested = stop_requested WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
     const ENDED: &str = "
         SELECT event FROM work_history WHERE machine_id = $1 AND fence = $2 AND work_id = $3 AND event <> 'started'";
-    let scope = by.runner("settle the end of a work");
+    let scope = by.runner("find out what became of the end of a work");
     let ask = async |tx: &Tx| {
         let values = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
         if tx.execute_text(TOUCH, values).await? == 1 {

@@ -29,7 +29,7 @@ pub(crate) struct Rule {
     pub(crate) eligible: Eligible,
     /// What is the same in all of its claims.
     pub(crate) sql: ClaimSql,
-    /// When to look after its hints.
+    /// When to refresh its hints.
     pub(crate) refresh: HintRefresh,
     pub(crate) text: RuleText,
     registered: Mutex<Instant>,

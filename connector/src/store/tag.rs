@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::rules::facts::{Fact, Verb};
 use crate::store::machine;
 
-/// States a fact about a machine: `row` is its row of the tag from now on, the whole of it, whether or not it had one. A column that is not set is NULL,
-/// or what the table has for it. [`Tag::STATED_AT`] is filled by the database's clock, whatever `row` says. To change some columns, [`update`].
+/// States a fact: `row` becomes the machine's whole row of the tag. Columns that are not set get NULL or the table's default; [`Tag::STATED_AT`] is
+/// filled by the database's clock, whatever `row` says. To change single columns, [`update`].
 ///
 /// ```no_run
 /// # async fn example(session: bmdb::Session, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One process: written when a component first claims for it, read by consoles and by the collector.
+/// One process: written when a component registers it, read by consoles and by the collector.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "process")]

@@ -19,7 +19,7 @@ pub struct Model {
     /// Its column of machine ids.
     #[sea_orm(column_type = "Text")]
     pub item_machine_id: String,
-    /// Each clause: its words (`why`), and its SQL with the values in it (`sql`). Who may write this has what it writes run by who reads it.
+    /// Each clause: its words (`why`) and its SQL with values (`sql`). Whoever can write this column can have SQL run by whoever reads the rule.
     #[sea_orm(column_type = "JsonBinary")]
     pub clauses: Json,
     /// The component that used it last.

@@ -12,7 +12,7 @@ pub struct Model {
     /// The session.
     #[sea_orm(primary_key, auto_increment = false)]
     pub session_id: SessionId,
-    /// The deadline that was seen, as text. Another one in the lease makes this row worth nothing.
+    /// The deadline that was seen, as text. If the lease has another one, this row is void.
     #[sea_orm(column_type = "Text")]
     pub deadline: String,
     /// For how long at least it had stood by then, in milliseconds, by clocks that do not jump.

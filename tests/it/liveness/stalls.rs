@@ -6,14 +6,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, CancellationToken, Config, Error, Session, StopReason};
-use harness::{of, on_each_backend, until};
-use sea_orm::DatabaseBackend;
+use harness::{of, on_each_backend, on_postgres, until};
+use sea_orm::{ConnectionTrait, DatabaseBackend, TransactionTrait};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-use crate::world::{LONG, Survey, config, deadline, provide, session, tamper};
+use crate::world::{LONG, Survey, config, deadline, provide, session, sessions, tamper};
 
 const INTERVAL: Duration = Duration::from_millis(2000);
 
@@ -205,4 +205,32 @@ impl Visit for TaskIs {
     }
 
     fn record_debug(&mut self, _field: &Field, _value: &dyn std::fmt::Debug) {}
+}
+
+on_postgres! {
+    async fn a_session_whose_runtime_ends_while_it_is_closed_is_expired_by_its_own_component(db: TestDatabase) {
+        let bmdb = Bmdb::connect(config(&db).interval(INTERVAL)).await.unwrap();
+        let raw = db.raw().await;
+        let locked = raw.begin().await.unwrap();
+        let (own, locks) = (bmdb.clone(), tokio::runtime::Handle::current());
+        let (session, locked) = spawn_blocking(move || {
+            let runtime = one_thread();
+            let session = runtime.block_on(own.start_session()).expect("it can be started");
+            locks.block_on(locked.execute_unprepared("UPDATE session SET interval_ms = interval_ms")).expect("it is there");
+            let closing = session.clone();
+            runtime.spawn(closing.close());
+            while !session.trust_left().is_zero() {
+                std::thread::yield_now();
+            }
+            drop(runtime);
+            (session, locked)
+        }).await.unwrap();
+        locked.rollback().await.unwrap();
+        let mut collector = bmdb.collector();
+        until("it is expired", LONG, async || {
+            collector.sweep().await.unwrap().expired.contains(&session.id()) || sessions(&raw).await == 0
+        }).await;
+        drop(session);
+        tokio::time::timeout(LONG, bmdb.close()).await.expect("nothing of it is left to wait for");
+    }
 }

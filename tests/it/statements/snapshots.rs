@@ -291,6 +291,10 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
     .await
     .unwrap();
     ear.to("holds", bmdb.holds(None)).await.unwrap();
+    ear.to("sessions", bmdb.sessions()).await.unwrap();
+    ear.to("machine_find", machine::find(bmdb.reads(), "a", "7"))
+        .await
+        .unwrap();
     ear.to("lift_hold", bmdb.lift_hold(machines[3], None)).await.unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
     ear.to("clear_backoff", bmdb.clear_backoff(machines[3], "agent-start"))

@@ -327,6 +327,10 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
             .await
             .unwrap();
     }
+    let first = bmdb.sessions().limit(1).await.unwrap();
+    let last = first.rows[0].session;
+    bmdb.sessions().after(last).await.unwrap();
+    bmdb::machine::find(bmdb.reads(), "test", "m0").await.unwrap();
     bmdb.holds(None).await.unwrap();
     bmdb.holds(None).after((machine, String::new())).await.unwrap();
     bmdb.lift_hold(machine, None).await.unwrap();

@@ -25,7 +25,7 @@ use crate::fleet::{Fleet, Size};
 /// So many cycles of the connector are watched: enough for what varies to be seen varying.
 const WATCHED: usize = 64;
 
-/// As the connector's connections for claims and ends are set up (`database.rs`).
+/// As the connector's connections for claims and ends are set up (`db/server.rs`).
 const SETTINGS: [(&str, &str); 9] = [
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", "10000"),

@@ -20,7 +20,7 @@ use crate::fleet::{Fleet, Size};
 use crate::results::medians::{LIMIT, Turns};
 use crate::run::{Meters, Outcome, ask, connections};
 
-/// So many connections the connector has for heartbeats (`database.rs`).
+/// So many connections the connector has for heartbeats (`db/server.rs`).
 const CONNECTIONS: usize = 2;
 /// So many sessions are started, or closed, at once.
 const AT_ONCE: usize = 4;

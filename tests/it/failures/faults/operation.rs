@@ -40,12 +40,13 @@ pub(super) enum Operation {
     History,
     Holds,
     Backoffs,
+    Sessions,
 }
 
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 30] = [
+    pub(super) const ALL: [Self; 31] = [
         Connect,
         Register,
         StartSession,
@@ -76,6 +77,7 @@ impl Operation {
         History,
         Holds,
         Backoffs,
+        Sessions,
     ];
 
     pub(super) fn needs(self) -> Needs {
@@ -87,7 +89,7 @@ impl Operation {
             LiftHold | Holds => Needs::Hold,
             ClearBackoff | Backoffs => Needs::Backoff,
             Connect | Register | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold
-            | BreakSession | Count => Needs::Nothing,
+            | BreakSession | Count | Sessions => Needs::Nothing,
         }
     }
 
@@ -212,6 +214,9 @@ impl Operation {
             History => read(bmdb.history(machine).await, |page| page.rows.len() == 1),
             Holds => read(bmdb.holds(Some(machine)).await, |page| page.rows.len() == 1),
             Backoffs => read(bmdb.backoffs(Some(machine)).await, |page| page.rows.len() == 1),
+            Sessions => read(bmdb.sessions().await, |page| {
+                page.rows.iter().any(|row| row.session == session.id())
+            }),
         }
     }
 
@@ -229,7 +234,7 @@ impl Operation {
         const HEARD: &str = "SELECT count(*) FROM machine_agent_heartbeat WHERE machine_id = $1";
         const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
         match self {
-            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs => 1,
+            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs | Sessions => 1,
             Register => {
                 let rules = "SELECT count(*) FROM process_rule WHERE process = 'numbered' AND CAST(clauses AS TEXT) LIKE '%CAST({nth} AS BIGINT)%'";
                 scene.number(rules).await

@@ -22,6 +22,11 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ("list holds", 1200, A_PAGE),
     ("list holds from the middle", 1200, A_PAGE),
     ("list backoffs", 1200, A_PAGE),
+    (
+        "list sessions",
+        20_000,
+        "it has a thousand sessions, each with its lease and ten works, which are counted",
+    ),
     ("list backoffs from the middle", 1200, A_PAGE),
     (
         "claim with a filter",

@@ -6,13 +6,7 @@ WHERE
     session_id = $1;
 
 SELECT
-    "machine_provided"."machine_id",
-    "machine_provided"."provider",
-    "machine_provided"."provider_id",
-    "machine_provided"."reservation",
-    "machine_provided"."address",
-    "machine_provided"."location",
-    "machine_provided"."status"
+    "machine_provided"."machine_id"
 FROM
     "machine_provided"
 WHERE

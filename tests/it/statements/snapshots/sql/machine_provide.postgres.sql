@@ -7,13 +7,7 @@ WHERE
 FOR KEY SHARE;
 
 SELECT
-    "machine_provided"."machine_id",
-    "machine_provided"."provider",
-    "machine_provided"."provider_id",
-    "machine_provided"."reservation",
-    "machine_provided"."address",
-    "machine_provided"."location",
-    "machine_provided"."status"
+    "machine_provided"."machine_id"
 FROM
     "machine_provided"
 WHERE
