@@ -69,7 +69,8 @@ pub(crate) const MOST: u32 = 1000;
 /// ```
 ///
 /// # Errors
-/// [`Error::SessionExpired`], [`Error::Draining`]; [`Error::OtherDatabase`] for a handle of another [`Bmdb`](crate::Bmdb);
+/// [`Error::SessionExpired`], [`Error::Draining`]; [`Error::OtherDatabase`] for a handle of another [`Bmdb`](crate::Bmdb); [`Error::Contended`] when others were
+/// faster for as long as it is tried again; [`Error::Nested`] inside a body;
 /// [`Error::CommitUnknown`] when the database could not be asked what became of the claim; what it may have taken is released in the background.
 ///
 /// # Cancel safety
@@ -460,6 +461,9 @@ impl<P: Process> IntoFuture for Claim<P> {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Errors
+/// [`Error::Invalid`] for a count outside of 1 to 1000; else as [`Claim`].
 #[must_use = "a claim does nothing until it is awaited"]
 pub struct ClaimMany<P: Process> {
     claim: Claim<P>,

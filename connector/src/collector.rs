@@ -101,6 +101,9 @@ impl Collector {
 
     /// Sweeps every period, with a tenth of jitter, until `shutdown` fires. A sweep that fails or panics is logged, and the next one comes all the
     /// same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops it between statements or in the middle of one, which takes effect or does not; the next sweep does the rest.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let swept = tokio::select! {

@@ -82,7 +82,8 @@ impl Bmdb {
     /// Starts a session: the liveness of this component, kept by heartbeats until it is closed or lost.
     ///
     /// # Errors
-    /// [`Error::NotAllowed`] for a role that may only read, or when the database cannot be written.
+    /// [`Error::NotAllowed`] for a role that may only read; [`Error::SessionExpired`] if starting took so long that no trust is left; [`Error::Contended`];
+    /// [`Error::Nested`] inside a body; or when the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a session row that a collector expires.
@@ -297,7 +298,8 @@ impl Session {
     /// still held are lost.
     ///
     /// # Errors
-    /// When the database could not be told. The session is over all the same; a collector expires what it left.
+    /// [`Error::Nested`] inside a body: then nothing was closed. Else when the database could not be told: the session is over all the same, and a collector
+    /// expires what it left.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the closing.

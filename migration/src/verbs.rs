@@ -25,6 +25,9 @@ use crate::{Error, Migrator, rights};
 /// # Errors
 /// [`Error::Url`], [`Error::Missing`], [`Error::Open`] and [`Error::NotAllowed`] before anything is changed; [`Error::UnknownSteps`] if steps of
 /// ours are pending beside steps that we do not know; [`Error::Dangling`] or [`Error::Database`] if a step fails.
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, Error> {
     Schema::bmdb().up(url, steps).await
 }
@@ -36,6 +39,9 @@ pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// [`Error::SharedRecord`] if `M` has no record of its own; else as [`up`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn up_with<M: MigratorTrait + 'static>(url: &str) -> Result<Vec<String>, Error> {
     Schema::with::<M>()?.up(url, None).await
 }
@@ -45,6 +51,9 @@ pub async fn up_with<M: MigratorTrait + 'static>(url: &str) -> Result<Vec<String
 /// # Errors
 /// [`Error::WouldDestroy`] if rows would be lost that may not be, [`Error::Referenced`] if others' tables refer to what would be dropped,
 /// [`Error::UnknownSteps`] if the last step is not one of ours; else as [`up`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn down(url: &str, steps: u32, destroy: Destroy) -> Result<Vec<String>, Error> {
     Schema::bmdb().down(url, steps, destroy).await
 }
@@ -53,6 +62,9 @@ pub async fn down(url: &str, steps: u32, destroy: Destroy) -> Result<Vec<String>
 ///
 /// # Errors
 /// As [`down`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn fresh(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
     Schema::bmdb().fresh(url, destroy).await
 }
@@ -61,6 +73,9 @@ pub async fn fresh(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// As [`down`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn reset(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
     Schema::bmdb().reset(url, destroy).await
 }
@@ -69,6 +84,9 @@ pub async fn reset(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// [`Error::Url`], [`Error::Missing`], [`Error::Open`], [`Error::NotAllowed`] or [`Error::Database`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn status(url: &str) -> Result<Vec<Step>, Error> {
     Schema::bmdb().status(url).await
 }
@@ -81,6 +99,9 @@ pub async fn status(url: &str) -> Result<Vec<Step>, Error> {
 ///
 /// # Errors
 /// [`Error::Url`] for SQLite, which has no roles; else as [`status`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn make_roles(url: &str) -> Result<Vec<String>, Error> {
     let target = Target::parse(url)?;
     if matches!(target, Target::Sqlite { .. }) {
@@ -98,6 +119,9 @@ pub async fn make_roles(url: &str) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// As [`status`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn mark_development(url: &str) -> Result<(), Error> {
     let guard = Schema::bmdb().change(url, Access::Change).await?;
     let key = ColumnDef::new("id").big_integer().not_null().primary_key().take();
@@ -114,6 +138,9 @@ pub async fn mark_development(url: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`status`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn unmark_development(url: &str) -> Result<(), Error> {
     let guard = Schema::bmdb().change(url, Access::Change).await?;
     let unmark = Table::drop().table(MARK).if_exists().take();

@@ -89,6 +89,9 @@ impl<P: Process> Registered<P> {
     ///
     /// # Errors
     /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
     pub async fn hint(&self, tx: &Tx, machine: MachineId) -> Result<(), Error> {
         let left = leave_hints(tx, self.rule.key, &[machine]).await;
         left.map(drop).map_err(Error::database("leave a hint"))

@@ -193,6 +193,9 @@ pub(crate) async fn end_search(tx: &Tx, rule: RuleKey, number: i64, found: &[Mac
 ///
 /// # Errors
 /// [`Error::Invalid`] for what is no process's name; or when the database cannot be written.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn hint(tx: &Tx, process: &str, machine: MachineId) -> Result<(), Error> {
     // Older components' hints are the process's, without a rule.
     const HINT: &str = "

@@ -133,6 +133,9 @@ const FIND: &str = "find a machine";
 ///
 /// # Errors
 /// When the database cannot be written.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
     let machine = MachineId::random();
     insert_machines(tx, &[machine])
@@ -148,6 +151,9 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
 ///
 /// # Errors
 /// [`Error::UnknownMachine`].
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
     const RAISE: &str = "UPDATE machine SET fence = {fence} WHERE machine_id = $1 AND fence < $2";
     let raised = tx.execute_text(RAISE, [machine.into(), i64::MAX.into()]).await;
@@ -165,6 +171,9 @@ pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::DuplicateProviderId`] when the provider has given us that id before; [`Error::Invalid`] for texts with NUL or over 4 kB.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn provide(tx: &Tx, new: NewMachine) -> Result<MachineId, Error> {
     new.check()?;
     check_identity(tx, None, (Some(&new.provider), Some(&new.provider_id))).await?;
@@ -264,6 +273,9 @@ async fn check_identity(
 ///
 /// # Errors
 /// [`Error::Invalid`] for a batch over [`LARGEST_IMPORT`], and for texts with NUL or over 4 kB.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn import(tx: &Tx, batch: &[NewMachine]) -> Result<Imported, Error> {
     if batch.len() > LARGEST_IMPORT {
         return Err(Error::invalid(

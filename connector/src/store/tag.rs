@@ -36,6 +36,9 @@ use crate::store::machine;
 /// [`Error::TagIncomplete`] when a column is not set that must be; [`Error::Invalid`] for a row that names no machine, and for a text with NUL, which only
 /// some databases hold: before anything is written. [`Error::UnknownMachine`]; [`Error::DuplicateProviderId`]; [`Error::Database`] when a rule of the tag's
 /// table refuses the row.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     const DOING: &str = "set a tag";
     let (machine, fact) = named::<T>(&row, Verb::Set)?;
@@ -68,6 +71,9 @@ pub async fn set<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::TagMissing`] when the machine does not have the tag, and nothing was written; else as [`set`].
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn update<T: Tag>(tx: &Tx, row: T::ActiveModel) -> Result<(), Error> {
     let (machine, fact) = named::<T>(&row, Verb::Update)?;
     machine::check_identities(tx, machine, [&fact]).await?;
@@ -114,6 +120,9 @@ pub async fn get<T: Tag>(connection: &impl ConnectionTrait, machine: MachineId) 
 ///
 /// # Errors
 /// When the database cannot be written.
+///
+/// # Cancel safety
+/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
 pub async fn delete<T: Tag>(tx: &Tx, machine: MachineId) -> Result<bool, Error> {
     let deleted = T::delete_by_id(machine)
         .exec(tx)
