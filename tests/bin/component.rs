@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat, agent_started};
-use harness::{AgentStart, Rivet, Survey, Weld, of};
+use harness::{AgentStart, Rivet, Survey, Weld};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
@@ -77,8 +77,9 @@ fn told() -> Told {
 }
 
 async fn claimed<P: Process + Default>(session: &Session) -> Result<Work<P>, Error> {
+    let process = session.bmdb().register(P::default()).await?;
     loop {
-        if let Some(work) = session.claim(&of::<P>(&session).await).await? {
+        if let Some(work) = session.claim(&process).await? {
             println!("claimed {} {} {}", work.machine(), work.fence(), work.id());
             return Ok(work);
         }

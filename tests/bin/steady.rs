@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, CancellationToken, Config, Error, Fence, MachineId, Session, WorkId, agent_heartbeat, machine};
 use bmdb_entity::work_history::Event;
-use harness::{Snapshot, Survey, of};
+use harness::{Snapshot, Survey};
 use sea_orm::EntityTrait;
 use tokio::task::JoinSet;
 
@@ -199,7 +199,8 @@ async fn rounds(session: Session, log: Shared, over: CancellationToken) {
 }
 
 async fn round(session: &Session, log: &Shared) -> Result<(), Error> {
-    let Some(work) = session.claim(&of::<Survey>(&session).await).await? else {
+    let process = session.bmdb().register(Survey).await?;
+    let Some(work) = session.claim(&process).await? else {
         tokio::time::sleep(Duration::from_millis(20)).await;
         return Ok(());
     };

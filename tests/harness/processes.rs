@@ -126,7 +126,7 @@ impl<T: Connected> Connected for &T {
 /// The handle of a process that has one value: registered at the first call, and known from then on.
 ///
 /// # Panics
-/// If it cannot be registered.
+/// If it cannot be registered: not for components that run beside faults.
 pub async fn of<P: Process + Default>(connected: &impl Connected) -> Registered<P> {
     let registered = connected.connection().register(P::default()).await;
     registered.unwrap_or_else(|error| panic!("{} cannot be registered: {error}", P::NAME))

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmdb::{Bmdb, CancellationToken, Config, Error, Process, Session, Unfinished, Work, agent_heartbeat};
+use bmdb::{Bmdb, CancellationToken, Config, Error, Process, Registered, Session, Unfinished, Work, agent_heartbeat};
 use bmdb_entity::work_history::Event;
-use harness::{Rivet, Survey, Weld, of};
+use harness::{Rivet, Survey, Weld};
 use tokio::task::JoinSet;
 
 /// How the components of a soak connect: impatient, so that much happens in little time.
@@ -93,14 +93,15 @@ impl Worker {
     }
 
     async fn round<P: Process + Default>(&mut self) -> Result<bool, Error> {
-        let claim = self.session.claim(&of::<P>(&self.session).await);
+        let process = self.session.bmdb().register(P::default()).await?;
+        let claim = self.session.claim(&process);
         let Some(claimed) = self.patiently(claim).await else {
             return Ok(false);
         };
         let mut next = claimed?;
         let found = next.is_some();
         while let Some(work) = next {
-            next = self.hold(work).await?;
+            next = self.hold(&process, work).await?;
         }
         Ok(found)
     }
@@ -119,7 +120,7 @@ impl Worker {
     }
 
     /// Works on a machine, and ends with the next claim or alone.
-    async fn hold<P: Process + Default>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
+    async fn hold<P: Process>(&mut self, process: &Registered<P>, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, fence, id) = (work.machine(), work.fence(), work.id());
         say(&format!("claimed {machine} {} {fence} {id} {}", P::SLOT, now()));
         for _ in 0..self.random.u8(0..4) {
@@ -136,10 +137,10 @@ impl Worker {
                 say(&format!("error {}", word_of(&error)));
             }
         }
-        self.end(work).await
+        self.end(process, work).await
     }
 
-    async fn end<P: Process + Default>(&mut self, work: Work<P>) -> Result<Option<Work<P>>, Error> {
+    async fn end<P: Process>(&mut self, process: &Registered<P>, work: Work<P>) -> Result<Option<Work<P>>, Error> {
         let (machine, id) = (work.machine(), work.id());
         let event = match self.random.u8(0..100) {
             0..60 => Event::Finished,
@@ -154,8 +155,7 @@ impl Worker {
         let name = event.to_string();
         say(&format!("ending {id} {name} {}", now()));
         let by_body = event == Event::Finished && self.random.bool();
-        let process = of::<P>(&self.session).await;
-        let next = self.random.bool().then(|| self.session.claim(&process));
+        let next = self.random.bool().then(|| self.session.claim(process));
         let ends = async move {
             let end = match event {
                 Event::Finished if by_body => {

@@ -100,7 +100,7 @@ on_each_backend! {
         assert_eq!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("all are eligible").machine(), hinted);
     }
 
-    async fn a_search_that_failed_leaves_its_turn_to_others(db: TestDatabase) {
+    async fn a_search_that_failed_releases_its_lease(db: TestDatabase) {
         let session = session(&db).await;
         provide(&session, 3).await;
         let raw = db.raw().await;
@@ -108,9 +108,9 @@ on_each_backend! {
         let refused = session.claim(&of::<AgentStart>(&session).await).await;
         assert!(matches!(refused, Err(Error::Database { .. })), "{refused:?}");
         allow(&raw, "work_candidate").await;
-        // A turn that nobody gives back lasts ten seconds.
+        // A search lease that nobody releases lasts ten seconds.
         let claim = tokio::time::timeout(Duration::from_secs(6), session.claim(&of::<AgentStart>(&session).await));
-        assert!(claim.await.expect("it is its turn at once").unwrap().is_some());
+        assert!(claim.await.expect("it takes the lease at once").unwrap().is_some());
     }
 
     async fn deleted_hints_lose_nothing(db: TestDatabase) {
@@ -224,7 +224,7 @@ on_each_backend! {
 }
 
 on_postgres! {
-    async fn a_turn_that_another_took_while_a_claim_waited_for_the_row_is_that_others(db: TestDatabase) {
+    async fn a_search_lease_that_another_took_while_a_claim_waited_for_the_row_is_respected(db: TestDatabase) {
         let (session, raw) = searched_without_hints(&db).await;
         let another = raw.begin().await.unwrap();
         let tell = async |text: &str| another.execute_unprepared(text).await.map(drop).unwrap();
@@ -243,7 +243,7 @@ on_postgres! {
         assert!(early.is_err(), "somebody else is searching: {early:?}");
         tamper(&raw, "UPDATE work_retrieval SET until = now()").await;
         let claim = tokio::time::timeout(LONG, claim).await;
-        assert!(claim.expect("the other's turn is over").unwrap().is_some());
+        assert!(claim.expect("the other's lease is over").unwrap().is_some());
     }
 
     async fn a_claim_that_loses_every_race_gives_up_when_its_time_is_up(db: TestDatabase) {

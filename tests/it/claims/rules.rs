@@ -90,7 +90,7 @@ on_each_backend! {
         assert_eq!(done, machines.into_iter().collect(), "each was worked on");
     }
 
-    /// Before rules had hints of their own, either found the other's, and a claim could answer that nothing was eligible.
+    /// With hints by name either would find the other's, and a claim could answer that nothing is eligible.
     async fn components_with_a_provider_each_work_off_all_of_theirs(db: TestDatabase) {
         let (one, other) = (session(&db).await, session(&db).await);
         let (north, south) = (provide_of(&one, "north", 120).await, provide_of(&one, "south", 40).await);

@@ -229,8 +229,8 @@ on_each_backend! {
     }
 
     async fn a_dropped_future_rolls_back_and_poisons_no_connection(db: TestDatabase) {
-        // sqlx 0.9.0 (launchbadge/sqlx#4393): a BEGIN dropped half-way left the connection in an open transaction, and the next autocommit
-        // write on it was acknowledged and never committed.
+        // sqlx 0.9.0 (launchbadge/sqlx#4393): a BEGIN dropped half-way leaves the connection in an open transaction, and the next autocommit
+        // write on it is acknowledged and never committed.
         let few = config(&db).max_connections(2);
         let session = bmdb::Bmdb::connect(few).await.unwrap().start_session().await.unwrap();
         let machine = provide(&session, 1).await[0];

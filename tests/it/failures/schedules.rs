@@ -2,7 +2,7 @@
 //!
 //! Each participant connects through a [`Proxy`] that keeps every statement back until a scheduler lets it pass: a random choice among those that
 //! wait, from a printed seed. So each schedule of statements can happen, also those that never do by themselves. `BMDB_TEST_SCHEDULES` is how many
-//! are run; the default is enough for every change, a night is enough for 100,000.
+//! are run; the default is enough for every change, a night is enough for 50,000.
 
 mod ablation;
 mod interleave;

@@ -264,7 +264,7 @@ on_postgres! {
     }
 
     async fn failed_heartbeats_do_not_end_a_session_that_has_time_left(db: TestDatabase) {
-        // The original gave up on the first error while there was time, and never after that.
+        // Neither the first error nor a later one may end it while time is left.
         let session = session(&db).await;
         let raw = db.raw().await;
         for sql in [

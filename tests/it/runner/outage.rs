@@ -60,7 +60,7 @@ impl Worker for Ready {
 }
 
 on_each_backend! {
-    /// Before, 15 s of that made of three successes three failures with a backoff of an hour.
+    /// Without more tries, three successes would become three failures with a backoff of an hour.
     async fn what_was_established_is_kept_while_the_database_takes_no_end(db: TestDatabase) {
         let machines = provide(&session(&db).await, 3).await;
         let raw = db.raw().await;
@@ -137,7 +137,7 @@ on_postgres! {
         assert!(left.lock().unwrap().is_empty(), "all faults were met");
     }
 
-    /// Before, it was called lost, and while the end had not taken effect the work was canceled and done again.
+    /// Called lost, the work would be canceled and done again where the end had not taken effect.
     async fn an_end_of_unknown_outcome_is_settled_by_the_next_try(db: TestDatabase) {
         let machines = provide(&session(&db).await, 6).await;
         let proxy = Proxy::to(db.url()).await;

@@ -51,7 +51,6 @@ impl Worker for Blocking {
 }
 
 on_each_backend! {
-    /// Before, a shutdown at a drain time and a grace of a second took 23.
     async fn who_blocks_a_thread_does_not_stop_the_runner_from_ending(db: TestDatabase) {
         let owner = session(&db).await;
         provide(&owner, 1).await;
@@ -123,7 +122,6 @@ on_each_backend! {
         }
     }
 
-    /// Before, one in 10^30 seconds was a panic.
     async fn one_claim_in_an_age_is_one_claim(db: TestDatabase) {
         provide(&session(&db).await, 3).await;
         let begun = Arc::new(AtomicU32::new(0));
@@ -148,7 +146,6 @@ on_each_backend! {
 }
 
 on_postgres! {
-    /// Before, with the default times, it took 34.8 s.
     async fn a_database_that_answers_no_more_does_not_stop_the_runner_from_ending(db: TestDatabase) {
         let machine = provide(&session(&db).await, 1).await[0];
         let raw = db.raw().await;
