@@ -163,6 +163,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -212,6 +215,66 @@ mod tests {
             for none in [Value::BigInt(None), Value::String(None), Value::Uuid(None)] {
                 assert_eq!(literal(dialect, &none), Ok("NULL".to_owned()));
             }
+        }
+    }
+
+    /// A value without its kind would be compared otherwise: on servers `'5'` is no number, and a number that PostgreSQL takes for another chooses another index.
+    #[test]
+    fn a_value_is_written_with_its_kind() {
+        let time = DateTime::from_timestamp(1_795_996_800, 125_000_000).expect("it is one");
+        let (date, clock) = (time.date_naive(), time.time());
+        let id = Uuid::from_u128(0x0102);
+        for (value, postgres, sqlite) in [
+            (Value::from(true), "true", "1"),
+            (Value::TinyInt(Some(-1)), "CAST(-1 AS SMALLINT)", "-1"),
+            (Value::SmallInt(Some(-2)), "CAST(-2 AS SMALLINT)", "-2"),
+            (Value::Int(Some(-3)), "CAST(-3 AS INTEGER)", "-3"),
+            (Value::BigInt(Some(-4)), "CAST(-4 AS BIGINT)", "-4"),
+            (Value::TinyUnsigned(Some(5)), "CAST(5 AS SMALLINT)", "5"),
+            (Value::SmallUnsigned(Some(6)), "CAST(6 AS INTEGER)", "6"),
+            (Value::Unsigned(Some(7)), "CAST(7 AS BIGINT)", "7"),
+            (Value::BigUnsigned(Some(8)), "CAST(8 AS BIGINT)", "8"),
+            (0.5_f32.into(), "CAST('0.5' AS REAL)", "0.5"),
+            (0.25_f64.into(), "CAST('0.25' AS DOUBLE PRECISION)", "0.25"),
+            (
+                1e15_f64.into(),
+                "CAST('1000000000000000.0' AS DOUBLE PRECISION)",
+                "(8000000000000000.0 / 8.0)",
+            ),
+            ("it's".into(), "'it''s'", "'it''s'"),
+            (r"a\b".into(), r"E'a\\b'", r"'a\b'"),
+            ('c'.into(), "'c'", "'c'"),
+            (vec![0_u8, 255].into(), "decode('00ff', 'hex')", "x'00ff'"),
+            (
+                id.into(),
+                "CAST('00000000-0000-0000-0000-000000000102' AS UUID)",
+                "x'00000000000000000000000000000102'",
+            ),
+            (
+                serde_json::json!({"a": 1}).into(),
+                r#"CAST('{"a":1}' AS JSONB)"#,
+                r#"'{"a":1}'"#,
+            ),
+            (date.into(), "CAST('2026-11-30' AS DATE)", "'2026-11-30'"),
+            (clock.into(), "CAST('00:00:00.125' AS TIME)", "'00:00:00.125'"),
+            (
+                time.naive_utc().into(),
+                "CAST('2026-11-30 00:00:00.125' AS TIMESTAMP)",
+                "'2026-11-30 00:00:00.125'",
+            ),
+            (
+                time.into(),
+                "CAST('2026-11-30T00:00:00.125+00:00' AS TIMESTAMPTZ)",
+                "'2026-11-30 00:00:00.125'",
+            ),
+            (
+                time.fixed_offset().into(),
+                "CAST('2026-11-30T00:00:00.125+00:00' AS TIMESTAMPTZ)",
+                "'2026-11-30 00:00:00.125'",
+            ),
+        ] {
+            assert_eq!(literal(Dialect::Postgres, &value).as_deref(), Ok(postgres), "{value:?}");
+            assert_eq!(literal(Dialect::Sqlite, &value).as_deref(), Ok(sqlite), "{value:?}");
         }
     }
 }
