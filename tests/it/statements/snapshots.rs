@@ -82,7 +82,12 @@ impl<S: tracing::Subscriber> Layer<S> for Ear {
         let Some(call) = state.call.clone() else { return };
         // Whichever call needs one more connection sets it up.
         let is_set_up = statement.contains("current_setting(") && call != "connect";
+        // A heartbeat comes when it is time; on a busy machine also after its session was closed.
+        let is_heartbeat = ["SET deadline = max(", "SET deadline = greatest("]
+            .iter()
+            .any(|beat| statement.contains(beat));
         if is_set_up
+            || (is_heartbeat && call != "heartbeat")
             || ["BEGIN", "COMMIT", "ROLLBACK"]
                 .iter()
                 .any(|word| statement.starts_with(word))
