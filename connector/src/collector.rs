@@ -201,7 +201,7 @@ impl Collector {
         TxRunner {
             limit: self.database.limit.at_most(SHORT),
             budget: self.database.config.retry_budget.min(SHORT),
-            ..self.database.scope(doing)
+            ..self.database.runner(doing)
         }
     }
 
@@ -223,8 +223,8 @@ impl Collector {
         let (mut left, _) = expire_each(&short, left.chunks(1), until, sweep).await;
         self.stuck = stuck.iter().map(|lease| lease.session).collect();
         left.extend(stuck);
-        let scope = self.database.scope("expire a session");
-        let (left, errors) = expire_each(&scope, left.chunks(1), until, sweep).await;
+        let runner = self.database.runner("expire a session");
+        let (left, errors) = expire_each(&runner, left.chunks(1), until, sweep).await;
         for (lease, error) in std::iter::zip(&left, errors) {
             tracing::warn!(session = %lease.session, error = &error as &dyn std::error::Error, "a session was not expired");
             self.stuck.insert(lease.session);
@@ -248,7 +248,7 @@ const LONG: Duration = Duration::from_secs(15);
 
 /// Expires each group in a transaction that begins before `until`. Those of groups that failed, and the error of each group.
 async fn expire_each(
-    scope: &TxRunner<'_>,
+    runner: &TxRunner<'_>,
     groups: impl Iterator<Item = &[Seen]>,
     until: Instant,
     sweep: &mut Sweep,
@@ -258,7 +258,7 @@ async fn expire_each(
         if Instant::now() > until {
             break;
         }
-        match expiry::expire(scope, group).await {
+        match expiry::expire(runner, group).await {
             Ok(expired) => {
                 for (session, freed) in expired {
                     tracing::info!(%session, freed, "session expired");

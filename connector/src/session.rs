@@ -120,8 +120,8 @@ impl Session {
             Ok::<_, Error>(tx.sent())
         };
         // In doubt the row is left to a collector: it holds nothing.
-        let scope = database.scope("start a session");
-        let sent = scope.run_or_error(insert).await?;
+        let runner = database.runner("start a session");
+        let sent = runner.run_or_error(insert).await?;
         let lease = Lease::new(config.interval, config.margin_or_default(), sent);
         if lease.remaining(BootInstant::now()).is_zero() {
             return Err(Error::SessionExpired { session: id });
@@ -256,12 +256,12 @@ impl Session {
     {
         let shared = self.shared();
         async move {
-            let scope = shared.bodies("run a transaction");
+            let runner = shared.bodies("run a transaction");
             let checked = async |tx: &Tx| {
                 shared.lock_row(tx).await?;
                 body.clone()(tx).await
             };
-            scope.run_or_error(checked).await
+            runner.run_or_error(checked).await
         }
     }
 

@@ -80,7 +80,7 @@ async fn run(db: &impl ConnectionTrait, statements: &[String]) -> Result<(), Err
 
 /// Makes the roles that are missing and gives each its rights; the tables that are there go to the migrator's role. Answers what it ran.
 pub(crate) async fn make_roles(db: &DatabaseConnection, bmdb: &Migrations) -> Result<Vec<String>, Error> {
-    let doing = "look at the roles";
+    let doing = "read the roles";
     let roles = list([MIGRATOR, COMPONENT, CONSOLE]);
     let there = pairs(
         db,
@@ -107,7 +107,7 @@ pub(crate) async fn make_roles(db: &DatabaseConnection, bmdb: &Migrations) -> Re
         format!("REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"),
         format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {MIGRATOR}"),
         format!("GRANT USAGE ON SCHEMA {schema} TO {COMPONENT}, {CONSOLE}"),
-        // A console also looks at tables of others that the migrator makes.
+        // A console also reads tables of others that the migrator makes.
         format!("ALTER DEFAULT PRIVILEGES FOR ROLE {MIGRATOR} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {CONSOLE}"),
     ]);
     run(db, &statements).await?;

@@ -45,8 +45,8 @@ impl Bmdb {
                 known,
             });
         }
-        let scope = database.scope("clear a backoff");
+        let runner = database.runner("clear a backoff");
         let clear = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(CLEAR, [machine.into(), process.into()]).await?);
-        Ok(scope.run_or_error(clear).await? == 1)
+        Ok(runner.run_or_error(clear).await? == 1)
     }
 }

@@ -156,11 +156,11 @@ impl Asked<'_> {
 }
 
 pub(super) async fn explain_one(
-    scope: &TxRunner<'_>,
+    runner: &TxRunner<'_>,
     asked: &Asked<'_>,
     machine: MachineId,
 ) -> Result<Explanation, Error> {
-    let explained = at_one_moment(scope, asked, &[machine]).await?;
+    let explained = at_one_moment(runner, asked, &[machine]).await?;
     explained
         .into_iter()
         .next()
@@ -168,19 +168,19 @@ pub(super) async fn explain_one(
 }
 
 pub(super) async fn explain_many(
-    scope: &TxRunner<'_>,
+    runner: &TxRunner<'_>,
     asked: &Asked<'_>,
     machines: &[MachineId],
 ) -> Result<Vec<Result<Explanation, Error>>, Error> {
     let mut all = Vec::with_capacity(machines.len());
     for some in machines.chunks(TOGETHER) {
-        match at_one_moment(scope, asked, some).await {
+        match at_one_moment(runner, asked, some).await {
             Ok(explained) => all.extend(explained),
             Err(outage) if outage.is_outage() => return Err(outage),
             // Of one of them a clause cannot be asked, such as one that divides by what is zero there.
             Err(_of_one) => {
                 for machine in some {
-                    all.push(explain_one(scope, asked, *machine).await);
+                    all.push(explain_one(runner, asked, *machine).await);
                 }
             }
         }
@@ -189,11 +189,11 @@ pub(super) async fn explain_many(
 }
 
 async fn at_one_moment(
-    scope: &TxRunner<'_>,
+    runner: &TxRunner<'_>,
     asked: &Asked<'_>,
     machines: &[MachineId],
 ) -> Result<Vec<Result<Explanation, Error>>, Error> {
-    let explaining = scope.run(async |tx: &Tx| explain_within(tx, asked, machines).await);
+    let explaining = runner.run(async |tx: &Tx| explain_within(tx, asked, machines).await);
     explaining.await.or_else(TxError::or_read)
 }
 

@@ -150,14 +150,14 @@ impl Bmdb {
             hold.reason.clone().into(),
             hold.placed_by.clone().into(),
         ];
-        let scope = database.scope("place a hold");
+        let runner = database.runner("place a hold");
         let place = async |tx: &Tx| {
             // A claim that read the fence before the hold was placed loses: once this has returned, nothing new starts.
             exclude_claims(tx, machine).await?;
             tx.execute_text(&text, values.clone()).await?;
             Ok(())
         };
-        scope.run_or_error(place).await
+        runner.run_or_error(place).await
     }
 
     /// Lifts the hold on a slot, or with `None` the one on the whole machine. `false`: there was none.
@@ -174,9 +174,9 @@ impl Bmdb {
             check_name("the name of a slot", slot)?;
         }
         let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
-        let scope = database.scope("lift a hold");
+        let runner = database.runner("lift a hold");
         let lift = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?);
-        Ok(scope.run_or_error(lift).await? == 1)
+        Ok(runner.run_or_error(lift).await? == 1)
     }
 }
 

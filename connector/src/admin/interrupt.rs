@@ -35,9 +35,9 @@ impl Bmdb {
             return Err(Error::invalid("the reason to stop", reason, "a reason"));
         }
         check_text("the reason to stop", reason, 4096)?;
-        let scope = database.scope("ask a work to stop");
+        let runner = database.runner("ask a work to stop");
         let ask = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(ASK, [work.into(), reason.into()]).await?);
-        Ok(scope.run_or_error(ask).await? == 1)
+        Ok(runner.run_or_error(ask).await? == 1)
     }
 
     /// Breaks a session: it cannot be renewed any more, its holder learns that at its next heartbeat or when its trust ends, and a collector
@@ -57,7 +57,7 @@ impl Bmdb {
         const WORKS: &str = "SELECT machine_id, process FROM work WHERE session_id = $1 ORDER BY machine_id";
         /// A deadline of now cannot be extended: a heartbeat demands one that is still to come. One that has passed stays.
         const BREAK: &str = "UPDATE session_lease SET deadline = {now} WHERE session_id = $1 AND deadline > {now}";
-        let scope = database.scope("break a session");
+        let runner = database.runner("break a session");
         let body = async |tx: &Tx| {
             let rows = tx.query_text(SESSION, [session.into()]).await?;
             let Some(row) = rows.first() else {
@@ -75,6 +75,6 @@ impl Bmdb {
                 works,
             }))
         };
-        scope.run_or_error(body).await
+        runner.run_or_error(body).await
     }
 }

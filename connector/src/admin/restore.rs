@@ -71,16 +71,16 @@ impl Bmdb {
                 Err(error) => wrong = wrong.or(Some(Error::database(DOING)(error))),
             }
         }
-        let scope = database.scope(DOING);
+        let runner = database.runner(DOING);
         let break_all = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(BREAK, []).await?);
-        scope.run_or_error(break_all).await?;
+        runner.run_or_error(break_all).await?;
         // Those that came after the backup, of which nothing is known, are taken to beat as often as this component.
         let intervals = sessions.iter().map(|(_, interval)| *interval);
         let longest = intervals.fold(database.config.interval, Duration::max);
         tokio::time::sleep(longest.min(LONGEST_INTERVAL)).await;
         let mut restored = Restored::default();
         for (session, _) in sessions {
-            match scope.run_or_error(async |tx: &Tx| expire(tx, session).await).await {
+            match runner.run_or_error(async |tx: &Tx| expire(tx, session).await).await {
                 Ok(Some(freed)) => {
                     restored.expired.push(session);
                     restored.freed += freed;

@@ -98,14 +98,14 @@ impl StoredRule {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn count(&self) -> Result<u64, Error> {
-        let scope = self.scope(COUNTING).await?;
-        let count = self.asked().count(scope.database.dialect);
+        let runner = self.runner(COUNTING).await?;
+        let count = self.asked().count(runner.database.dialect);
         let ask = async |tx: &Tx| {
             let rows = tx.query_all_raw(count.clone()).await?;
             let count: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
             Ok::<_, Error>(count.unwrap_or_default().unsigned_abs())
         };
-        scope.run(ask).await.or_else(TxError::or_read)
+        runner.run(ask).await.or_else(TxError::or_read)
     }
 
     /// Whether a machine could be claimed now, and if not, why, as [`Registered::explain`](crate::Registered::explain).
@@ -116,7 +116,7 @@ impl StoredRule {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn explain(&self, machine: MachineId) -> Result<Explanation, Error> {
-        explain_one(&self.scope("explain a machine").await?, &self.asked(), machine).await
+        explain_one(&self.runner("explain a machine").await?, &self.asked(), machine).await
     }
 
     /// [`explain`](Self::explain) for many machines, as [`Registered::explain_many`](crate::Registered::explain_many).
@@ -127,7 +127,7 @@ impl StoredRule {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn explain_many(&self, machines: &[MachineId]) -> Result<Vec<Result<Explanation, Error>>, Error> {
-        explain_many(&self.scope("explain machines").await?, &self.asked(), machines).await
+        explain_many(&self.runner("explain machines").await?, &self.asked(), machines).await
     }
 
     fn asked(&self) -> Asked<'_> {
@@ -139,7 +139,7 @@ impl StoredRule {
     }
 
     /// A transaction that can only read, of a connection that can do nothing else, and not for long.
-    async fn scope(&self, doing: &'static str) -> Result<TxRunner<'_>, Error> {
+    async fn runner(&self, doing: &'static str) -> Result<TxRunner<'_>, Error> {
         let database = self.bmdb.database();
         let may = match database.dialect {
             // Its readers are opened read-only, and take one statement.

@@ -82,7 +82,7 @@ impl<P: Process> Drop for InDoubt<P> {
 
 /// The machines that an attempt of unknown outcome has taken, as far as it has arrived.
 async fn claimed<P: Process>(shared: &Shared, works: &[WorkId]) -> Result<Vec<ClaimedMachine<P>>, Error> {
-    let scope = shared.library("find out what became of a claim");
+    let runner = shared.library("find out what became of a claim");
     // The machine's fence may have risen since.
     let mut select = Candidate::<P>::select(Expr::col((work::Entity, work::Column::Fence)));
     select
@@ -103,5 +103,5 @@ async fn claimed<P: Process>(shared: &Shared, works: &[WorkId]) -> Result<Vec<Cl
         });
         taken.collect::<Result<Vec<_>, DbErr>>().map_err(Error::from)
     };
-    scope.run(ask).await.or_else(TxError::or_read)
+    runner.run(ask).await.or_else(TxError::or_read)
 }

@@ -1,6 +1,6 @@
 //! Connections for statements that are transactions of their own, on servers.
 //!
-//! A pool looks at every connection that is given back to it, which costs a round trip each time (sqlx 0.9: `PoolConnection::return_to_pool`), as
+//! A pool checks every connection that is given back to it, which costs a round trip each time (sqlx 0.9: `PoolConnection::return_to_pool`), as
 //! much as the statement itself. Here a connection is given back after a failure, or when it has been out for a while; between statements it waits
 //! for the next one.
 
@@ -56,7 +56,7 @@ impl AutocommitPool {
     /// Runs one statement outside transactions, in one round trip if its connection knows it already.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the statement to the server, and its connection to the pool, which looks at it.
+    /// Dropping the future leaves the statement to the server, and its connection to the pool, which checks it.
     pub(crate) async fn query(&self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
         let (_permit, spare) = self.acquire().await?;
         self.query_on(spare, statement).await

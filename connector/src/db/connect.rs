@@ -119,7 +119,7 @@ impl Settings {
             if says("standby")? == "true" {
                 return Err(Refusal::Standby.into());
             }
-            // Foreign keys would not be looked at.
+            // Foreign keys would not be enforced.
             if says("session_replication_role")? == "replica" {
                 return Err(refused(
                     "session_replication_role",

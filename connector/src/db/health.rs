@@ -23,7 +23,7 @@ pub(crate) struct Health {
     hosts: Option<Arc<Hosts>>,
 }
 
-/// A connection that goes back to the pool is looked at for no longer than this.
+/// A connection that goes back to the pool is checked for no longer than this.
 pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Health {

@@ -288,7 +288,7 @@ fn pool(
 /// Rolls back if the server says that the connection is inside a transaction, which the driver does not know of. (A ROLLBACK outside of one is a warning
 /// in the server's log and in ours.)
 async fn leave_transaction(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // Begins nothing: the driver then looks at what the server says, and takes the transaction for one that it has begun.
+    // Begins nothing: the driver then reads what the server says, and takes the transaction for one that it has begun.
     match connection.begin_with("SHOW default_transaction_isolation").await {
         Ok(transaction) => transaction.rollback().await,
         Err(sqlx::Error::BeginFailed) => Ok(()),

@@ -57,7 +57,7 @@ pub(crate) struct TxRunner<'a> {
 
 impl Database {
     /// What runs the library's own transactions that no session owns.
-    pub(crate) fn scope(&self, doing: &'static str) -> TxRunner<'_> {
+    pub(crate) fn runner(&self, doing: &'static str) -> TxRunner<'_> {
         TxRunner {
             database: self,
             doing,
@@ -76,7 +76,7 @@ impl Database {
         TxRunner {
             pool: &self.reads,
             is_snapshot: true,
-            ..self.scope(doing)
+            ..self.runner(doing)
         }
     }
 }
@@ -256,7 +256,7 @@ impl TxRunner<'_> {
     }
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
-        // A commit that is not answered is settled, for which there must be trust left.
+        // A commit that is not answered is resolved, for which there must be trust left.
         let limit = self.database.limit.at_most(self.database.config.interval / 2);
         let committing = SpawnOnDrop::new(self.tasks, async move { limit.within(tx.inner.commit()).await });
         let committed = tokio::select! {

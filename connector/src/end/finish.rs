@@ -52,7 +52,7 @@ impl<P: Process> Work<P> {
     {
         let (key, to_end) = (self.key(), self.to_end(&Ending::Finished, &Facts::none()));
         let shared = self.session().shared().clone();
-        let scope = shared.bodies("finish a work");
+        let runner = shared.bodies("finish a work");
         loop {
             let is_lost = AtomicBool::new(false);
             let whole = async |tx: &Tx| {
@@ -63,7 +63,7 @@ impl<P: Process> Work<P> {
                 }
                 body.clone()(tx).await
             };
-            let (value, source) = match scope.run(whole).await {
+            let (value, source) = match runner.run(whole).await {
                 Ok(value) => {
                     self.claimed.ended(&Ending::Finished);
                     return Ok(value);
@@ -88,15 +88,15 @@ impl<P: Process> Work<P> {
                     self.claimed.disarm();
                     return Err(Unfinished::Over(key.lost()));
                 }
-                Err(_unreachable) => return Err(self.unknown(scope.doing, source)),
+                Err(_unreachable) => return Err(self.unknown(runner.doing, source)),
             }
         }
     }
 
     /// There was no row to delete: says whether an earlier attempt ended the work as asked.
     pub(crate) async fn over<E>(self, shared: &Shared, asked: Event) -> Unfinished<P, E> {
-        let settled = resolve(&shared.writer(), &self.key()).await;
-        self.over_as(shared, asked, settled)
+        let resolved = resolve(&shared.writer(), &self.key()).await;
+        self.over_as(shared, asked, resolved)
     }
 
     /// The same, of what is known.
@@ -104,11 +104,11 @@ impl<P: Process> Work<P> {
         self,
         shared: &Shared,
         asked: Event,
-        settled: Result<Resolution, Error>,
+        resolved: Result<Resolution, Error>,
     ) -> Unfinished<P, E> {
         let key = self.key();
         let is_trusted = shared.check_trust().is_ok();
-        let error = match how_over(settled.ok().as_ref(), asked, is_trusted) {
+        let error = match how_over(resolved.ok().as_ref(), asked, is_trusted) {
             Over::AsAsked => Error::AlreadyFinished {
                 machine: key.machine,
                 fence: key.fence,
@@ -147,9 +147,9 @@ enum Over {
     Unknown,
 }
 
-/// `settled`: what became of it, if the database could be asked.
-fn how_over(settled: Option<&Resolution>, asked: Event, is_trusted: bool) -> Over {
-    match settled {
+/// `resolved`: what became of it, if the database could be asked.
+fn how_over(resolved: Option<&Resolution>, asked: Event, is_trusted: bool) -> Over {
+    match resolved {
         Some(Resolution::Ended(event)) if *event == asked => Over::AsAsked,
         _ if !is_trusted => Over::Expired,
         Some(_) => Over::Lost,
@@ -173,9 +173,9 @@ mod tests {
             Resolution::StillHeld,
             Resolution::Gone,
         ];
-        for settled in others {
-            assert_eq!(how_over(Some(&settled), Event::Finished, true), Over::Lost);
-            assert_eq!(how_over(Some(&settled), Event::Finished, false), Over::Expired);
+        for resolved in others {
+            assert_eq!(how_over(Some(&resolved), Event::Finished, true), Over::Lost);
+            assert_eq!(how_over(Some(&resolved), Event::Finished, false), Over::Expired);
         }
         assert_eq!(how_over(None, Event::Finished, true), Over::Unknown);
         assert_eq!(how_over(None, Event::Finished, false), Over::Expired);

@@ -8,7 +8,7 @@ use sea_orm::{DbErr, QueryResult};
 use crate::db::dialect::Dialect;
 use crate::runtime::retry::{pause_after, pause_for_a_search};
 
-/// How many candidates a claim looks at in each part, beside those that it wants to take.
+/// How many candidates a claim reads in each part, beside those that it wants to take.
 const SPARE_CANDIDATES: u64 = 8;
 
 /// How many machines a search finds in each part.
@@ -37,7 +37,7 @@ impl CandidateSource {
         matches!(self, Self::HintsOnly | Self::HintsThenSearch)
     }
 
-    /// How many candidates a claim of `count` machines looks at in each part: before and after its start.
+    /// How many candidates a claim of `count` machines reads in each part: before and after its start.
     pub(crate) fn window(self, count: u64) -> u64 {
         match self {
             Self::Search(_) => std::cmp::max(SEARCH_LIMIT, count),
@@ -45,7 +45,7 @@ impl CandidateSource {
         }
     }
 
-    /// Whether there may be more candidates than those so many that a claim of `count` machines has looked at.
+    /// Whether there may be more candidates than those so many that a claim of `count` machines has read.
     pub(crate) fn may_have_more(self, candidates: u64, count: u64) -> bool {
         candidates >= self.window(count)
     }
@@ -107,7 +107,7 @@ impl SearchProgress {
 /// What an attempt to claim tells of the candidates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptReport {
-    /// There may be more than it has looked at.
+    /// There may be more than it has read.
     pub(crate) more: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
@@ -152,7 +152,7 @@ impl AttemptReport {
         }
     }
 
-    /// How long it pauses before it chooses from `next`, after so many rounds. `None`: it is to search itself, or there is more than it has looked at.
+    /// How long it pauses before it chooses from `next`, after so many rounds. `None`: it is to search itself, or there is more than it has read.
     pub(crate) fn pause(&self, next: CandidateSource, rounds: u32, elapsed: Duration) -> Option<Duration> {
         if self.search_lease.is_some() || self.more {
             None

@@ -1,4 +1,4 @@
-//! One work of a runner: the author's functions, the verdict that they come to, and the end that says it, tried until it is settled.
+//! One work of a runner: the author's functions, the verdict that they come to, and the end that says it, tried until it is resolved.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -26,7 +26,7 @@ use crate::session::work::Work;
 /// Runs the author's functions and ends the work; `and_next` says whether the end may claim the next one, where that costs nothing more.
 ///
 /// While the session lives, an end that the database does not take is tried again: what the work has established is not thrown away. One of unknown
-/// outcome is settled by the next try.
+/// outcome is resolved by the next try.
 pub(crate) async fn carry_out<W: Worker>(
     worker: &W,
     process: &Registered<W::Process>,

@@ -229,11 +229,11 @@ async fn end_at_once(
         return in_transaction(shared, to_end).await;
     };
     let by = shared.writer();
-    let scope = TxRunner {
+    let runner = TxRunner {
         is_patient,
         ..by.runner(DOING)
     };
-    end::at_once(&scope, &pools.by_keys, &by, to_end).await
+    end::at_once(&runner, &pools.by_keys, &by, to_end).await
 }
 
 async fn in_transaction(shared: &Shared, to_end: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {

@@ -171,7 +171,7 @@ impl Drop for Runs {
     }
 }
 
-/// How long the watch sleeps at most. A timer does not count suspend, so trust is looked at anew after waking.
+/// How long the watch sleeps at most. A timer does not count suspend, so trust is checked anew after waking.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Whether a work may be over before the watch, which sleeps, has seen it.

@@ -118,17 +118,17 @@ impl Session {
 }
 
 async fn state_part(shared: &Shared, part: &[Observation]) -> Result<Vec<bool>, Error> {
-    let scope = shared.library("state facts");
+    let runner = shared.library("state facts");
     let body = async |tx: &Tx| {
         shared.lock_row(tx).await?;
         write(tx, part).await
     };
-    let stated = match scope.run(body).await {
+    let stated = match runner.run(body).await {
         // To state it again is the same, a moment later.
-        Err(TxError::Unknown { .. }) => scope.run(body).await,
+        Err(TxError::Unknown { .. }) => runner.run(body).await,
         done => done,
     };
-    let error = match stated.map_err(|failure| failure.into_error(scope.doing)) {
+    let error = match stated.map_err(|failure| failure.into_error(runner.doing)) {
         Err(error) if error.is_key_violation() => error,
         other => return other,
     };
@@ -141,7 +141,7 @@ async fn state_part(shared: &Shared, part: &[Observation]) -> Result<Vec<bool>, 
 async fn write(tx: &Tx, part: &[Observation]) -> Result<Vec<bool>, Error> {
     let there = there(tx, part).await?;
     let mut stated = vec![false; part.len()];
-    // One after the other for each machine: a statement writes no row twice, and a demand is looked at for one observation.
+    // One after the other for each machine: a statement writes no row twice, and a demand is checked for one observation.
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     let mut before: HashMap<MachineId, usize> = HashMap::new();
     for (place, one) in part.iter().enumerate().filter(|(_, one)| there.contains(&one.machine)) {

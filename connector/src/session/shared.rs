@@ -271,7 +271,7 @@ impl Shared {
 
     async fn end_row(&self) -> Result<(), Error> {
         const LOCK: &str = "SELECT session_id FROM session WHERE session_id = $1 {lock}";
-        let scope = self.database.scope("close a session");
+        let runner = self.database.runner("close a session");
         let end = async |tx: &Tx| {
             if !tx.query_text(LOCK, [self.id.into()]).await?.is_empty() {
                 history::end_session(tx, self.id, Event::Canceled, None).await?;
@@ -280,14 +280,14 @@ impl Shared {
         };
         // Run again after an unknown outcome it finds nothing to do.
         for _ in 0..2 {
-            match scope.run(async |tx: &Tx| end(tx).await.map_err(Error::from)).await {
+            match runner.run(async |tx: &Tx| end(tx).await.map_err(Error::from)).await {
                 Err(TxError::Unknown { .. }) => {}
                 Err(TxError::NotCommitted(error)) => return Err(error),
                 Ok(()) => return Ok(()),
             }
         }
         Err(Error::CommitUnknown {
-            doing: scope.doing,
+            doing: runner.doing,
             source: None,
         })
     }

@@ -261,7 +261,7 @@ impl<P: Process> Work<P> {
             "SELECT work_id FROM work WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4 {share}";
         let (shared, key) = (self.session().shared(), self.key());
         async move {
-            let scope = shared.bodies("run a transaction of a work");
+            let runner = shared.bodies("run a transaction of a work");
             let checked = async |tx: &Tx| {
                 shared.lock_row(tx).await?;
                 let values = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
@@ -270,7 +270,7 @@ impl<P: Process> Work<P> {
                 }
                 body.clone()(tx).await
             };
-            scope.run_or_error(checked).await
+            runner.run_or_error(checked).await
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn attempt<P: Process>(
 ) -> Result<Attempt<P>, TxError<(), Error>> {
     let ClaimRequest { source, works, .. } = request;
     let statement = statement::<P>(by, request);
-    let scope = TxRunner {
+    let runner = TxRunner {
         // It need not be this machine.
         is_patient: false,
         ..by.runner("claim a machine")
@@ -49,7 +49,7 @@ pub(crate) async fn attempt<P: Process>(
         CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => &pools.by_keys,
         CandidateSource::Search(_) | CandidateSource::Scan => &pools.searches,
     };
-    let rows = scope.autocommit(pool, &statement, detach).await?;
+    let rows = runner.autocommit(pool, &statement, detach).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     read(&rows, source, works.len() as u64).map_err(|source| TxError::Unknown {
         value: (),

@@ -132,12 +132,12 @@ pub(crate) async fn within(tx: &Tx, by: &Writer<'_>, to_end: &[EndRequest]) -> R
 /// Ends works in one statement that is a transaction of its own, all with the same ending. Answers those that were ours, and whose failures are what is known
 /// of them; of the others nothing was written.
 pub(crate) async fn at_once(
-    scope: &TxRunner<'_>,
+    runner: &TxRunner<'_>,
     pool: &AutocommitPool,
     by: &Writer<'_>,
     to_end: &[EndRequest],
 ) -> Result<Vec<WorkId>, TxError<(), Error>> {
-    let rows = scope.autocommit(pool, &statement(by, to_end), None).await?;
+    let rows = runner.autocommit(pool, &statement(by, to_end), None).await?;
     let ended = rows.iter().map(|row| row.try_get_by_index(0));
     // It has taken effect, so what cannot be read cannot be told from what is not known.
     ended.collect::<Result<_, _>>().map_err(|source| TxError::Unknown {

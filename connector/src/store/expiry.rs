@@ -82,7 +82,7 @@ fn seen(row: &QueryResult) -> Result<Seen, DbErr> {
 
 /// Writes down for how long these leases have stood, for collectors to come. Those of sessions that have ended meanwhile, or that somebody has locked, are
 /// left out: they keep nobody waiting, and no other from being noted.
-pub(crate) async fn remember(scope: &TxRunner<'_>, waiting: &[Seen]) -> Result<(), Error> {
+pub(crate) async fn remember(runner: &TxRunner<'_>, waiting: &[Seen]) -> Result<(), Error> {
     const SEE: &str = "INSERT INTO session_sighting (session_id, deadline, age_ms) VALUES ";
     /// Of two ages of one lease both are true, and the longer says more.
     const LONGER: &str = "
@@ -97,7 +97,7 @@ pub(crate) async fn remember(scope: &TxRunner<'_>, waiting: &[Seen]) -> Result<(
             age.into(),
         ]
     };
-    let seeing = scope.run(async |tx: &Tx| {
+    let seeing = runner.run(async |tx: &Tx| {
         let mut text = SqlBuilder::new(tx.dialect());
         text.put("SELECT session_id FROM session WHERE session_id IN (", [])
             .each(waiting, "$1", |seen| [seen.session.into()])
@@ -123,9 +123,9 @@ pub(crate) async fn remember(scope: &TxRunner<'_>, waiting: &[Seen]) -> Result<(
 pub(crate) type Expired = HashMap<SessionId, u64>;
 
 /// Expires sessions in one transaction: all that are still as they were seen and that nobody has locked. What is locked is left to the next sweep.
-pub(crate) async fn expire(scope: &TxRunner<'_>, dead: &[Seen]) -> Result<Expired, Error> {
+pub(crate) async fn expire(runner: &TxRunner<'_>, dead: &[Seen]) -> Result<Expired, Error> {
     for attempt in 1..=3 {
-        let expiring = scope.run(async |tx: &Tx| Ok::<_, Error>(expire_within(tx, dead).await?));
+        let expiring = runner.run(async |tx: &Tx| Ok::<_, Error>(expire_within(tx, dead).await?));
         match expiring.await {
             Ok(expired) => return Ok(expired),
             Err(TxError::NotCommitted(error)) => return Err(error),
@@ -134,7 +134,7 @@ pub(crate) async fn expire(scope: &TxRunner<'_>, dead: &[Seen]) -> Result<Expire
         }
     }
     Err(Error::CommitUnknown {
-        doing: scope.doing,
+        doing: runner.doing,
         source: None,
     })
 }

@@ -119,7 +119,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT {LOW}) AS some_hints"
     );
     let began = Instant::now();
-    let scope = database.scope("refresh hints");
+    let runner = database.runner("refresh hints");
     let begin = async |tx: &Tx| {
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {after 10000})";
         let hints = tx.query_text(&few, [rule.key.into()]).await?;
@@ -139,7 +139,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         let number: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
         Ok::<_, Error>(number)
     };
-    let Some(number) = scope.run_or_error(begin).await? else {
+    let Some(number) = runner.run_or_error(begin).await? else {
         // There are enough, or somebody is at it.
         rule.refresh.rest(SHORTEST_REST);
         return Ok(());
@@ -152,7 +152,7 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         }
     };
     let end = async |tx: &Tx| end_search(tx, rule.key, number, &found).await.map_err(Error::from);
-    let new = scope.run_or_error(end).await?;
+    let new = runner.run_or_error(end).await?;
     rule.refresh.rest(rest_after(new, began.elapsed()));
     Ok(())
 }
@@ -160,14 +160,14 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
 /// Releases the lease of a search that failed, so that others can search.
 pub(crate) async fn release_search_lease(database: &Database, rule: RuleKey, number: i64) {
     const RELEASE: &str = "UPDATE work_retrieval SET until = {now} WHERE process = $1 AND begun = $2 AND ended < begun";
-    let scope = database.scope("leave a search to others");
+    let runner = database.runner("leave a search to others");
     let release_search_lease = async |tx: &Tx| {
         tx.execute_text(RELEASE, [rule.into(), number.into()])
             .await
             .map_err(Error::from)
     };
     // If it cannot be told, the lease ends by itself.
-    if let Err(error) = scope.run_or_error(release_search_lease).await {
+    if let Err(error) = runner.run_or_error(release_search_lease).await {
         tracing::debug!(process = rule.process, %error, "a search lease was not released");
     }
 }

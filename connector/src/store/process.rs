@@ -235,7 +235,7 @@ pub(crate) async fn write_rows(database: &Database, rule: &Rule) -> Result<(), E
         let rules: Option<i64> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
         Ok::<_, Error>(rules.unwrap_or_default())
     };
-    let rules = database.scope(REGISTERING).run_or_error(write).await?;
+    let rules = database.runner(REGISTERING).run_or_error(write).await?;
     if rules > MANY {
         tracing::warn!(
             process = name,
@@ -267,7 +267,7 @@ pub(crate) async fn forget_unused(database: &Database) -> Result<Vec<String>, Er
     let unused: Vec<String> = unused.collect::<Result<_, _>>().map_err(Error::database(DOING))?;
     let run = async |text: &str, values: &[Value]| {
         let delete = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(text, values.iter().cloned()).await?);
-        database.scope(DOING).run_or_error(delete).await
+        database.runner(DOING).run_or_error(delete).await
     };
     for name in &unused {
         let name: [Value; 1] = [name.as_str().into()];

@@ -53,7 +53,7 @@ pub(crate) async fn resolve(by: &Writer<'_>, key: &WorkKey) -> Result<Resolution
         UPDATE work SET stop_requested = stop_requested WHERE machine_id = $1 AND slot = $2 AND fence = $3 AND work_id = $4";
     const ENDED: &str = "
         SELECT event FROM work_history WHERE machine_id = $1 AND fence = $2 AND work_id = $3 AND event <> 'started'";
-    let scope = by.runner("find out what became of the end of a work");
+    let runner = by.runner("find out what became of the end of a work");
     let ask = async |tx: &Tx| {
         let values = [key.machine.into(), key.slot.into(), key.fence.into(), key.work.into()];
         if tx.execute_text(TOUCH, values).await? == 1 {
@@ -65,5 +65,5 @@ pub(crate) async fn resolve(by: &Writer<'_>, key: &WorkKey) -> Result<Resolution
         let event = ends.first().map(|row| row.try_get_by_index::<Event>(0)).transpose()?;
         Ok::<_, Error>(event.map_or(Resolution::Gone, Resolution::Ended))
     };
-    scope.run(ask).await.or_else(TxError::or_read)
+    runner.run(ask).await.or_else(TxError::or_read)
 }

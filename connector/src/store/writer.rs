@@ -30,7 +30,7 @@ impl<'a> Writer<'a> {
         TxRunner {
             tasks: self.tasks,
             trust: Some((self.author.session, self.lease)),
-            ..self.database.scope(doing)
+            ..self.database.runner(doing)
         }
     }
 }
