@@ -5,6 +5,7 @@ pub(crate) mod registered;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use sea_orm::ConnectionTrait;
 
 use crate::db::config::Config;
@@ -65,6 +66,23 @@ impl Bmdb {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.database.name
+    }
+
+    /// What time it is by the database's clock, by which all its times are.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Panics
+    /// Never: a clock has one row.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn now(&self) -> Result<DateTime<Utc>, Error> {
+        const DOING: &str = "read the database's clock";
+        let rows = self.database.read(DOING, "SELECT {now} AS now", []).await?;
+        let row = rows.first().expect("BUG: a clock has one row");
+        row.try_get_by_index(0).map_err(Error::database(DOING))
     }
 
     /// Which kind of database this is.

@@ -53,18 +53,22 @@ pub use store::{machine, tag};
 pub mod entity {
     pub use bmdb_entity::{
         machine, machine_agent_heartbeat, machine_agent_started, machine_hardware_report,
-        machine_os_installation_report, machine_os_installation_request, machine_provided, process, session,
+        machine_os_installation_report, machine_os_installation_request, machine_provided, operation, process, session,
         session_lease, work, work_backoff, work_history, work_hold,
     };
 }
 pub use admin::explain::{ClauseState, Explanation};
 pub use admin::hold::{Hold, Until};
 pub use admin::interrupt::HeldBySession;
+pub use admin::machines::{MachineFilter, MachineState, MachineStatus};
 pub use admin::obstacles::{Holder, Obstacles};
+pub use admin::operator::Operator;
 pub use admin::page::{List, Listed, Page, Unreadable};
+pub use admin::processes::ProcessStatus;
 pub use admin::restore::Restored;
 pub use admin::rules::StoredRule;
 pub use admin::sessions::SessionStatus;
+pub use admin::works::{WorkStatus, WorksOf};
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};
 pub use collector::{Collector, Sweep};
@@ -85,6 +89,7 @@ pub use runner::Runner;
 pub use runner::lane::WorkerOptions;
 pub use runner::tally::Counts;
 pub use runner::worker::Worker;
+pub use runtime::escaped::Escaped;
 /// The version that this crate is built with.
 pub use sea_orm;
 pub use session::held::{HeldWork, StopReason};

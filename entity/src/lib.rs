@@ -11,6 +11,7 @@
 //! | [`work_hold`] | until when nobody touches a machine or one of its slots |
 //! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and the leases of those who search for more |
 //! | [`process`], [`process_rule`] | a process that some component has registered, and which machines it is for |
+//! | [`operation`] | one act of an operator, with its reason; append-only |
 //! | `machine_*` | a tag: a fact about one machine, at most one row per machine |
 //!
 //! There is no I/O here. Rows are written by the crate `bmdb`, which knows the protocol; the tables are made by `bmdb-migration`, which never
@@ -58,6 +59,8 @@ tables! {
     machine_os_installation_request
     /// Tag: a provider gave us this machine.
     machine_provided { Status }
+    /// What operators have done, append-only.
+    operation
     /// A process that some component has registered.
     process
     /// Which machines a process is for, as a component said it.

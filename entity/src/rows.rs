@@ -7,6 +7,7 @@ pub(crate) mod machine_hardware_report;
 pub(crate) mod machine_os_installation_report;
 pub(crate) mod machine_os_installation_request;
 pub(crate) mod machine_provided;
+pub(crate) mod operation;
 pub(crate) mod process;
 pub(crate) mod process_rule;
 pub(crate) mod session;

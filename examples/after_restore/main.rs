@@ -11,7 +11,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{}: breaks the sessions of the backup and waits until nobody can believe in one",
         bmdb.name()
     );
-    let restored = bmdb.after_restore().await?;
+    let who = std::env::var("USER").unwrap_or_else(|_| "after-restore".to_owned());
+    let operator = bmdb.operator(who, "the database was put back from a backup")?;
+    let restored = operator.after_restore().await?;
     println!(
         "{} sessions expired, {} works freed",
         restored.expired.len(),

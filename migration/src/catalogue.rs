@@ -1,6 +1,7 @@
 //! What the database's own catalogue says about tables. Unlike `information_schema`, which SeaORM asks, it also tells of tables that we may not
 //! use: a missing right must not look like a missing table.
 
+use sea_orm_migration::SchemaManager;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, Statement};
 
 use crate::Error;
@@ -44,6 +45,34 @@ pub(crate) async fn exists(db: &impl ConnectionTrait, table: &str) -> Result<boo
     };
     let found = pairs(db, sql).await.map_err(Error::database("look for a table"))?;
     Ok(!found.is_empty())
+}
+
+/// Adds a column that may be null, unless it is there. SQLite has no words for "unless".
+pub(crate) async fn add_column(
+    manager: &SchemaManager<'_>,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> Result<(), DbErr> {
+    let db = manager.get_connection();
+    let unless = match is_sqlite(db) {
+        true if manager.has_column(table, column).await? => return Ok(()),
+        true => "",
+        false => "IF NOT EXISTS ",
+    };
+    let sql = format!(r#"ALTER TABLE "{table}" ADD COLUMN {unless}"{column}" {kind}"#);
+    db.execute_unprepared(&sql).await.map(drop)
+}
+
+/// Drops a column, if it is there.
+pub(crate) async fn drop_column(manager: &SchemaManager<'_>, table: &str, column: &str) -> Result<(), DbErr> {
+    let db = manager.get_connection();
+    let sql = match is_sqlite(db) {
+        true if !manager.has_column(table, column).await? => return Ok(()),
+        true => format!(r#"ALTER TABLE "{table}" DROP COLUMN "{column}""#),
+        false => format!(r#"ALTER TABLE IF EXISTS "{table}" DROP COLUMN IF EXISTS "{column}""#),
+    };
+    db.execute_unprepared(&sql).await.map(drop)
 }
 
 /// The tables that neither BMDB's steps nor migrators keep.

@@ -58,10 +58,23 @@ async fn count(db: &impl ConnectionTrait, table: &str) -> Result<i64, Error> {
 /// The tables that undoing `steps` takes rows from, as the steps' names say. A step of a kind that we do not know may touch any table.
 fn destroyed_by(steps: &[String]) -> Vec<String> {
     let harmless = |step: &String| ["index", "tune"].iter().any(|kind| kind_of(step).0 == *kind);
-    if steps.iter().all(|step| harmless(step) || created(step).is_some()) {
-        return steps.iter().filter_map(|step| created(step)).collect();
+    let touched = |step: &String| created(step).or_else(|| extended(step));
+    if steps.iter().all(|step| harmless(step) || touched(step).is_some()) {
+        return steps.iter().filter_map(touched).collect();
     }
     tables()
+}
+
+/// The table that a step adds a column to. One table's name may begin with another's.
+fn extended(step: &str) -> Option<String> {
+    let ("add", what) = kind_of(step) else {
+        return None;
+    };
+    let of_it = |table: &String| {
+        what.strip_prefix(table.as_str())
+            .is_some_and(|column| column.starts_with('_'))
+    };
+    tables().into_iter().filter(of_it).max_by_key(String::len)
 }
 
 #[cfg(test)]
@@ -80,6 +93,15 @@ mod tests {
                 "m20261122_000005_index_work_work_id"
             ]),
             ["session_lease"]
+        );
+    }
+
+    #[test]
+    fn undoing_a_column_destroys_what_it_says() {
+        assert_eq!(destroyed(&["m20261130_000025_add_work_hold_ticket"]), ["work_hold"]);
+        assert!(
+            destroyed(&["m20270101_000001_add_rack_row"]).len() > 20,
+            "any, of a table that is not ours"
         );
     }
 

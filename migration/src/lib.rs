@@ -9,7 +9,8 @@
 //! - Expand, then contract. A step may add what older components do not need. A step that removes or tightens what some released component
 //!   still uses has `_contract_` in its name and comes a release after the last component that used it: a component refuses to start on a
 //!   `_contract_` step that it does not know, and ignores every other one that it does not know.
-//! - `create_<table>` makes a table, `index_<table>_<name>` an index, `tune_<what>` a setting. These words say what `down` destroys.
+//! - `create_<table>` makes a table, `add_<table>_<column>` a column that may be null, `index_<table>_<name>` an index, `tune_<what>` a setting. These
+//!   words say what `down` destroys.
 //!
 //! # Roles
 //! On a server, `bmdb-migration make-roles` ([`make_roles`]), run once by an administrator, makes `bmdb_migrator`, `bmdb_component` and
@@ -85,6 +86,11 @@ mod m20261123_000019_create_work_candidate;
 mod m20261123_000020_create_work_retrieval;
 mod m20261130_000021_create_session_sighting;
 mod m20261130_000022_create_process_rule;
+mod m20261130_000023_create_operation;
+mod m20261130_000024_index_operation_machine_id;
+mod m20261130_000025_add_work_hold_ticket;
+mod m20261130_000026_index_machine_provided_provider_id;
+mod m20261130_000027_index_machine_provided_address;
 
 pub use destroy::Destroy;
 pub use error::Error;
@@ -123,6 +129,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000020_create_work_retrieval::Migration),
             Box::new(m20261130_000021_create_session_sighting::Migration),
             Box::new(m20261130_000022_create_process_rule::Migration),
+            Box::new(m20261130_000023_create_operation::Migration),
+            Box::new(m20261130_000024_index_operation_machine_id::Migration),
+            Box::new(m20261130_000025_add_work_hold_ticket::Migration),
+            Box::new(m20261130_000026_index_machine_provided_provider_id::Migration),
+            Box::new(m20261130_000027_index_machine_provided_address::Migration),
         ]
     }
 }

@@ -16,7 +16,7 @@ const COMPONENT: &str = "bmdb_component";
 const CONSOLE: &str = "bmdb_console";
 
 /// A component adds to these tables and never changes them.
-const APPEND_ONLY: &[&str] = &["work_history"];
+const APPEND_ONLY: &[&str] = &["work_history", "operation"];
 
 /// A role, a table, and what the role may do with it.
 fn wanted(record: &str) -> Vec<(&'static str, String, &'static [&'static str])> {

@@ -9,6 +9,7 @@ mod folder;
 mod history;
 mod mine;
 mod on_each_backend;
+mod operator;
 mod postgres;
 mod processes;
 mod proxy;
@@ -20,6 +21,7 @@ pub use history::{Snapshot, Told, check_history};
 pub use mine::Mine;
 #[doc(hidden)]
 pub use on_each_backend::bounded;
+pub use operator::ada;
 pub use postgres::{Certificates, Clock, OwnServer, Stop, TlsServer, cpu_time, kill};
 pub use processes::{AgentRecovery, AgentStart, Connected, Rivet, Survey, Weld, of};
 pub use proxy::{Bound, Fate, Fault, Passing, Proxy};

@@ -1,5 +1,7 @@
-//! What is written about machines: tags, their times, and facts from those who hold no work.
+//! What is written about machines: tags, their times, facts from those who hold no work, and what operators do to them.
 
 mod observations;
+mod operators;
+mod states;
 mod tags;
 mod times;

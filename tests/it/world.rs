@@ -198,6 +198,7 @@ pub(crate) async fn row_counts(raw: &DatabaseConnection) -> Vec<u64> {
         "work_history",
         "work_backoff",
         "work_hold",
+        "operation",
         "process",
         "machine_provided",
         "machine_agent_started",

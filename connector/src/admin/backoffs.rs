@@ -2,8 +2,8 @@
 
 use bmdb_entity::{MachineId, work_backoff};
 
+use crate::admin::operator::{Act, Operator};
 use crate::admin::page::{BACKOFF_COLUMNS, of_machines};
-use crate::bmdb::Bmdb;
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
@@ -26,8 +26,9 @@ pub(crate) async fn of_process(
     of_machines(tx, text, DOING).await
 }
 
-impl Bmdb {
-    /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked. `false`: there was nothing to forget.
+impl Operator {
+    /// Forgets how a process failed on a machine: it may be claimed at once, also when it was parked, and its next failure is the first. `false`: there was
+    /// nothing to forget.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what names no process, [`Error::UnknownProcess`], or when the database cannot be written.
@@ -35,8 +36,32 @@ impl Bmdb {
     /// # Cancel safety
     /// Dropping the future forgets the backoff or does not.
     pub async fn clear_backoff(&self, machine: MachineId, process: &str) -> Result<bool, Error> {
-        let database = self.database();
         const CLEAR: &str = "DELETE FROM work_backoff WHERE machine_id = $1 AND process = $2";
+        self.change_backoff("clear-backoff", CLEAR, machine, process).await
+    }
+
+    /// Ends the wait of a process for a machine, also when it was parked, and remembers its failures: one more, and it waits as long as after so many, or is
+    /// parked again. `false`: it does not wait.
+    ///
+    /// # Errors
+    /// As [`clear_backoff`](Self::clear_backoff).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait or does not.
+    pub async fn run_now(&self, machine: MachineId, process: &str) -> Result<bool, Error> {
+        const RUN: &str = "
+            UPDATE work_backoff SET until = {now} WHERE machine_id = $1 AND process = $2 AND (until IS NULL OR until > {now})";
+        self.change_backoff("run-now", RUN, machine, process).await
+    }
+
+    async fn change_backoff(
+        &self,
+        verb: &'static str,
+        change: &str,
+        machine: MachineId,
+        process: &str,
+    ) -> Result<bool, Error> {
+        let database = self.database();
         check_name("the name of a process", process)?;
         let known = known_names(database).await?;
         if !known.iter().any(|name| name == process) {
@@ -45,8 +70,19 @@ impl Bmdb {
                 known,
             });
         }
-        let runner = database.runner("clear a backoff");
-        let clear = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(CLEAR, [machine.into(), process.into()]).await?);
-        Ok(runner.run_or_error(clear).await? == 1)
+        let change = async |tx: &Tx| {
+            let was_there = tx.execute_text(change, [machine.into(), process.into()]).await? == 1;
+            if was_there {
+                let act = Act {
+                    verb,
+                    machine: Some(machine),
+                    process: Some(process),
+                    ..Act::default()
+                };
+                self.record(tx, act).await?;
+            }
+            Ok::<_, Error>(was_there)
+        };
+        database.runner("change a backoff").run_or_error(change).await
     }
 }

@@ -2,45 +2,47 @@
 
 use std::time::Duration;
 
-use bmdb_entity::{MachineId, work_hold};
+use bmdb_entity::{MachineId, WorkId, work_hold};
 use chrono::{DateTime, Datelike, Utc};
 use sea_orm::sea_query::Value;
 
+use crate::admin::operator::{Act, Operator};
 use crate::admin::page::{HOLD_COLUMNS, of_machines};
-use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::dialect::{LONGEST, milliseconds};
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
-use crate::rules::check::{check_name, check_text};
+use crate::rules::check::check_name;
 use crate::store::machine::exclude_claims;
 use crate::store::process::known_slots;
 
-/// A hold to be placed: nobody claims the machine, or one slot of it, until it ends. Work that is going on is not touched; ask it to stop.
+/// A hold to be placed: nobody claims the machine, or one slot of it, until it ends. Work that is going on is not touched; [drain the
+/// machine](Operator::drain_machine) to have it asked to stop as well.
 ///
 /// ```no_run
 /// # async fn example(bmdb: bmdb::Bmdb, machine: bmdb::MachineId) -> Result<(), bmdb::Error> {
 /// use bmdb::{Hold, Until};
+/// use std::time::Duration;
 ///
-/// bmdb.place_hold(machine, Hold::new("replacing a disk", "ada").until(Until::Open)).await?;
-/// bmdb.lift_hold(machine, None).await?;
+/// let ada = bmdb.operator("ada", "replacing a disk")?;
+/// ada.place_hold(machine, Hold::new().slot("agent").until(Until::For(Duration::from_secs(3600)))).await?;
+/// ada.lift_hold(machine, Some("agent")).await?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Hold {
     slot: Option<String>,
     until: Until,
-    reason: String,
-    placed_by: String,
 }
 
 /// Until when something lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Until {
     /// Until it is lifted.
+    #[default]
     Open,
     /// For so long from now, by the database's clock; at most a century.
     For(Duration),
@@ -65,14 +67,10 @@ impl Until {
 }
 
 impl Hold {
-    /// An open-ended hold on the whole machine. `reason` is what people will read at 3 a.m.; `placed_by` is whom they will ask.
-    pub fn new(reason: impl Into<String>, placed_by: impl Into<String>) -> Self {
-        Self {
-            slot: None,
-            until: Until::Open,
-            reason: reason.into(),
-            placed_by: placed_by.into(),
-        }
+    /// An open-ended hold on the whole machine.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Holds only this slot.
@@ -90,14 +88,6 @@ impl Hold {
     }
 
     async fn check(&self, database: &Database) -> Result<(), Error> {
-        if self.reason.trim().is_empty() {
-            return Err(Error::invalid("the reason of a hold", &self.reason, "a reason"));
-        }
-        if self.placed_by.trim().is_empty() {
-            return Err(Error::invalid("the author of a hold", &self.placed_by, "a name"));
-        }
-        check_text("the reason of a hold", &self.reason, 4096)?;
-        check_text("the author of a hold", &self.placed_by, 4096)?;
         self.until.check()?;
         match &self.slot {
             None => Ok(()),
@@ -120,44 +110,107 @@ async fn check_slot(database: &Database, slot: &str) -> Result<(), Error> {
     }
 }
 
-impl Bmdb {
-    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
-    /// on; see [`ask_to_stop`](Self::ask_to_stop).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] without a reason or an author and for an end that lies too far away, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
-    ///
-    /// # Cancel safety
-    /// Dropping the future places the hold or does not.
-    pub async fn place_hold(&self, machine: MachineId, hold: Hold) -> Result<(), Error> {
-        let database = self.database();
-        hold.check(database).await?;
-        let slot = hold.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS);
-        let (until, value): (&str, Value) = match hold.until {
+impl Hold {
+    fn slot_name(&self) -> &str {
+        self.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS)
+    }
+
+    /// Until when, in words that are kept.
+    fn detail(&self) -> String {
+        match self.until {
+            Until::Open => "until lifted".to_owned(),
+            Until::For(time) => format!("for {} s", time.as_secs_f64()),
+            Until::Time(time) => format!("until {}", time.format("%Y-%m-%d %H:%M:%S UTC")),
+        }
+    }
+
+    /// A claim that read the fence before the hold was placed loses: once its transaction is over, nothing new starts.
+    async fn place(&self, tx: &Tx, machine: MachineId, operator: &Operator) -> Result<(), Error> {
+        let (until, value): (&str, Value) = match self.until {
             Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
             Until::For(time) => ("{after $3}", milliseconds(time).into()),
             Until::Time(time) => ("{time $3}", time.into()),
         };
         let text = format!(
-            "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at) VALUES ($1, $2, {until}, $4, $5, {{now}}) \
+            "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at, ticket) VALUES ($1, $2, {until}, $4, $5, {{now}}, $6) \
              ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
-             placed_by = excluded.placed_by, placed_at = excluded.placed_at"
+             placed_by = excluded.placed_by, placed_at = excluded.placed_at, ticket = excluded.ticket"
         );
-        let values: [Value; 5] = [
+        let values: [Value; 6] = [
             machine.into(),
-            slot.into(),
+            self.slot_name().into(),
             value,
-            hold.reason.clone().into(),
-            hold.placed_by.clone().into(),
+            operator.reason.as_str().into(),
+            operator.by.as_str().into(),
+            operator.ticket.as_deref().into(),
         ];
-        let runner = database.runner("place a hold");
+        exclude_claims(tx, machine).await?;
+        tx.execute_text(&text, values).await?;
+        Ok(())
+    }
+}
+
+impl Operator {
+    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
+    /// on; see [`drain_machine`](Self::drain_machine).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an end that lies too far away, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future places the hold or does not.
+    pub async fn place_hold(&self, machine: MachineId, hold: Hold) -> Result<(), Error> {
+        hold.check(self.database()).await?;
         let place = async |tx: &Tx| {
-            // A claim that read the fence before the hold was placed loses: once this has returned, nothing new starts.
-            exclude_claims(tx, machine).await?;
-            tx.execute_text(&text, values.clone()).await?;
-            Ok(())
+            hold.place(tx, machine, self).await?;
+            let act = Act {
+                verb: "place-hold",
+                machine: Some(machine),
+                slot: Some(hold.slot_name()),
+                detail: Some(hold.detail()),
+                ..Act::default()
+            };
+            Ok(self.record(tx, act).await?)
         };
-        runner.run_or_error(place).await
+        self.database().runner("place a hold").run_or_error(place).await
+    }
+
+    /// Drains a machine, or the slot that the hold names: nothing new starts, and the works that go on are asked to stop, as by
+    /// [`ask_to_stop`](Self::ask_to_stop). Answers those. The machine is drained once they have ended.
+    ///
+    /// # Errors
+    /// As [`place_hold`](Self::place_hold).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does all of it or nothing.
+    pub async fn drain_machine(&self, machine: MachineId, hold: Hold) -> Result<Vec<WorkId>, Error> {
+        const ASK: &str =
+            "UPDATE work SET stop_requested = $2 WHERE machine_id = $1 AND (slot = $3 OR $3 = $4) RETURNING work_id";
+        hold.check(self.database()).await?;
+        let drain = async |tx: &Tx| {
+            // In this order, each statement with a look of its own: a claim that was faster than the hold is seen by the last. The other way round, it would
+            // go on under the hold, and nobody would have asked it.
+            hold.place(tx, machine, self).await?;
+            let values: [Value; 4] = [
+                machine.into(),
+                self.reason.as_str().into(),
+                hold.slot_name().into(),
+                work_hold::ALL_SLOTS.into(),
+            ];
+            let asked = tx.query_text(ASK, values).await?;
+            let asked = asked.iter().map(|row| row.try_get_by_index(0));
+            let asked: Vec<WorkId> = asked.collect::<Result<_, _>>()?;
+            let act = Act {
+                verb: "drain-machine",
+                machine: Some(machine),
+                slot: Some(hold.slot_name()),
+                detail: Some(format!("{}; {} works were asked to stop", hold.detail(), asked.len())),
+                ..Act::default()
+            };
+            self.record(tx, act).await?;
+            Ok::<_, Error>(asked)
+        };
+        self.database().runner("drain a machine").run_or_error(drain).await
     }
 
     /// Lifts the hold on a slot, or with `None` the one on the whole machine. `false`: there was none.
@@ -168,15 +221,25 @@ impl Bmdb {
     /// # Cancel safety
     /// Dropping the future lifts the hold or does not.
     pub async fn lift_hold(&self, machine: MachineId, slot: Option<&str>) -> Result<bool, Error> {
-        let database = self.database();
         const LIFT: &str = "DELETE FROM work_hold WHERE machine_id = $1 AND slot = $2";
         if let Some(slot) = slot {
             check_name("the name of a slot", slot)?;
         }
         let slot = slot.unwrap_or(work_hold::ALL_SLOTS);
-        let runner = database.runner("lift a hold");
-        let lift = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(LIFT, [machine.into(), slot.into()]).await?);
-        Ok(runner.run_or_error(lift).await? == 1)
+        let lift = async |tx: &Tx| {
+            let was_there = tx.execute_text(LIFT, [machine.into(), slot.into()]).await? == 1;
+            if was_there {
+                let act = Act {
+                    verb: "lift-hold",
+                    machine: Some(machine),
+                    slot: Some(slot),
+                    ..Act::default()
+                };
+                self.record(tx, act).await?;
+            }
+            Ok::<_, Error>(was_there)
+        };
+        self.database().runner("lift a hold").run_or_error(lift).await
     }
 }
 

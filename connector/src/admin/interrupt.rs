@@ -1,11 +1,10 @@
 //! What an operator may do to work that somebody holds: ask, or break the whole session. Never delete a work's row: then two would believe.
 
-use bmdb_entity::{MachineId, SessionId, WorkId};
+use bmdb_entity::{Fence, MachineId, SessionId, WorkId};
 
-use crate::bmdb::Bmdb;
+use crate::admin::operator::{Act, Operator};
 use crate::db::tx::Tx;
 use crate::error::Error;
-use crate::rules::check::check_text;
 
 /// What a session holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,25 +18,35 @@ pub struct HeldBySession {
     pub works: Vec<(MachineId, String)>,
 }
 
-impl Bmdb {
-    /// Asks the holder of a work to stop: its stop token fires at its next heartbeat. What it does then is its own decision. `false`: there is no
-    /// such work.
+impl Operator {
+    /// Asks the holder of a work to stop: its stop token fires at its next heartbeat, with the operator's reason. What it does then is its own decision.
+    /// `false`: there is no such work.
     ///
     /// # Errors
-    /// [`Error::Invalid`] without a reason, or when the database cannot be written.
+    /// When the database cannot be written.
     ///
     /// # Cancel safety
     /// Dropping the future asks or does not.
-    pub async fn ask_to_stop(&self, work: WorkId, reason: &str) -> Result<bool, Error> {
-        let database = self.database();
-        const ASK: &str = "UPDATE work SET stop_requested = $2 WHERE work_id = $1";
-        if reason.trim().is_empty() {
-            return Err(Error::invalid("the reason to stop", reason, "a reason"));
-        }
-        check_text("the reason to stop", reason, 4096)?;
-        let runner = database.runner("ask a work to stop");
-        let ask = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(ASK, [work.into(), reason.into()]).await?);
-        Ok(runner.run_or_error(ask).await? == 1)
+    pub async fn ask_to_stop(&self, work: WorkId) -> Result<bool, Error> {
+        const ASK: &str = "UPDATE work SET stop_requested = $2 WHERE work_id = $1 RETURNING machine_id, slot, process";
+        let ask = async |tx: &Tx| {
+            let rows = tx.query_text(ASK, [work.into(), self.reason.as_str().into()]).await?;
+            let Some(row) = rows.first() else {
+                return Ok(false);
+            };
+            let (slot, process): (String, String) = (row.try_get_by_index(1)?, row.try_get_by_index(2)?);
+            let act = Act {
+                verb: "ask-to-stop",
+                machine: Some(row.try_get_by_index(0)?),
+                slot: Some(&slot),
+                process: Some(&process),
+                work: Some(work),
+                ..Act::default()
+            };
+            self.record(tx, act).await?;
+            Ok::<_, Error>(true)
+        };
+        self.database().runner("ask a work to stop").run_or_error(ask).await
     }
 
     /// Breaks a session: it cannot be renewed any more, its holder learns that at its next heartbeat or when its trust ends, and a collector
@@ -52,29 +61,68 @@ impl Bmdb {
     /// # Cancel safety
     /// Dropping the future breaks the session or does not.
     pub async fn break_session(&self, session: SessionId) -> Result<Option<HeldBySession>, Error> {
-        let database = self.database();
+        let body = async |tx: &Tx| self.break_within(tx, session, None).await;
+        self.database().runner("break a session").run_or_error(body).await
+    }
+
+    /// [Breaks the session](Self::break_session) that holds a work, if it still holds it with this fence. For who decided by what they saw: a work that has
+    /// ended since costs nobody anything.
+    ///
+    /// Answers what the session holds, all of which is lost with it; `None`: the work is not held with this fence, and nothing was done.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks the session or does not.
+    pub async fn break_holder(&self, work: WorkId, fence: Fence) -> Result<Option<HeldBySession>, Error> {
+        const HOLDER: &str = "SELECT session_id FROM work WHERE work_id = $1 AND fence = $2 {lock}";
+        let body = async |tx: &Tx| {
+            let rows = tx.query_text(HOLDER, [work.into(), fence.into()]).await?;
+            match rows.first() {
+                Some(row) => self.break_within(tx, row.try_get_by_index(0)?, Some(work)).await,
+                None => Ok(None),
+            }
+        };
+        self.database()
+            .runner("break a work's session")
+            .run_or_error(body)
+            .await
+    }
+
+    async fn break_within(
+        &self,
+        tx: &Tx,
+        session: SessionId,
+        because_of: Option<WorkId>,
+    ) -> Result<Option<HeldBySession>, Error> {
         const SESSION: &str = "SELECT component_name, runtime_info FROM session WHERE session_id = $1";
         const WORKS: &str = "SELECT machine_id, process FROM work WHERE session_id = $1 ORDER BY machine_id";
         /// A deadline of now cannot be extended: a heartbeat demands one that is still to come. One that has passed stays.
         const BREAK: &str = "UPDATE session_lease SET deadline = {now} WHERE session_id = $1 AND deadline > {now}";
-        let runner = database.runner("break a session");
-        let body = async |tx: &Tx| {
-            let rows = tx.query_text(SESSION, [session.into()]).await?;
-            let Some(row) = rows.first() else {
-                return Ok(None);
-            };
-            tx.execute_text(BREAK, [session.into()]).await?;
-            let works = tx.query_text(WORKS, [session.into()]).await?;
-            let works = works
-                .iter()
-                .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
-            let works = works.collect::<Result<_, sea_orm::DbErr>>()?;
-            Ok::<_, Error>(Some(HeldBySession {
-                component_name: row.try_get_by_index(0)?,
-                runtime_info: row.try_get_by_index(1)?,
-                works,
-            }))
+        let rows = tx.query_text(SESSION, [session.into()]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
         };
-        runner.run_or_error(body).await
+        tx.execute_text(BREAK, [session.into()]).await?;
+        let works = tx.query_text(WORKS, [session.into()]).await?;
+        let works = works
+            .iter()
+            .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
+        let works = works.collect::<Result<Vec<_>, sea_orm::DbErr>>()?;
+        let component_name: String = row.try_get_by_index(0)?;
+        let act = Act {
+            verb: "break-session",
+            work: because_of,
+            session: Some(session),
+            detail: Some(format!("{component_name}, which holds {} works", works.len())),
+            ..Act::default()
+        };
+        self.record(tx, act).await?;
+        Ok(Some(HeldBySession {
+            component_name,
+            runtime_info: row.try_get_by_index(1)?,
+            works,
+        }))
     }
 }

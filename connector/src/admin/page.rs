@@ -40,7 +40,7 @@ use crate::error::Error;
 #[must_use = "a list is read when it is awaited"]
 pub struct List<Row: Listed> {
     database: Arc<Database>,
-    machine: Option<MachineId>,
+    filter: Row::Filter,
     after: Option<Row::Key>,
     limit: u32,
 }
@@ -67,17 +67,19 @@ pub struct Unreadable {
     pub error: DbErr,
 }
 
-/// Rows that are listed in pages: events of history, holds, backoffs, sessions.
+/// Rows that are listed in pages: events of history, holds, backoffs, machines, works, sessions, operations.
 pub trait Listed: FromQueryResult + Send + sealed::Rows {
     /// What rows are ordered by: no two have the same.
     type Key: Clone + std::fmt::Debug + Send + Sync;
+    /// Which rows there are at all.
+    type Filter: Clone + std::fmt::Debug + Send + Sync;
 
     #[doc(hidden)]
     const DOING: &'static str;
     #[doc(hidden)]
     fn key(row: &QueryResult) -> Result<Self::Key, DbErr>;
     #[doc(hidden)]
-    fn select(text: &mut sealed::Select<'_>, machine: Option<MachineId>, after: Option<&Self::Key>);
+    fn select(text: &mut sealed::Select<'_>, filter: &Self::Filter, after: Option<&Self::Key>);
 }
 
 pub(super) mod sealed {
@@ -90,27 +92,37 @@ impl Bmdb {
     ///
     /// Ordered by fence, not by time: times are those of the transaction's start, so a claim that waited for an end may have the earlier one.
     pub fn history(&self, machine: MachineId) -> List<work_history::Model> {
-        List::new(self.database(), Some(machine))
+        List::new(self.database(), machine)
     }
 
     /// The holds on a machine, or on all, in [pages](List), including those that have ended. An end of `infinity` or beyond the year 9999 is shown as
     /// open.
     pub fn holds(&self, machine: Option<MachineId>) -> List<work_hold::Model> {
-        List::new(self.database(), machine)
+        List::new(self.database(), machine.map(|machine| vec![machine]))
+    }
+
+    /// [`holds`](Self::holds) on these machines.
+    pub fn holds_on(&self, machines: impl Into<Vec<MachineId>>) -> List<work_hold::Model> {
+        List::new(self.database(), Some(machines.into()))
     }
 
     /// The backoffs from a machine, or from all, in [pages](List), including those that have ended. An end of `infinity` or beyond the year 9999 is
     /// shown as open.
     pub fn backoffs(&self, machine: Option<MachineId>) -> List<work_backoff::Model> {
-        List::new(self.database(), machine)
+        List::new(self.database(), machine.map(|machine| vec![machine]))
+    }
+
+    /// [`backoffs`](Self::backoffs) from these machines.
+    pub fn backoffs_from(&self, machines: impl Into<Vec<MachineId>>) -> List<work_backoff::Model> {
+        List::new(self.database(), Some(machines.into()))
     }
 }
 
 impl<Row: Listed> List<Row> {
-    pub(super) fn new(database: &Arc<Database>, machine: Option<MachineId>) -> Self {
+    pub(super) fn new(database: &Arc<Database>, filter: Row::Filter) -> Self {
         Self {
             database: Arc::clone(database),
-            machine,
+            filter,
             after: None,
             limit: 1000,
         }
@@ -137,7 +149,7 @@ impl<Row: Listed> List<Row> {
             ));
         }
         let mut text = SqlBuilder::new(self.database.dialect);
-        Row::select(&mut sealed::Select(&mut text), self.machine, self.after.as_ref());
+        Row::select(&mut sealed::Select(&mut text), &self.filter, self.after.as_ref());
         // One more tells whether there is a next page.
         text.put(" LIMIT $1", [(i64::from(self.limit) + 1).into()]);
         let mut rows = self.database.read_statement(Row::DOING, text.finish()).await?;
@@ -177,7 +189,7 @@ impl<Row: Listed + 'static> IntoFuture for List<Row> {
 impl<Row: Listed> std::fmt::Debug for List<Row> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("List")
-            .field("machine", &self.machine)
+            .field("filter", &self.filter)
             .field("after", &self.after)
             .field("limit", &self.limit)
             .finish()
@@ -189,20 +201,21 @@ impl sealed::Rows for work_history::Model {}
 /// A machine's events in the order of its claims, each claim's start before its end.
 impl Listed for work_history::Model {
     type Key = (Fence, Event);
+    type Filter = MachineId;
     const DOING: &'static str = "read a machine's history";
 
     fn key(row: &QueryResult) -> Result<Self::Key, DbErr> {
         Ok((row.try_get("", "fence")?, row.try_get("", "event")?))
     }
 
-    fn select(text: &mut sealed::Select<'_>, machine: Option<MachineId>, after: Option<&Self::Key>) {
+    fn select(text: &mut sealed::Select<'_>, machine: &MachineId, after: Option<&Self::Key>) {
         const COLUMNS: &str = "
             SELECT machine_id, fence, event, work_id, process, slot, session_id, component_name, runtime_info, {moment at} AS at, cause,
                 {id machine_id} || ' ' || CAST(fence AS TEXT) || ' ' || event AS row_name
             FROM work_history WHERE machine_id = $1";
         const AFTER: &str =
             " AND fence >= $1 AND NOT (fence = $1 AND (event = 'started' OR ($2 <> 'started' AND event <= $2)))";
-        let text = text.0.put(COLUMNS, [machine.into()]);
+        let text = text.0.put(COLUMNS, [(*machine).into()]);
         if let Some((fence, event)) = after {
             text.put(AFTER, [(*fence).into(), event.to_string().into()]);
         }
@@ -215,22 +228,23 @@ impl Listed for work_history::Model {
 
 /// A hold's row, as the driver can read it, and its name for people.
 pub(crate) const HOLD_COLUMNS: &str = "
-    SELECT machine_id, slot, {until until} AS until, reason, placed_by, {moment placed_at} AS placed_at, {id machine_id} || ' ' || slot AS row_name
+    SELECT machine_id, slot, {until until} AS until, reason, placed_by, {moment placed_at} AS placed_at, ticket, {id machine_id} || ' ' || slot AS row_name
     FROM work_hold";
 
 impl sealed::Rows for work_hold::Model {}
 
 impl Listed for work_hold::Model {
     type Key = (MachineId, String);
+    type Filter = Option<Vec<MachineId>>;
     const DOING: &'static str = "list holds";
 
     fn key(row: &QueryResult) -> Result<Self::Key, DbErr> {
         Ok((row.try_get("", "machine_id")?, row.try_get("", "slot")?))
     }
 
-    fn select(text: &mut sealed::Select<'_>, machine: Option<MachineId>, after: Option<&Self::Key>) {
+    fn select(text: &mut sealed::Select<'_>, machines: &Option<Vec<MachineId>>, after: Option<&Self::Key>) {
         text.0.put(HOLD_COLUMNS, []);
-        of_machine(text.0, machine, "slot", after);
+        of_these(text.0, machines.as_deref(), "slot", after);
     }
 }
 
@@ -257,25 +271,45 @@ impl sealed::Rows for work_backoff::Model {}
 
 impl Listed for work_backoff::Model {
     type Key = (MachineId, String);
+    type Filter = Option<Vec<MachineId>>;
     const DOING: &'static str = "list backoffs";
 
     fn key(row: &QueryResult) -> Result<Self::Key, DbErr> {
         Ok((row.try_get("", "machine_id")?, row.try_get("", "process")?))
     }
 
-    fn select(text: &mut sealed::Select<'_>, machine: Option<MachineId>, after: Option<&Self::Key>) {
+    fn select(text: &mut sealed::Select<'_>, machines: &Option<Vec<MachineId>>, after: Option<&Self::Key>) {
         text.0.put(BACKOFF_COLUMNS, []);
-        of_machine(text.0, machine, "process", after);
+        of_these(text.0, machines.as_deref(), "process", after);
     }
 }
 
-/// Of one machine or all, in the order of the key, whose second column is `name`.
-fn of_machine(text: &mut SqlBuilder, machine: Option<MachineId>, name: &str, after: Option<&(MachineId, String)>) {
-    if let Some(machine) = machine {
-        text.put(" WHERE machine_id = $1", [machine.into()]);
+/// No machine has it, and it is below all others.
+pub(super) const NO_MACHINE: MachineId = MachineId(uuid::Uuid::nil());
+
+/// Only rows of these machines. SQL knows no empty list.
+pub(super) fn among<'a>(text: &'a mut SqlBuilder, column: &str, machines: &[MachineId]) -> &'a mut SqlBuilder {
+    text.put(column, [])
+        .put(" IN (", [])
+        .each(std::iter::once(&NO_MACHINE).chain(machines), "$1", |machine| {
+            [(*machine).into()]
+        })
+        .put(")", [])
+}
+
+/// Of these machines or all, in the order of the key, whose second column is `name`.
+fn of_these(text: &mut SqlBuilder, machines: Option<&[MachineId]>, name: &str, after: Option<&(MachineId, String)>) {
+    match machines {
+        None => {}
+        Some([machine]) => {
+            text.put(" WHERE machine_id = $1", [(*machine).into()]);
+        }
+        Some(machines) => {
+            among(text, " WHERE machine_id", machines);
+        }
     }
     if let Some((machine_id, last)) = after {
-        let begins = if machine.is_some() { "AND" } else { "WHERE" };
+        let begins = if machines.is_some() { "AND" } else { "WHERE" };
         let after = format!(" {begins} (machine_id, {name}) > ($1, $2)");
         text.put(&after, [(*machine_id).into(), last.clone().into()]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bmdb_entity::SessionId;
 use bmdb_entity::work_history::Event;
 
-use crate::bmdb::Bmdb;
+use crate::admin::operator::{Act, Operator};
 use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::store::history;
@@ -26,7 +26,7 @@ pub struct Restored {
 /// No session can be longer between heartbeats.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
-impl Bmdb {
+impl Operator {
     /// Makes a restored database safe to work on. Run it once, after all components have stopped and the old database is unreachable, and before any
     /// component starts. It breaks every session of the backup, waits for the longest of their intervals, or this component's if that is
     /// longer, so that nobody believes in one any more, and expires them: history gets its ends, machines their cool-downs. Work that was claimed after
@@ -39,7 +39,7 @@ impl Bmdb {
     /// use bmdb::{Bmdb, Config, runtime_info};
     ///
     /// let bmdb = Bmdb::connect(Config::from_env("after-restore", runtime_info!())?).await?;
-    /// let restored = bmdb.after_restore().await?;
+    /// let restored = bmdb.operator("ada", "the disk of db1 broke")?.after_restore().await?;
     /// assert_eq!(restored.ahead, 0, "the database's clock stands too early");
     /// # Ok(())
     /// # }
@@ -72,7 +72,15 @@ impl Bmdb {
             }
         }
         let runner = database.runner(DOING);
-        let break_all = async |tx: &Tx| Ok::<_, Error>(tx.execute_text(BREAK, []).await?);
+        let break_all = async |tx: &Tx| {
+            tx.execute_text(BREAK, []).await?;
+            let act = Act {
+                verb: "after-restore",
+                detail: Some(format!("{} sessions were in the backup", sessions.len())),
+                ..Act::default()
+            };
+            Ok::<_, Error>(self.record(tx, act).await?)
+        };
         runner.run_or_error(break_all).await?;
         // Those that came after the backup, of which nothing is known, are taken to beat as often as this component.
         let intervals = sessions.iter().map(|(_, interval)| *interval);

@@ -52,7 +52,7 @@ impl Bmdb {
     /// # }
     /// ```
     pub fn sessions(&self) -> List<SessionStatus> {
-        List::new(self.database(), None)
+        List::new(self.database(), ())
     }
 }
 
@@ -78,17 +78,14 @@ impl sealed::Rows for SessionStatus {}
 
 impl Listed for SessionStatus {
     type Key = SessionId;
+    type Filter = ();
     const DOING: &'static str = "list sessions";
 
     fn key(row: &QueryResult) -> Result<Self::Key, DbErr> {
         row.try_get("", "session_id")
     }
 
-    fn select(
-        text: &mut sealed::Select<'_>,
-        _of_no_machine: Option<bmdb_entity::MachineId>,
-        after: Option<&Self::Key>,
-    ) {
+    fn select(text: &mut sealed::Select<'_>, _all: &(), after: Option<&Self::Key>) {
         const STATUS: &str = "
             SELECT s.session_id, s.component_name, s.runtime_info, {moment s.created_at} AS created_at, s.interval_ms, {moment l.deadline} AS deadline,
                 {now} AS as_of, (SELECT CAST(count(w.work_id) AS BIGINT) FROM work w WHERE w.session_id = s.session_id) AS works,

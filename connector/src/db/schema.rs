@@ -37,6 +37,11 @@ pub const MIGRATIONS: &[&str] = &[
     "m20261123_000020_create_work_retrieval",
     "m20261130_000021_create_session_sighting",
     "m20261130_000022_create_process_rule",
+    "m20261130_000023_create_operation",
+    "m20261130_000024_index_operation_machine_id",
+    "m20261130_000025_add_work_hold_ticket",
+    "m20261130_000026_index_machine_provided_provider_id",
+    "m20261130_000027_index_machine_provided_address",
 ];
 
 /// In the name of a step that removes what older components need.
@@ -71,7 +76,7 @@ pub(crate) fn dialect_of(database: &str, version: &str) -> Result<Dialect, Error
 }
 
 /// A component adds to these tables and never changes them.
-const APPEND_ONLY: &str = "work_history";
+const APPEND_ONLY: &[&str] = &["work_history", "operation"];
 
 /// What the schema is asked by: the connection for heartbeats.
 pub(crate) struct Catalogue<'a> {
@@ -167,7 +172,7 @@ async fn check_rights(catalogue: &Catalogue<'_>, rights: &[&str]) -> Result<(), 
         .filter_map(|step| step.splitn(3, '_').nth(2)?.strip_prefix("create_"));
     let mut wanted = Vec::new();
     for table in tables {
-        let needed = |right: &&&str| table != APPEND_ONLY || matches!(**right, "SELECT" | "INSERT");
+        let needed = |right: &&&str| !APPEND_ONLY.contains(&table) || matches!(**right, "SELECT" | "INSERT");
         wanted.extend(
             rights
                 .iter()

@@ -6,7 +6,12 @@ use bmdb_address::is_misleading;
 
 /// Shows a text without what could forge a line or turn one round: control characters, line separators and marks of direction are written as
 /// escapes, all else as it is.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+///
+/// ```
+/// assert_eq!(bmdb::Escaped("fine\nERROR: forged").to_string(), "fine\\nERROR: forged");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

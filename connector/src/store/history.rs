@@ -91,7 +91,7 @@ pub(crate) async fn end_sessions(tx: &Tx, sessions: &Sessions, event: Event, cau
     /// A cool-down does not shorten a hold, and does not take over one that lasts longer.
     const NOT_SHORTER: &str = "
         ON CONFLICT (machine_id, slot) DO UPDATE
-        SET until = excluded.until, reason = excluded.reason, placed_by = excluded.placed_by, placed_at = excluded.placed_at
+        SET until = excluded.until, reason = excluded.reason, placed_by = excluded.placed_by, placed_at = excluded.placed_at, ticket = NULL
         WHERE work_hold.until < excluded.until";
     let text = || SqlBuilder::new(tx.dialect());
     let mut record = text();

@@ -16,13 +16,13 @@ pub struct Model {
     #[sea_orm(column_type = "Text", unique_key = "identity")]
     pub provider: String,
     /// The provider's own id of the machine; unique within the provider.
-    #[sea_orm(column_type = "Text", unique_key = "identity")]
+    #[sea_orm(column_type = "Text", indexed, unique_key = "identity")]
     pub provider_id: String,
     /// The provider's reservation that the machine belongs to.
     #[sea_orm(column_type = "Text", nullable)]
     pub reservation: Option<String>,
     /// Where it answers.
-    #[sea_orm(column_type = "Text", nullable)]
+    #[sea_orm(column_type = "Text", nullable, indexed)]
     pub address: Option<String>,
     /// Where it stands.
     #[sea_orm(column_type = "Text", nullable)]

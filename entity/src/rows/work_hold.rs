@@ -25,6 +25,9 @@ pub struct Model {
     pub placed_by: String,
     /// When it was placed, by the database's clock.
     pub placed_at: DateTimeUtc,
+    /// Where people can read more, such as the name of a ticket.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub ticket: Option<String>,
     /// The machine's row.
     #[sea_orm(belongs_to, from = "machine_id", to = "machine_id")]
     pub machine: BelongsTo<super::machine::Entity>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, MachineId};
-use harness::literal;
+use harness::{ada, literal};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
@@ -67,7 +67,7 @@ pub(crate) async fn break_one(bmdb: Bmdb, raw: DatabaseConnection, chosen: f64) 
     let Ok(sessions) = sessions else { return };
     let nth = (chosen * sessions.len() as f64) as usize;
     if let Some(session) = sessions.get(nth) {
-        let broken = bmdb.break_session(session.session_id).await;
+        let broken = ada(&bmdb).break_session(session.session_id).await;
         if let Err(error) = broken {
             eprintln!("soak: a session was not broken: {error}");
         }

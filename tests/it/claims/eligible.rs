@@ -7,7 +7,7 @@ use bmdb::{
     agent_started, machine, os_installation_report, os_installation_request, provided, tag,
 };
 use bmdb_entity::machine_os_installation_report::Outcome;
-use harness::{TestDatabase, of, on_each_backend, until};
+use harness::{TestDatabase, ada, of, on_each_backend, until};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, Order, PaginatorTrait};
 
@@ -151,7 +151,7 @@ on_each_backend! {
         assert!(explained.clauses.iter().all(|clause| clause.met));
         assert!(!explained.eligible && explained.earliest.is_none());
         work.fail("no answer").await.unwrap();
-        bmdb.place_hold(machine, Hold::new("replacing a disk", "ada").until(Until::For(Duration::from_secs(86_400)))).await.unwrap();
+        bmdb.operator("ada", "replacing a disk").unwrap().place_hold(machine, Hold::new().until(Until::For(Duration::from_secs(86_400)))).await.unwrap();
         let explained = of::<AgentStart>(&bmdb).await.explain(machine).await.unwrap();
         let backoff = explained.backoff.as_ref().expect("it backs off");
         assert_eq!((backoff.attempts, backoff.cause.as_str()), (1, "no answer"));
@@ -188,9 +188,9 @@ on_each_backend! {
         assert_eq!((parked[0].until, parked[0].attempts), (None, 2));
         assert!(of::<Stubborn>(&bmdb).await.explain(machine).await.unwrap().to_string().contains("parked"));
         assert!(session.claim(&of::<Stubborn>(&session).await).await.unwrap().is_none());
-        assert!(matches!(bmdb.clear_backoff(machine, "stuborn").await, Err(Error::UnknownProcess { .. })));
-        assert!(bmdb.clear_backoff(machine, "stubborn").await.unwrap());
-        assert!(!bmdb.clear_backoff(machine, "stubborn").await.unwrap());
+        assert!(matches!(ada(&bmdb).clear_backoff(machine, "stuborn").await, Err(Error::UnknownProcess { .. })));
+        assert!(ada(&bmdb).clear_backoff(machine, "stubborn").await.unwrap());
+        assert!(!ada(&bmdb).clear_backoff(machine, "stubborn").await.unwrap());
         assert!(session.claim(&of::<Stubborn>(&session).await).await.unwrap().is_some());
     }
 
@@ -198,26 +198,26 @@ on_each_backend! {
         let (bmdb, session) = (connect(&db).await, session(&db).await);
         let machine = provide(&session, 1).await[0];
         session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the slot is registered").cancel().await.unwrap();
-        bmdb.place_hold(machine, Hold::new("the agent's network is down", "ada").slot("agent")).await.unwrap();
+        bmdb.operator("ada", "the agent's network is down").unwrap().place_hold(machine, Hold::new().slot("agent")).await.unwrap();
         assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
         session.claim(&of::<Survey>(&session).await).await.unwrap().expect("another slot is free").cancel().await.unwrap();
-        bmdb.place_hold(machine, Hold::new("moving the rack", "bob")).await.unwrap();
+        bmdb.operator("bob", "moving the rack").unwrap().place_hold(machine, Hold::new()).await.unwrap();
         assert!(session.claim(&of::<Survey>(&session).await).await.unwrap().is_none(), "the whole machine is held");
         assert_eq!(bmdb.holds(Some(machine)).await.unwrap().rows.len(), 2);
         assert_eq!(bmdb.holds(None).await.unwrap().rows.len(), 2);
-        assert!(bmdb.lift_hold(machine, Some("agent")).await.unwrap());
-        assert!(!bmdb.lift_hold(machine, Some("agent")).await.unwrap());
+        assert!(ada(&bmdb).lift_hold(machine, Some("agent")).await.unwrap());
+        assert!(!ada(&bmdb).lift_hold(machine, Some("agent")).await.unwrap());
         assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
-        assert!(bmdb.lift_hold(machine, None).await.unwrap());
+        assert!(ada(&bmdb).lift_hold(machine, None).await.unwrap());
         session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("nothing holds it").cancel().await.unwrap();
         // A hold ends by itself, whether its end is a span or a time.
         let past: sea_orm::prelude::DateTimeUtc = std::time::SystemTime::UNIX_EPOCH.into();
-        bmdb.place_hold(machine, Hold::new("over", "ada").until(Until::Time(past))).await.unwrap();
+        bmdb.operator("ada", "over").unwrap().place_hold(machine, Hold::new().until(Until::Time(past))).await.unwrap();
         session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("the hold is over").cancel().await.unwrap();
         let future: sea_orm::prelude::DateTimeUtc = (std::time::SystemTime::now() + Duration::from_secs(3600)).into();
-        bmdb.place_hold(machine, Hold::new("later", "ada").until(Until::Time(future))).await.unwrap();
+        bmdb.operator("ada", "later").unwrap().place_hold(machine, Hold::new().until(Until::Time(future))).await.unwrap();
         assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
-        bmdb.place_hold(machine, Hold::new("short", "ada").until(Until::For(Duration::from_millis(300)))).await.unwrap();
+        bmdb.operator("ada", "short").unwrap().place_hold(machine, Hold::new().until(Until::For(Duration::from_millis(300)))).await.unwrap();
         until("the hold has ended", LONG, async || session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_some()).await;
     }
 
@@ -226,7 +226,7 @@ on_each_backend! {
         let machine = provide(&session, 1).await[0];
         let fence = async || machine::Entity::find().one(&db.raw().await).await.unwrap().unwrap().fence;
         let before = fence().await;
-        bmdb.place_hold(machine, Hold::new("moving the rack", "bob")).await.unwrap();
+        bmdb.operator("bob", "moving the rack").unwrap().place_hold(machine, Hold::new()).await.unwrap();
         assert!(fence().await > before, "a compare with what was seen before fails");
     }
 
@@ -235,7 +235,7 @@ on_each_backend! {
         let machines = provide(&session, 4).await;
         let _held = session.claim(&of::<AgentStart>(&session).await).on(machines[0]).await.unwrap().expect("it is eligible");
         session.claim(&of::<AgentStart>(&session).await).on(machines[1]).await.unwrap().expect("it is eligible").fail("no answer").await.unwrap();
-        bmdb.place_hold(machines[2], Hold::new("moving the rack", "bob")).await.unwrap();
+        bmdb.operator("bob", "moving the rack").unwrap().place_hold(machines[2], Hold::new()).await.unwrap();
         let raw = db.raw().await;
         let ids = |rows: Vec<provided::Model>| rows.into_iter().map(|row| row.machine_id).collect::<std::collections::HashSet<_>>();
         let without = |gone: usize| machines.iter().enumerate().filter(|(nth, _)| *nth != gone).map(|(_, id)| *id).collect();

@@ -52,8 +52,8 @@ async fn an_explanation_is_of_one_moment() {
         let survey = of::<Survey>(&bmdb).await;
         let meanwhile = async {
             let go_on = reading.recv().await.expect("it reads the holds");
-            let hold = Hold::new("moving the rack", "bob");
-            connect(&db).await.place_hold(machine, hold).await.unwrap();
+            let bob = connect(&db).await.operator("bob", "moving the rack").unwrap();
+            bob.place_hold(machine, Hold::new()).await.unwrap();
             go_on.send(()).expect("it waits");
         };
         let (explained, ()) = tokio::join!(survey.explain(machine), meanwhile);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Config, Error, Fence, Session, Unfinished, machine};
-use harness::{Backend, TestDatabase, bounded, check_history, literal, of, on_each_backend};
+use harness::{Backend, TestDatabase, ada, bounded, check_history, literal, of, on_each_backend};
 use sea_orm::EntityTrait;
 
 use crate::world::{AgentStart, Survey, connect, events, provide, session, sessions, tamper, works};
@@ -64,12 +64,12 @@ on_each_backend! {
             Bmdb::connect(config).await.unwrap()
         };
         let operator = quick().await;
-        assert_eq!(operator.after_restore().await.unwrap(), bmdb::Restored::default(), "there is nothing to do");
+        assert_eq!(ada(&operator).after_restore().await.unwrap(), bmdb::Restored::default(), "there is nothing to do");
         // A component that nobody has stopped: its session is in the backup, and it beats.
         let dead = quick().await.start_session().await.unwrap();
         let machine = provide(&dead, 1).await[0];
         let work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("it is eligible");
-        let restored = operator.after_restore().await.unwrap();
+        let restored = ada(&operator).after_restore().await.unwrap();
         assert_eq!((restored.expired.as_slice(), restored.freed, restored.ahead), (&[dead.id()][..], 1, 0));
         assert!(dead.lost().is_cancelled(), "it stopped believing before the machine was free");
         let raw = db.raw().await;
@@ -81,7 +81,7 @@ on_each_backend! {
         assert_eq!(check_history(&raw).await, Vec::<String>::new());
         // Of what it has ended, nothing is left to be ended again; and it says when the clock stands too early for fences to be new.
         tamper(&raw, &format!("UPDATE machine SET fence = {}", i64::MAX - 9)).await;
-        let again = operator.after_restore().await.unwrap();
+        let again = ada(&operator).after_restore().await.unwrap();
         assert_eq!((again.expired.len(), again.freed, again.ahead), (0, 0, 1));
         assert_eq!(sessions(&raw).await, 0);
     }
@@ -113,7 +113,7 @@ async fn is_put_back<Kept>(backend: Backend, copy: impl AsyncFnOnce(&TestDatabas
 
     let config = Config::new(&url, "test", "").interval(Duration::from_secs(1));
     let bmdb = Bmdb::connect(config).await.unwrap();
-    let restored = bmdb.after_restore().await.unwrap();
+    let restored = ada(&bmdb).after_restore().await.unwrap();
     assert_eq!(
         (restored.expired.as_slice(), restored.freed, restored.ahead),
         (&[dead][..], 1, 0)
@@ -123,7 +123,7 @@ async fn is_put_back<Kept>(backend: Backend, copy: impl AsyncFnOnce(&TestDatabas
         events(&raw, machine).await,
         ["started", "finished", "started", "expired"]
     );
-    bmdb.lift_hold(machine, Some("survey")).await.unwrap();
+    ada(&bmdb).lift_hold(machine, Some("survey")).await.unwrap();
     let session = bmdb.start_session().await.unwrap();
     let work = claim(&session).await;
     assert!(

@@ -13,9 +13,17 @@ fn root() -> PathBuf {
 /// Every Rust file of the workspace, with its text.
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["address", "entity", "migration", "connector", "examples", "tests"]
-        .map(|name| root().join(name))
-        .into();
+    let mut folders: Vec<PathBuf> = [
+        "address",
+        "entity",
+        "migration",
+        "connector",
+        "operator",
+        "examples",
+        "tests",
+    ]
+    .map(|name| root().join(name))
+    .into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("the folder is there") {
             let path = entry.expect("it can be read").path();
@@ -65,6 +73,7 @@ fn arrows_point_one_way() {
         arrows(&["bmdb-address", "bmdb-entity"]),
         "opening must not alter a fleet's schema"
     );
+    assert_eq!(arrows_from("operator"), arrows(&["bmdb", "bmdb-migration"]));
     assert_eq!(arrows_from("examples"), arrows(&["bmdb", "bmdb-migration"]));
 }
 

@@ -6,7 +6,7 @@ use bmdb::{
     Backoff, Bmdb, Config, ConfigError, Eligible, Error, Hold, MachineId, Process, Unfinished, Until, agent_heartbeat,
     machine,
 };
-use harness::{Backend, PATIENCE, TestDatabase, of, on_each_backend, until};
+use harness::{Backend, PATIENCE, TestDatabase, ada, of, on_each_backend, until};
 use sea_orm::prelude::DateTimeUtc;
 
 use crate::world::{
@@ -285,7 +285,8 @@ on_each_backend! {
         let machine = provide(&session, 1).await[0];
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
-        let held = |until| bmdb.place_hold(machine, Hold::new("moving", "ada").until(until));
+        let ada = ada(&bmdb);
+        let held = |until| ada.place_hold(machine, Hold::new().until(until));
         let time = |text: &str| Until::Time(text.parse::<DateTimeUtc>().expect("a time"));
         for until in [
             Until::For(Duration::MAX),
@@ -347,20 +348,33 @@ on_each_backend! {
         let raw = db.raw().await;
         let before = row_counts(&raw).await;
         let stranger = MachineId::random();
-        for (machine, hold, what) in [
-            (machine, Hold::new(" ", "ada"), "the reason of a hold"),
-            (machine, Hold::new("moving", ""), "the author of a hold"),
-            (machine, Hold::new("mov\0ing", "ada"), "text without NUL"),
-            (machine, Hold::new("x".repeat(5000), "ada"), "at most 4 kB"),
-            (machine, Hold::new("moving", "ada").slot("*"), "the name of a slot"),
-            (machine, Hold::new("moving", "ada").slot("surwey"), "no registered process has the slot \"surwey\"; known are: survey"),
-            (stranger, Hold::new("moving", "ada"), "there is no machine"),
+        for (by, reason, what) in [
+            ("ada", " ", "the reason of an operator"),
+            ("", "moving", "the name of an operator"),
+            ("ada", "mov\0ing", "text without NUL"),
+            ("ada", &"x".repeat(5000), "at most 4 kB"),
         ] {
-            let error = bmdb.place_hold(machine, hold).await.expect_err(what);
-            assert!(matches!(error, Error::Invalid { .. } | Error::UnknownSlot { .. } | Error::UnknownMachine { .. }), "{error:?}");
-            assert!(error.to_string().contains(what), "{error}");
+            let error = bmdb.operator(by, reason).expect_err(what);
+            assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(what), "{error:?}");
         }
-        let unknown = bmdb.clear_backoff(machine, "surwey").await.expect_err("there is no such process");
+        let error = ada(&bmdb).ticket("").expect_err("it names nothing");
+        assert!(error.to_string().contains("a ticket"), "{error}");
+        for (machine, hold, what) in [
+            (machine, Hold::new().slot("*"), "the name of a slot"),
+            (machine, Hold::new().slot("surwey"), "no registered process has the slot \"surwey\"; known are: survey"),
+            (stranger, Hold::new(), "there is no machine"),
+        ] {
+            for error in [
+                ada(&bmdb).place_hold(machine, hold.clone()).await.expect_err(what),
+                ada(&bmdb).drain_machine(machine, hold).await.expect_err(what),
+            ] {
+                assert!(matches!(error, Error::Invalid { .. } | Error::UnknownSlot { .. } | Error::UnknownMachine { .. }), "{error:?}");
+                assert!(error.to_string().contains(what), "{error}");
+            }
+        }
+        let unknown = ada(&bmdb).run_now(machine, "surwey").await.expect_err("there is no such process");
+        assert_eq!(unknown.to_string(), "no process \"surwey\" is registered; known are: survey");
+        let unknown = ada(&bmdb).clear_backoff(machine, "surwey").await.expect_err("there is no such process");
         assert_eq!(unknown.to_string(), "no process \"surwey\" is registered; known are: survey");
         assert_eq!(row_counts(&raw).await, before);
     }

@@ -143,7 +143,11 @@ async fn no_error_and_no_log_says_the_password_of_a_url() {
         &of::<Survey>(&bmdb).await.count().await.expect_err("the server is gone"),
     ));
     all.push(said(&bmdb.holds(None).await.expect_err("the server is gone")));
-    let hold = bmdb.place_hold(MachineId::random(), Hold::new("moving", "ada")).await;
+    let hold = bmdb
+        .operator("ada", "moving")
+        .unwrap()
+        .place_hold(MachineId::random(), Hold::new())
+        .await;
     all.push(said(&hold.expect_err("the server is gone")));
     let transacted = session.transact(async |tx| bmdb::machine::create(tx).await).await;
     all.push(said(&transacted.expect_err("the server is gone")));

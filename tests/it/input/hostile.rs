@@ -7,7 +7,7 @@ use bmdb::{
     Bmdb, Eligible, Error, Hold, MachineId, Process, Session, Unfinished, agent_started, machine, provided, tag,
 };
 use bmdb_entity::process;
-use harness::{of, on_each_backend};
+use harness::{ada, of, on_each_backend};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{DatabaseConnection, EntityTrait};
 
@@ -121,7 +121,10 @@ on_each_backend! {
             let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
             let holder = async || of::<Survey>(&bmdb).await.explain(machine).await.unwrap().holder.expect("it is held");
 
-            let outcome = bmdb.ask_to_stop(work.id(), text).await;
+            let outcome = match bmdb.operator("ada", text) {
+                Ok(ada) => ada.ask_to_stop(work.id()).await,
+                Err(error) => Err(error),
+            };
             let stored = holder().await.stop_requested.unwrap_or_default();
             given.to("a reason to stop", says_something(text), outcome.map(|_| stored)).await;
 
@@ -137,7 +140,7 @@ on_each_backend! {
                     let cause = bmdb.history(machine).await.unwrap().rows.pop().and_then(|event| event.cause);
                     given.to("a cause", without_nul(text, 4096), Ok(cause.unwrap_or_default())).await;
                     assert_eq!(bmdb.backoffs(Some(machine)).await.unwrap().rows[0].cause, text);
-                    assert!(bmdb.clear_backoff(machine, Survey::NAME).await.unwrap());
+                    assert!(ada(&bmdb).clear_backoff(machine, Survey::NAME).await.unwrap());
                 }
                 Err(Unfinished::NotCommitted { work, error }) => {
                     given.to("a cause", without_nul(text, 4096), Err(error)).await;
@@ -154,25 +157,32 @@ on_each_backend! {
         session.claim(&of::<Survey>(&session).await).on(machine).await.unwrap().expect("it is eligible").cancel().await.unwrap();
         for text in TEXTS {
             let given = Given { raw: &raw, rows: row_counts(&raw).await, text };
-            let held = async |hold: Hold| {
-                bmdb.place_hold(machine, hold).await?;
+            let held = async |by: &str, reason: &str, ticket: &str| {
+                bmdb.operator(by, reason)?.ticket(ticket)?.place_hold(machine, Hold::new()).await?;
                 let mut holds = bmdb.holds(Some(machine)).await?.rows;
-                bmdb.lift_hold(machine, None).await?;
+                ada(&bmdb).lift_hold(machine, None).await?;
                 Ok::<_, Error>(holds.pop().expect("it was placed"))
             };
-            let outcome = held(Hold::new(text, "ada")).await.map(|hold| hold.reason);
-            given.to("the reason of a hold", says_something(text), outcome).await;
-            let outcome = held(Hold::new("moving", text)).await.map(|hold| hold.placed_by);
-            given.to("the author of a hold", says_something(text), outcome).await;
+            let outcome = held("ada", text, "OPS-1").await.map(|hold| hold.reason);
+            given.to("the reason of an operator", says_something(text), outcome).await;
+            let outcome = held(text, "moving", "OPS-1").await.map(|hold| hold.placed_by);
+            given.to("the name of an operator", says_something(text), outcome).await;
+            let outcome = held("ada", "moving", text).await.map(|hold| hold.ticket.expect("it was given"));
+            given.to("a ticket", says_something(text), outcome).await;
+            let latest = bmdb.operations(Some(machine)).await.unwrap().rows;
+            if says_something(text) {
+                assert!(latest.iter().any(|act| act.ticket.as_deref() == Some(text) && act.verb == "place-hold"), "{text:?}");
+            }
 
+            let given = Given { rows: row_counts(&raw).await, ..given };
             // A name that no process has is refused for that; anything else for not being a name.
-            match bmdb.place_hold(machine, Hold::new("moving", "ada").slot(text)).await {
+            match bmdb.operator("ada", "moving").unwrap().place_hold(machine, Hold::new().slot(text)).await {
                 Err(Error::UnknownSlot { .. }) if is_name(text) => {}
                 outcome => given.to("the slot of a hold", is_name(text), outcome.map(|()| String::new())).await,
             }
-            let outcome = bmdb.lift_hold(machine, Some(text)).await;
+            let outcome = ada(&bmdb).lift_hold(machine, Some(text)).await;
             given.to("the slot of a lifted hold", is_name(text), outcome.map(|_| text.to_owned())).await;
-            match bmdb.clear_backoff(machine, text).await {
+            match ada(&bmdb).clear_backoff(machine, text).await {
                 Err(Error::UnknownProcess { .. }) if is_name(text) => {}
                 outcome => given.to("the process of a backoff", is_name(text), outcome.map(|_| String::new())).await,
             }
@@ -324,7 +334,7 @@ async fn registered<P: Process + Default>(
 async fn started(operator: &Bmdb, config: bmdb::Config) -> Result<bmdb::HeldBySession, Error> {
     let bmdb = Bmdb::connect(config).await?;
     let session = bmdb.start_session().await?;
-    let held = operator.break_session(session.id()).await?;
+    let held = ada(operator).break_session(session.id()).await?;
     session.close().await.unwrap();
     bmdb.close().await;
     Ok(held.expect("it was started"))

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Error, Hold, Session, SessionId, agent_heartbeat, tag};
-use harness::{Backend, TestDatabase, bounded, literal, of, on_each_backend, until};
+use harness::{Backend, TestDatabase, ada, bounded, literal, of, on_each_backend, until};
 use sea_orm::{DatabaseBackend, DatabaseConnection};
 
 use crate::input::hostile::log::Kept;
@@ -111,11 +111,11 @@ on_each_backend! {
     async fn an_end_without_end_is_listed_explained_and_lifted(db: TestDatabase) {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
-        bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
+        bmdb.operator("ada", "moving").unwrap().place_hold(machine, Hold::new()).await.unwrap();
         assert!(session.claim(&of::<AgentStart>(&session).await).await.unwrap().is_none());
-        bmdb.lift_hold(machine, None).await.unwrap();
+        ada(&bmdb).lift_hold(machine, None).await.unwrap();
         session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("it is eligible").fail("a test").await.unwrap();
-        bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
+        bmdb.operator("ada", "moving").unwrap().place_hold(machine, Hold::new()).await.unwrap();
         for (time, keeps) in [("'infinity'", true), ("'290000-01-01 00:00:00.000'", true), ("'-infinity'", false)] {
             for table in ["work_hold", "work_backoff"] {
                 tamper(&raw, &format!("UPDATE {table} SET until = {time}")).await;
@@ -138,7 +138,7 @@ on_each_backend! {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machine = provide(&session, 1).await[0];
         let _work = session.claim(&of::<AgentStart>(&session).await).on(machine).await.unwrap().expect("it is eligible");
-        bmdb.place_hold(machine, Hold::new("moving", "ada")).await.unwrap();
+        bmdb.operator("ada", "moving").unwrap().place_hold(machine, Hold::new()).await.unwrap();
         // A text that is no time is told of with the row that has it; where columns have types, the nearest time is.
         let is_text = raw.get_database_backend() == DatabaseBackend::Sqlite;
         tamper(&raw, "UPDATE work_history SET at = 'infinity'").await;
@@ -163,7 +163,7 @@ on_each_backend! {
         let (bmdb, session, raw) = (connect(&db).await, session(&db).await, db.raw().await);
         let machines = provide(&session, 3).await;
         for machine in &machines {
-            bmdb.place_hold(*machine, Hold::new("moving", "ada")).await.unwrap();
+            bmdb.operator("ada", "moving").unwrap().place_hold(*machine, Hold::new()).await.unwrap();
         }
         let is_text = raw.get_database_backend() == DatabaseBackend::Sqlite;
         if is_text {
@@ -240,11 +240,11 @@ async fn what_is_no_number_and_no_text_stops_neither_claims_nor_heartbeats_nor_a
         until("it is told to stop", LONG, async || work.stop().is_cancelled()).await;
         assert!(session.loss().is_none(), "{:?}", session.loss());
         tamper(&raw, "UPDATE session SET interval_ms = 'odd'").await;
-        let restored = tokio::time::timeout(Duration::from_secs(3), bmdb.after_restore()).await;
+        let restored = tokio::time::timeout(Duration::from_secs(3), ada(&bmdb).after_restore()).await;
         // It waits for as long as any interval may be: an hour.
         assert!(restored.is_err());
         tamper(&raw, "UPDATE session SET interval_ms = 2000").await;
-        assert_eq!(bmdb.after_restore().await.unwrap().expired, [session.id()]);
+        assert_eq!(ada(&bmdb).after_restore().await.unwrap().expired, [session.id()]);
     })
     .await;
 }

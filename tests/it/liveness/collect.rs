@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmdb::{Error, agent_started};
 use bmdb_entity::{work_history, work_hold};
-use harness::{literal, of, on_each_backend, on_postgres, until};
+use harness::{ada, literal, of, on_each_backend, on_postgres, until};
 use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
 
 use tracing_subscriber::Layer;
@@ -140,7 +140,7 @@ on_each_backend! {
         let work = broken.claim(&of::<AgentStart>(&broken).await).await.unwrap().expect("one machine is eligible");
         let raw = db.raw().await;
         tamper(&raw, "UPDATE session SET interval_ms = 200").await;
-        bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
+        ada(&bmdb).break_session(broken.id()).await.unwrap().expect("there is such a session");
         let mut collector = bmdb.collector();
         until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
         // Although its guard lives.
@@ -226,7 +226,7 @@ on_each_backend! {
         let bmdb = connect(&db).await;
         let raw = db.raw().await;
         let _work = dead.claim(&of::<AgentStart>(&dead).await).await.unwrap().expect("one machine is eligible");
-        bmdb.place_hold(machine, bmdb::Hold::new("replacing a disk", "ada").slot("agent")).await.unwrap();
+        bmdb.operator("ada", "replacing a disk").unwrap().place_hold(machine, bmdb::Hold::new().slot("agent")).await.unwrap();
         kill_session(&raw, &dead).await;
         let mut collector = bmdb.collector();
         until("the session is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
@@ -239,13 +239,13 @@ on_each_backend! {
         let machine = provide(&broken, 1).await[0];
         let work = broken.claim(&of::<AgentStart>(&broken).await).await.unwrap().expect("one machine is eligible");
         let bmdb = connect(&db).await;
-        let held = bmdb.break_session(broken.id()).await.unwrap().expect("there is such a session");
+        let held = ada(&bmdb).break_session(broken.id()).await.unwrap().expect("there is such a session");
         assert_eq!(held.works, [(machine, "agent-start".to_owned())]);
         until("its holder learns it", LONG, async || work.stop().is_cancelled()).await;
         let mut collector = bmdb.collector();
         until("it is expired", LONG, async || !collector.sweep().await.unwrap().expired.is_empty()).await;
         assert_eq!(events(&db.raw().await, machine).await, ["started", "expired"]);
-        assert_eq!(bmdb.break_session(broken.id()).await.unwrap(), None);
+        assert_eq!(ada(&bmdb).break_session(broken.id()).await.unwrap(), None);
     }
 
     async fn a_holder_is_asked_to_stop(db: TestDatabase) {
@@ -253,13 +253,13 @@ on_each_backend! {
         provide(&session, 1).await;
         let work = session.claim(&of::<AgentStart>(&session).await).await.unwrap().expect("one machine is eligible");
         let bmdb = connect(&db).await;
-        assert!(bmdb.ask_to_stop(work.id(), "the rack moves").await.unwrap());
+        assert!(bmdb.operator("ada", "the rack moves").unwrap().ask_to_stop(work.id()).await.unwrap());
         until("the stop token fires", LONG, async || work.stop().is_cancelled()).await;
         assert_eq!(work.stop_reason(), Some(bmdb::StopReason::Requested("the rack moves".to_owned())));
         // What it does then is its own decision.
         work.finish(async |_tx| Ok::<_, Error>(())).await.unwrap();
-        assert!(!bmdb.ask_to_stop(bmdb::WorkId::random(), "nobody").await.unwrap());
-        assert!(matches!(bmdb.ask_to_stop(bmdb::WorkId::random(), " ").await, Err(Error::Invalid { .. })));
+        assert!(!bmdb.operator("ada", "nobody").unwrap().ask_to_stop(bmdb::WorkId::random()).await.unwrap());
+        assert!(matches!(bmdb.operator("ada", " ").unwrap().ask_to_stop(bmdb::WorkId::random()).await, Err(Error::Invalid { .. })));
     }
 
 }

@@ -202,7 +202,7 @@ fn every_step_runs_outside_a_transaction_and_says_what_it_is() {
     for name in &names {
         let kind = name.split('_').nth(2);
         assert!(
-            matches!(kind, Some("create" | "index" | "tune")),
+            matches!(kind, Some("create" | "add" | "index" | "tune")),
             "destroy.rs must know what undoing {name} destroys"
         );
     }

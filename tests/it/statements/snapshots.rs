@@ -13,7 +13,7 @@ use bmdb::{
     machine, provided, tag,
 };
 use futures_util::future::join_all;
-use harness::{Backend, TestDatabase, of};
+use harness::{Backend, TestDatabase, ada, of};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, DatabaseConnection};
@@ -204,9 +204,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("work_get", work.get::<provided::Entity>()).await.unwrap();
-    ear.to("ask_to_stop", bmdb.ask_to_stop(work.id(), "a test"))
-        .await
-        .unwrap();
+    ear.to("ask_to_stop", ada(&bmdb).ask_to_stop(work.id())).await.unwrap();
     let machine = work.machine();
     let finish = work.finish(async |tx| agent_started::set(tx, machine, *b"key").await);
     ear.to("work_finish", finish).await.unwrap();
@@ -289,26 +287,47 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("history", bmdb.history(machine)).await.unwrap();
-    ear.to(
-        "place_hold",
-        bmdb.place_hold(machines[3], Hold::new("a test", "a test")),
-    )
-    .await
-    .unwrap();
+    ear.to("place_hold", ada(&bmdb).place_hold(machines[3], Hold::new()))
+        .await
+        .unwrap();
+    ear.to("drain_machine", ada(&bmdb).drain_machine(machines[3], Hold::new()))
+        .await
+        .unwrap();
+    ear.to("operations", bmdb.operations(Some(machines[3]))).await.unwrap();
     ear.to("holds", bmdb.holds(None)).await.unwrap();
     ear.to("sessions", bmdb.sessions()).await.unwrap();
+    ear.to("processes", bmdb.processes()).await.unwrap();
+    ear.to("works", bmdb.works(bmdb::WorksOf::Process("agent-start".to_owned())))
+        .await
+        .unwrap();
+    let filter = bmdb::MachineFilter::new()
+        .name("7")
+        .state(bmdb::MachineState::Held)
+        .process("agent-start");
+    ear.to("machines", bmdb.machines(filter)).await.unwrap();
     ear.to("machine_find", machine::find(bmdb.reads(), "a", "7"))
         .await
         .unwrap();
-    ear.to("lift_hold", bmdb.lift_hold(machines[3], None)).await.unwrap();
+    ear.to("lift_hold", ada(&bmdb).lift_hold(machines[3], None))
+        .await
+        .unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
-    ear.to("clear_backoff", bmdb.clear_backoff(machines[3], "agent-start"))
+    ear.to("run_now", ada(&bmdb).run_now(machines[3], "agent-start"))
+        .await
+        .unwrap();
+    ear.to("clear_backoff", ada(&bmdb).clear_backoff(machines[3], "agent-start"))
         .await
         .unwrap();
 
     let [dead, broken] = [bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap()];
-    let _held = (claimed::<Survey>(&dead).await, claimed::<Survey>(&broken).await);
-    ear.to("break_session", bmdb.break_session(broken.id())).await.unwrap();
+    let held = (claimed::<Survey>(&dead).await, claimed::<Survey>(&broken).await);
+    let work = &held.1;
+    ear.to("break_holder", ada(&bmdb).break_holder(work.id(), work.fence()))
+        .await
+        .unwrap();
+    ear.to("break_session", ada(&bmdb).break_session(broken.id()))
+        .await
+        .unwrap();
     kill_session(raw, &dead).await;
     let other = bmdb::Bmdb::connect(config()).await.unwrap();
     let mut collector = other.collector();

@@ -3,6 +3,8 @@
 //! CockroachDB cannot be run here. These rules are what its documentation forbids or leaves undefined; each has a statement that breaks it, so that
 //! a rule that cannot go red is seen.
 
+mod lists;
+
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use bmdb::{
     Error, Hold, Observation, Until, Work, WorkId, agent_heartbeat, agent_started, machine, os_installation_request,
     tag,
 };
-use harness::{Backend, TestDatabase, of, until};
+use harness::{Backend, TestDatabase, ada, of, until};
 use regex::Regex;
 use sea_orm::ActiveValue::Set;
 
@@ -235,7 +237,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     work.transact(async |tx| agent_heartbeat::set(tx, machine).await)
         .await
         .unwrap();
-    assert!(bmdb.ask_to_stop(work.id(), "a test").await.unwrap());
+    assert!(ada(&bmdb).ask_to_stop(work.id()).await.unwrap());
     until("a heartbeat brings it", LONG, async || work.stop().is_cancelled()).await;
     work.finish(async |tx| agent_started::set(tx, machine, *b"key").await)
         .await
@@ -323,7 +325,9 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         Until::For(Duration::from_secs(1)),
         Until::Time(std::time::SystemTime::now().into()),
     ] {
-        bmdb.place_hold(machine, Hold::new("a test", "a test").until(until))
+        ada(&bmdb).place_hold(machine, Hold::new().until(until)).await.unwrap();
+        ada(&bmdb)
+            .drain_machine(machine, Hold::new().until(until))
             .await
             .unwrap();
     }
@@ -331,12 +335,19 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     let last = first.rows[0].session;
     bmdb.sessions().after(last).await.unwrap();
     bmdb::machine::find(bmdb.reads(), "test", "m0").await.unwrap();
+    lists::list_states(&bmdb, machine).await;
     bmdb.holds(None).await.unwrap();
     bmdb.holds(None).after((machine, String::new())).await.unwrap();
-    bmdb.lift_hold(machine, None).await.unwrap();
+    ada(&bmdb).lift_hold(machine, None).await.unwrap();
+    ada(&bmdb).run_now(machine, AgentStart::NAME).await.unwrap();
+    for of in [Some(machine), None] {
+        let page = bmdb.operations(of).limit(1).await.unwrap();
+        let more = page.next.expect("there were two");
+        bmdb.operations(of).after(more).await.unwrap();
+    }
     bmdb.backoffs(Some(machine)).await.unwrap();
-    bmdb.clear_backoff(machine, AgentStart::NAME).await.unwrap();
-    assert!(!bmdb.ask_to_stop(WorkId::random(), "a test").await.unwrap());
+    ada(&bmdb).clear_backoff(machine, AgentStart::NAME).await.unwrap();
+    assert!(!ada(&bmdb).ask_to_stop(WorkId::random()).await.unwrap());
 
     let dead = connect_to(url).await.start_session().await.unwrap();
     let _held = dead
@@ -344,7 +355,12 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
         .await
         .unwrap()
         .expect("it is eligible");
-    assert!(bmdb.break_session(dead.id()).await.unwrap().is_some());
+    assert_eq!(
+        ada(&bmdb).break_holder(WorkId::random(), bmdb::Fence(1)).await.unwrap(),
+        None
+    );
+    assert!(ada(&bmdb).break_session(dead.id()).await.unwrap().is_some());
+    bmdb.now().await.unwrap();
     kill_session(raw, &dead).await;
     let mut collector = bmdb.collector();
     until("the session is expired", LONG, async || {

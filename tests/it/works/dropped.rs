@@ -6,11 +6,9 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
-use bmdb::{
-    Bmdb, Config, Error, Hold, MachineId, Process, Session, Unfinished, Until, Work, agent_heartbeat, agent_started,
-};
+use bmdb::{Bmdb, Config, Error, Hold, MachineId, Process, Session, Unfinished, Work, agent_heartbeat, agent_started};
 use bmdb_entity::work_history::{self, Event};
-use harness::{Backend, TestDatabase, check_history, of, on_each_backend, until};
+use harness::{Backend, TestDatabase, ada, check_history, of, on_each_backend, until};
 use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -286,17 +284,19 @@ on_each_backend! {
     async fn what_operators_do_may_be_dropped_at_any_poll(db: TestDatabase) {
         let scene = Scene::of(&db).await;
         let (bmdb, machine) = (&scene.bmdb, scene.machines[1]);
-        let hold = || Hold::new("replacing a disk", "ada").until(Until::Open);
-        let lift = async || { bmdb.lift_hold(machine, None).await.unwrap(); };
-        scene.at_every_poll("place_hold", nothing, |()| async { bmdb.place_hold(machine, hold()).await.unwrap() }, lift).await;
-        let held = async || bmdb.place_hold(machine, hold()).await.unwrap();
-        scene.at_every_poll("lift_hold", held, |()| async { assert!(bmdb.lift_hold(machine, None).await.unwrap()) }, lift).await;
+        let hold = Hold::new;
+        let ada = &ada(bmdb);
+        let lift = async || { ada.lift_hold(machine, None).await.unwrap(); };
+        scene.at_every_poll("place_hold", nothing, |()| async { ada.place_hold(machine, hold()).await.unwrap() }, lift).await;
+        let held = async || ada.place_hold(machine, hold()).await.unwrap();
+        scene.at_every_poll("lift_hold", held, |()| async { assert!(ada.lift_hold(machine, None).await.unwrap()) }, lift).await;
+        scene.at_every_poll("drain_machine", nothing, |()| async { ada.drain_machine(machine, hold()).await.unwrap(); }, lift).await;
         scene.at_every_poll("ask_to_stop", async || scene.work::<AgentStart>().await, |work| async move {
-            assert!(bmdb.ask_to_stop(work.id(), "the rack moves").await.unwrap());
+            assert!(ada.ask_to_stop(work.id()).await.unwrap());
         }, nothing).await;
         let victim = async || bmdb.start_session().await.unwrap();
         scene.at_every_poll("break_session", victim, |victim| async move {
-            assert!(bmdb.break_session(victim.id()).await.unwrap().is_some());
+            assert!(ada.break_session(victim.id()).await.unwrap().is_some());
         }, nothing).await;
         // Who had noticed has left its row to a collector; who had not has closed itself.
         tamper(&scene.raw, "UPDATE session SET interval_ms = 1 WHERE session_id IN (SELECT session_id FROM session_lease WHERE deadline < (SELECT max(deadline) FROM session_lease))").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bmdb::{Bmdb, Error, Hold, Process, agent_heartbeat};
-use harness::{Survey, of};
+use harness::{Survey, ada, of};
 use tokio::time::sleep;
 
 use super::scene::{Needs, Said, Scene};
@@ -31,22 +31,29 @@ pub(super) enum Operation {
     Close,
     Sweep,
     PlaceHold,
+    DrainMachine,
     LiftHold,
+    RunNow,
     ClearBackoff,
     AskToStop,
     BreakSession,
+    BreakHolder,
     Count,
     Explain,
     History,
     Holds,
     Backoffs,
     Sessions,
+    Operations,
+    Machines,
+    Works,
+    Processes,
 }
 
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 38] = [
         Connect,
         Register,
         StartSession,
@@ -68,28 +75,36 @@ impl Operation {
         Close,
         Sweep,
         PlaceHold,
+        DrainMachine,
         LiftHold,
+        RunNow,
         ClearBackoff,
         AskToStop,
         BreakSession,
+        BreakHolder,
         Count,
         Explain,
         History,
         Holds,
         Backoffs,
         Sessions,
+        Operations,
+        Machines,
+        Works,
+        Processes,
     ];
 
     pub(super) fn needs(self) -> Needs {
         match self {
             WorkTransact | Progress | Finish | Done | Update | Fail | FailThenClaim | Cancel | Drop | Close
-            | AskToStop | Explain | History => Needs::Work,
+            | AskToStop | DrainMachine | Works | Explain | History => Needs::Work,
             FailMany => Needs::Works,
+            BreakHolder => Needs::OthersWork,
             Sweep => Needs::DeadWork,
-            LiftHold | Holds => Needs::Hold,
-            ClearBackoff | Backoffs => Needs::Backoff,
+            LiftHold | Holds | Operations => Needs::Hold,
+            ClearBackoff | RunNow | Backoffs => Needs::Backoff,
             Connect | Register | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold
-            | BreakSession | Count | Sessions => Needs::Nothing,
+            | BreakSession | Count | Sessions | Machines | Processes => Needs::Nothing,
         }
     }
 
@@ -192,17 +207,37 @@ impl Operation {
                     other => Said::Unknown(format!("{other:?}")),
                 }
             }
-            PlaceHold => Said::of(bmdb.place_hold(machine, Hold::new("a test", "a test")).await),
-            LiftHold => told(bmdb.lift_hold(machine, None).await),
-            ClearBackoff => told(bmdb.clear_backoff(machine, Survey::NAME).await),
+            PlaceHold => Said::of(ada(bmdb).place_hold(machine, Hold::new()).await),
+            DrainMachine => {
+                let work = scene.take();
+                let drained = ada(bmdb).drain_machine(machine, Hold::new()).await;
+                let said = told(drained.map(|asked| asked == [work.id()]));
+                scene.keep(work);
+                said
+            }
+            LiftHold => told(ada(bmdb).lift_hold(machine, None).await),
+            RunNow => told(ada(bmdb).run_now(machine, Survey::NAME).await),
+            ClearBackoff => told(ada(bmdb).clear_backoff(machine, Survey::NAME).await),
             AskToStop => {
                 let work = scene.take();
-                let said = told(bmdb.ask_to_stop(work.id(), "a test").await);
+                let said = told(ada(bmdb).ask_to_stop(work.id()).await);
+                scene.keep(work);
+                said
+            }
+            BreakHolder => {
+                let work = scene.take();
+                let said = told(
+                    ada(bmdb)
+                        .break_holder(work.id(), work.fence())
+                        .await
+                        .map(|broken| broken.is_some()),
+                );
                 scene.keep(work);
                 said
             }
             BreakSession => told(
-                bmdb.break_session(scene.other.id())
+                ada(bmdb)
+                    .break_session(scene.other.id())
                     .await
                     .map(|broken| broken.is_some()),
             ),
@@ -214,6 +249,18 @@ impl Operation {
             History => read(bmdb.history(machine).await, |page| page.rows.len() == 1),
             Holds => read(bmdb.holds(Some(machine)).await, |page| page.rows.len() == 1),
             Backoffs => read(bmdb.backoffs(Some(machine)).await, |page| page.rows.len() == 1),
+            Machines => {
+                let mine = bmdb::MachineFilter::new().ids(scene.machines);
+                read(bmdb.machines(mine).await, |page| page.rows.len() == 2)
+            }
+            Works => {
+                let mine = bmdb::WorksOf::Machines(vec![machine]);
+                read(bmdb.works(mine).await, |page| page.rows.len() == 1)
+            }
+            Processes => read(bmdb.processes().await, |processes| {
+                processes.iter().any(|process| process.process == Survey::NAME)
+            }),
+            Operations => read(bmdb.operations(Some(machine)).await, |page| page.rows.len() == 1),
             Sessions => read(bmdb.sessions().await, |page| {
                 page.rows.iter().any(|row| row.session == session.id())
             }),
@@ -231,10 +278,21 @@ impl Operation {
             let count = format!("SELECT count(*) FROM work_history WHERE machine_id = $1 AND event = '{event}'");
             scene.number(&count).await
         };
+        // An operator's act and its row are one, however often it was done. At one moment, for a statement may still be under way.
+        let recorded = async |verb: &str, effect: &str| {
+            let both = format!(
+                "SELECT CASE WHEN (e.n > 0) = (a.n > 0) THEN e.n ELSE {} END FROM ({effect}) AS e (n), \
+                 (SELECT count(*) FROM operation WHERE verb = '{verb}' AND (machine_id = $1 OR session_id = '{}')) AS a (n)",
+                i64::MAX,
+                scene.other.id()
+            );
+            scene.number(&both).await
+        };
         const HEARD: &str = "SELECT count(*) FROM machine_agent_heartbeat WHERE machine_id = $1";
         const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
         match self {
-            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs | Sessions => 1,
+            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs | Sessions | Operations | Machines
+            | Works | Processes => 1,
             Register => {
                 let rules = "SELECT count(*) FROM process_rule WHERE process = 'numbered' AND CAST(clauses AS TEXT) LIKE '%CAST({nth} AS BIGINT)%'";
                 scene.number(rules).await
@@ -299,31 +357,37 @@ impl Operation {
                 scene.number(&gone).await
             }
             Sweep => events("expired").await,
-            PlaceHold => {
-                scene
-                    .number("SELECT count(*) FROM work_hold WHERE machine_id = $1")
-                    .await
+            PlaceHold => recorded("place-hold", "SELECT count(*) FROM work_hold WHERE machine_id = $1").await,
+            DrainMachine => {
+                // Whoever is gone has let go of the work as well, and nobody need ask any more.
+                const DRAINED: &str = "SELECT count(*) FROM work_hold LEFT JOIN work USING (machine_id) \
+                    WHERE machine_id = $1 AND (work_id IS NULL OR stop_requested = 'a test')";
+                recorded("drain-machine", DRAINED).await
             }
             LiftHold => {
-                scene
-                    .number("SELECT 1 - count(*) FROM work_hold WHERE machine_id = $1")
-                    .await
+                let lifted = "SELECT 1 - count(*) FROM work_hold WHERE machine_id = $1";
+                recorded("lift-hold", lifted).await
+            }
+            RunNow => {
+                let due = "SELECT count(*) FROM work_backoff WHERE machine_id = $1 AND until <= now()";
+                recorded("run-now", due).await
             }
             ClearBackoff => {
-                scene
-                    .number("SELECT 1 - count(*) FROM work_backoff WHERE machine_id = $1")
-                    .await
+                let cleared = "SELECT 1 - count(*) FROM work_backoff WHERE machine_id = $1";
+                recorded("clear-backoff", cleared).await
             }
             AskToStop => {
-                let asked = "SELECT count(*) FROM work WHERE machine_id = $1 AND stop_requested = 'a test'";
-                scene.number(asked).await
+                // Nor is there anything left to see where the work is gone: then its row tells.
+                let asked = "SELECT count(*) FROM operation LEFT JOIN work USING (machine_id) \
+                    WHERE machine_id = $1 AND verb = 'ask-to-stop' AND (work.work_id IS NULL OR stop_requested = 'a test')";
+                recorded("ask-to-stop", asked).await
             }
-            BreakSession => {
-                let (other, broken) = (
-                    scene.other.id(),
-                    "SELECT count(*) FROM session_lease WHERE deadline <= now()",
+            BreakSession | BreakHolder => {
+                let broken = format!(
+                    "SELECT count(*) FROM session_lease WHERE deadline <= now() AND session_id = '{}'",
+                    scene.other.id()
                 );
-                scene.number(&format!("{broken} AND session_id = '{other}'")).await
+                recorded("break-session", &broken).await
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb::{Bmdb, Collector, Config, Error, MachineId, Process, Session, Tx, Unfinished, Work, machine};
-use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase, of};
+use harness::{Fate, Fault, Passing, Proxy, Survey, TestDatabase, ada, of};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, Value};
 use tokio::sync::Notify;
 
@@ -91,6 +91,8 @@ pub(super) enum Needs {
     Work,
     /// A work on each machine.
     Works,
+    /// A work of the other session.
+    OthersWork,
     /// A work on the first machine in the session of another component, which is dead.
     DeadWork,
     /// A hold on the first machine.
@@ -198,6 +200,9 @@ impl Scene {
             Needs::Work => {
                 self.keep(claim(&self.session).await);
             }
+            Needs::OthersWork => {
+                self.keep(claim(&self.other).await);
+            }
             Needs::DeadWork => {
                 // Its guard is kept, so that nothing but a collector ends it.
                 self.keep(claim(&self.other).await);
@@ -210,9 +215,8 @@ impl Scene {
             }
             Needs::Hold => {
                 // A process must be known before a slot can be held; all slots need none.
-                let hold = bmdb::Hold::new("a test", "a test");
-                self.bmdb
-                    .place_hold(self.machines[0], hold)
+                ada(&self.bmdb)
+                    .place_hold(self.machines[0], bmdb::Hold::new())
                     .await
                     .expect("nothing fails yet");
             }
@@ -224,7 +228,7 @@ impl Scene {
                     &self.raw,
                     &format!(
                         "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
-                         VALUES ('{machine}', 'survey', NULL, 'a test', 1, 1) ON CONFLICT DO NOTHING"
+                         VALUES ('{machine}', 'survey', NULL, 'a test', 1, 1) ON CONFLICT (machine_id, process) DO UPDATE SET until = NULL"
                     ),
                 )
                 .await;

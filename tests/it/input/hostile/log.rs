@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bmdb::{Bmdb, Hold, Until, machine};
-use harness::{Backend, TestDatabase, of};
+use harness::{Backend, TestDatabase, ada, of};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -95,22 +95,26 @@ async fn no_text_forges_a_line_of_the_log() {
                 .await
                 .unwrap()
                 .expect("it is eligible");
-            for refused in [
-                bmdb.ask_to_stop(work.id(), text).await.err(),
-                work.progress(&text).await.err(),
-            ] {
-                refused.inspect(|error| log("work", error));
+            if let Err(error) = work.progress(&text).await {
+                log("work", &error);
             }
             let body =
                 async |_: &bmdb::Tx| Err::<(), _>(bmdb::Error::from(sea_orm::DbErr::Custom("a body's own".to_owned())));
             drop(session.transact(body).await);
-            if let Err(error) = bmdb.place_hold(machine, Hold::new(text, text).until(Until::Open)).await {
-                log("a hold", &error);
+            match bmdb.operator(text, text).and_then(|operator| operator.ticket(text)) {
+                Ok(operator) => {
+                    operator.ask_to_stop(work.id()).await.unwrap();
+                    operator
+                        .place_hold(machine, Hold::new().until(Until::Open))
+                        .await
+                        .unwrap();
+                }
+                Err(error) => log("an operator", &error),
             }
-            if let Err(error) = bmdb.lift_hold(machine, Some(text)).await {
+            if let Err(error) = ada(&bmdb).lift_hold(machine, Some(text)).await {
                 log("lifting", &error);
             }
-            if let Err(error) = bmdb.clear_backoff(machine, text).await {
+            if let Err(error) = ada(&bmdb).clear_backoff(machine, text).await {
                 log("clearing", &error);
             }
             let new = machine::NewMachine::new(text, text);
@@ -135,8 +139,9 @@ async fn no_text_forges_a_line_of_the_log() {
                 };
                 work.cancel().await.unwrap();
             }
-            bmdb.lift_hold(machine, None).await.unwrap();
-            bmdb.clear_backoff(machine, <Survey as bmdb::Process>::NAME)
+            ada(&bmdb).lift_hold(machine, None).await.unwrap();
+            ada(&bmdb)
+                .clear_backoff(machine, <Survey as bmdb::Process>::NAME)
                 .await
                 .unwrap();
         }

@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_heartbeat, agent_started, provided};
-use harness::{of, until};
+use harness::{ada, of, until};
 use sea_orm::ColumnTrait;
 
 use super::fleet::{due, in_work};
@@ -174,14 +174,23 @@ async fn operators(scene: &mut Scene) {
             .watch("history", "FROM work_history", bmdb.history(machine).into_future())
             .await;
         history.unwrap();
-        let hold = bmdb.place_hold(machine, Hold::new("no disk", "ada"));
+        let ada = ada(&bmdb);
+        let hold = ada.place_hold(machine, Hold::new());
         scene
             .watch("place a hold", "INSERT INTO work_hold", hold)
             .await
             .unwrap();
-        let lift = bmdb.lift_hold(machine, None);
+        let drain = ada.drain_machine(machine, Hold::new());
+        let asked = scene
+            .watch("drain a machine", "UPDATE work SET stop_requested", drain)
+            .await
+            .unwrap();
+        assert!(!asked.is_empty(), "it is in work");
+        let lift = ada.lift_hold(machine, None);
         assert!(scene.watch("lift a hold", "DELETE FROM work_hold", lift).await.unwrap());
-        let clear = bmdb.clear_backoff(machine, AgentStart::NAME);
+        let run = ada.run_now(machine, AgentStart::NAME);
+        scene.watch("run now", "UPDATE work_backoff", run).await.unwrap();
+        let clear = ada.clear_backoff(machine, AgentStart::NAME);
         scene
             .watch("clear a backoff", "DELETE FROM work_backoff", clear)
             .await
@@ -202,15 +211,23 @@ async fn operators(scene: &mut Scene) {
             )
             .await
             .unwrap();
+        let acts = bmdb.operations(Some(machine)).into_future();
+        let acts = scene
+            .watch("operations of a machine", "FROM operation", acts)
+            .await
+            .unwrap();
+        let last = acts.rows.last().expect("there are some");
+        let older = bmdb.operations(None).after((last.at, last.operation_id)).into_future();
+        scene.watch("older operations", "FROM operation", older).await.unwrap();
         let works = super::fleet::works_of(&scene.raw, holder.session).await;
-        let ask = bmdb.ask_to_stop(works[0], "a test");
+        let ask = ada.ask_to_stop(works[0]);
         assert!(
             scene
                 .watch("ask to stop", "UPDATE work SET stop_requested", ask)
                 .await
                 .unwrap()
         );
-        let broken = bmdb.break_session(holder.session);
+        let broken = ada.break_session(holder.session);
         assert!(
             scene
                 .watch("break a session", "SELECT machine_id, process FROM work", broken)

@@ -183,7 +183,8 @@ DO UPDATE SET
     until = excluded.until,
     reason = excluded.reason,
     placed_by = excluded.placed_by,
-    placed_at = excluded.placed_at
+    placed_at = excluded.placed_at,
+    ticket = NULL
 WHERE
     work_hold.until < excluded.until;
 

@@ -50,7 +50,8 @@ FROM
             ('work_candidate', 'SELECT'),
             ('work_retrieval', 'SELECT'),
             ('session_sighting', 'SELECT'),
-            ('process_rule', 'SELECT')
+            ('process_rule', 'SELECT'),
+            ('operation', 'SELECT')
     ) AS w (name, privilege)
     JOIN pg_class c ON c.relname = w.name
     JOIN pg_namespace n ON n.oid = c.relnamespace

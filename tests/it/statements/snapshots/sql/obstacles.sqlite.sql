@@ -80,6 +80,7 @@ SELECT
         strftime('%Y-%m-%d %H:%M:%f', placed_at),
         placed_at
     ) AS placed_at,
+    ticket,
     lower(
         substr(hex(machine_id), 1, 8) || '-' || substr(hex(machine_id), 9, 4) || '-' || substr(hex(machine_id), 13, 4) || '-' || substr(hex(machine_id), 17, 4) || '-' || substr(hex(machine_id), 21, 12)
     ) || ' ' || slot AS row_name

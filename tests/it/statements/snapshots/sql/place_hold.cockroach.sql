@@ -18,14 +18,43 @@ INSERT INTO
         until,
         reason,
         placed_by,
-        placed_at
+        placed_at,
+        ticket
     )
 VALUES
-    ($1, $2, CAST($3 AS TIMESTAMPTZ), $4, $5, now())
+    (
+        $1,
+        $2,
+        CAST($3 AS TIMESTAMPTZ),
+        $4,
+        $5,
+        now(),
+        $6
+    )
 ON CONFLICT
     (machine_id, slot)
 DO UPDATE SET
     until = excluded.until,
     reason = excluded.reason,
     placed_by = excluded.placed_by,
-    placed_at = excluded.placed_at;
+    placed_at = excluded.placed_at,
+    ticket = excluded.ticket;
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    ($1, now(), $2, …);

@@ -16,7 +16,8 @@ INSERT INTO
         until,
         reason,
         placed_by,
-        placed_at
+        placed_at,
+        ticket
     )
 VALUES
     (
@@ -25,7 +26,8 @@ VALUES
         strftime('%Y-%m-%d %H:%M:%f', $3),
         $4,
         $5,
-        strftime('%Y-%m-%d %H:%M:%f', 'now')
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $6
     )
 ON CONFLICT
     (machine_id, slot)
@@ -33,4 +35,29 @@ DO UPDATE SET
     until = excluded.until,
     reason = excluded.reason,
     placed_by = excluded.placed_by,
-    placed_at = excluded.placed_at;
+    placed_at = excluded.placed_at,
+    ticket = excluded.ticket;
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    (
+        $1,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $2,
+        …
+    );

@@ -165,7 +165,9 @@ FROM
             ('process_rule', 'SELECT'),
             ('process_rule', 'INSERT'),
             ('process_rule', 'UPDATE'),
-            ('process_rule', 'DELETE')
+            ('process_rule', 'DELETE'),
+            ('operation', 'SELECT'),
+            ('operation', 'INSERT')
     ) AS w (name, privilege)
     JOIN pg_class c ON c.relname = w.name
     JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,0 +1,189 @@
+//! What a command answers: a sentence first, then what stands behind it. Written as tables for people, or as one JSON document.
+
+mod table;
+pub(crate) mod words;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use bmdb::Bmdb;
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+pub(crate) use table::Table;
+
+use crate::failure::Failure;
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Sentences and tables, for people.
+    #[default]
+    Table,
+    /// One JSON document. Numbers of 64 bits are strings.
+    Json,
+}
+
+/// How an answer is written, and with which signs.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// Tables or JSON.
+    pub output: Output,
+    /// Only ASCII, for terminals that know nothing else.
+    pub ascii: bool,
+}
+
+/// What a command answers.
+#[derive(Debug)]
+pub struct Answer {
+    /// What there is to say, in one sentence.
+    sentence: String,
+    parts: Vec<Part>,
+    /// What could not be read or is not shown: told on stderr.
+    notes: Vec<String>,
+    /// The same for programs.
+    json: Value,
+    /// Which database, and when by its clock.
+    source: Option<(String, DateTime<Utc>)>,
+    /// Whether it found what needs somebody.
+    found: bool,
+}
+
+#[derive(Debug)]
+enum Part {
+    Table(Table),
+    Lines(Vec<String>),
+}
+
+impl Answer {
+    pub(crate) fn new(sentence: impl Into<String>, json: Value) -> Self {
+        Self {
+            sentence: sentence.into(),
+            parts: Vec::new(),
+            notes: Vec::new(),
+            json,
+            source: None,
+            found: false,
+        }
+    }
+
+    /// Which database said so, and when. Asks it for its time.
+    pub(crate) async fn from(mut self, bmdb: &Bmdb) -> Result<Self, Failure> {
+        self.source = Some((bmdb.name().to_owned(), bmdb.now().await?));
+        Ok(self)
+    }
+
+    pub(crate) fn read_at(mut self, bmdb: &Bmdb, at: DateTime<Utc>) -> Self {
+        self.source = Some((bmdb.name().to_owned(), at));
+        self
+    }
+
+    /// A table without rows is left out.
+    pub(crate) fn table(mut self, table: Table) -> Self {
+        if !table.is_empty() {
+            self.parts.push(Part::Table(table));
+        }
+        self
+    }
+
+    pub(crate) fn lines(mut self, lines: Vec<String>) -> Self {
+        if !lines.is_empty() {
+            self.parts.push(Part::Lines(lines));
+        }
+        self
+    }
+
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// Rows that somebody has edited so that nobody can read them: named, and passed over.
+    pub(crate) fn unreadable(mut self, rows: &[bmdb::Unreadable]) -> Self {
+        for row in rows {
+            let name = bmdb::Escaped(&row.row);
+            self.notes
+                .push(format!("row {name} cannot be read and is left out: {}", row.error));
+        }
+        self
+    }
+
+    /// Something needs somebody.
+    pub(crate) fn found(mut self, found: bool) -> Self {
+        self.found = found;
+        self
+    }
+
+    /// Writes it. The exit status is 1 where it found what needs somebody.
+    pub(crate) fn print(&self, format: Format) -> ExitCode {
+        match format.output {
+            Output::Json => {
+                let mut document = json!({"answer": self.json, "notes": self.notes});
+                if let Some((source, at)) = &self.source {
+                    document["source"] = json!(source);
+                    document["at"] = json!(at.to_rfc3339());
+                }
+                out_json(&document);
+            }
+            Output::Table => {
+                out(&self.text(format));
+                for note in &self.notes {
+                    eprintln!("note: {note}");
+                }
+                if let Some((source, at)) = &self.source {
+                    eprintln!("{source}, {}", at.format("%H:%M:%S UTC"));
+                }
+            }
+        }
+        ExitCode::from(u8::from(self.found))
+    }
+
+    /// Its sentence and its parts, a blank line between.
+    fn text(&self, format: Format) -> String {
+        let width = std::io::stdout().is_terminal().then(terminal_width).flatten();
+        let mut text = format!("{}\n", self.sentence);
+        for part in &self.parts {
+            text.push('\n');
+            match part {
+                Part::Table(table) => text.push_str(&table.text(width)),
+                Part::Lines(lines) => text.extend(lines.iter().map(|line| format!("{line}\n"))),
+            }
+        }
+        if format.ascii { words::ascii(&text) } else { text }
+    }
+}
+
+/// How wide the terminal says that it is.
+fn terminal_width() -> Option<u16> {
+    std::env::var("COLUMNS").ok()?.parse().ok()
+}
+
+/// Marks of direction and the like, which JSON lets stand in a text, are written as escapes.
+pub(crate) fn out_json(document: &Value) {
+    let mut text = String::new();
+    for letter in format!("{document:#}\n").chars() {
+        let mut alone = [0; 4];
+        let alone = letter.encode_utf8(&mut alone);
+        if letter.is_ascii() || words::foreign(alone) == *alone {
+            text.push(letter);
+        } else {
+            let mut units = [0; 2];
+            text.extend(
+                letter
+                    .encode_utf16(&mut units)
+                    .iter()
+                    .map(|unit| format!("\\u{unit:04x}")),
+            );
+        }
+    }
+    out(&text);
+}
+
+/// Who has stopped reading, such as `head`, has read enough.
+pub(crate) fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
+}

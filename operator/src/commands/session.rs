@@ -1,0 +1,159 @@
+//! Sessions: which components are alive.
+
+use bmdb::{SessionStatus, WorksOf};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::answer::words::{brief, count, foreign, span, when};
+use crate::answer::{Answer, Table};
+use crate::cli::Session;
+use crate::commands::pages::{Read, read_all};
+use crate::commands::work;
+use crate::failure::Failure;
+use crate::source::Source;
+
+pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failure> {
+    let bmdb = &source.bmdb;
+    match verb {
+        Session::Ls { silent } => {
+            let mut sessions = read(source).await?;
+            let dead = sessions.rows.iter().filter(|session| is_silent(session)).count() as u64;
+            let alive = sessions.rows.len() as u64 - dead;
+            if silent {
+                sessions.rows.retain(is_silent);
+            }
+            let sentence = format!(
+                "{}; {}.",
+                count(alive, "session is alive", "sessions are alive"),
+                silent_ones(dead)
+            );
+            Answer::new(
+                sentence,
+                json!({"sessions": sessions.rows.iter().map(as_json).collect::<Vec<_>>()}),
+            )
+            .table(table(&sessions.rows))
+            .unreadable(&sessions.unreadable)
+            .from(bmdb)
+            .await
+        }
+        Session::Show { session } => {
+            let found = find(source, session).await?;
+            let works = read_all(|| bmdb.works(WorksOf::Session(session))).await?;
+            let sentence = format!(
+                "{} is {}; it holds {}.",
+                foreign(&found.component),
+                liveness(&found),
+                count(works.rows.len() as u64, "work", "works")
+            );
+            let lines = vec![
+                format!("session   {}", found.session),
+                format!("runs as   {}", foreign(&found.runtime_info)),
+                format!("started   {}", when(found.started_at, found.as_of)),
+                format!("interval  {} s", found.interval.as_secs_f64()),
+            ];
+            let next = format!(
+                "next: bmdb session expire {session} --yes {} --reason '…'",
+                works.rows.len()
+            );
+            let mut json = as_json(&found);
+            json["held"] = works.rows.iter().map(work::as_json).collect();
+            Ok(Answer::new(sentence, json)
+                .lines(lines)
+                .table(work::table(&works.rows))
+                .lines(vec![next])
+                .unreadable(&works.unreadable)
+                .read_at(bmdb, found.as_of))
+        }
+        Session::Expire { session, yes, reason } => {
+            let operator = source.operator(&reason)?;
+            let found = find(source, session).await?;
+            if found.works != yes {
+                return Err(Failure::changed(format!(
+                    "nothing was done: session {session} of {} holds {} by now, not {yes}. Look again, and say --yes {}",
+                    foreign(&found.component),
+                    count(found.works, "work", "works"),
+                    found.works
+                )));
+            }
+            let held = operator.break_session(session).await?.ok_or_else(|| gone(session))?;
+            work::broken(&held).from(bmdb).await
+        }
+    }
+}
+
+/// All of them, silent ones first, then by component.
+pub(super) async fn read(source: &Source) -> Result<Read<SessionStatus>, Failure> {
+    let mut sessions = read_all(|| source.bmdb.sessions().limit(10_000)).await?;
+    sessions
+        .rows
+        .sort_by(|a, b| (!is_silent(a), &a.component, a.started_at).cmp(&(!is_silent(b), &b.component, b.started_at)));
+    Ok(sessions)
+}
+
+async fn find(source: &Source, session: bmdb::SessionId) -> Result<SessionStatus, Failure> {
+    let sessions = read(source).await?;
+    let found = sessions.rows.into_iter().find(|row| row.session == session);
+    found.ok_or_else(|| gone(session))
+}
+
+fn gone(session: bmdb::SessionId) -> Failure {
+    Failure::not_found(format!(
+        "there is no session {session}: it was closed or has expired. `bmdb machine history` says what it held"
+    ))
+}
+
+/// Its deadline has passed, or it has none: collectors expire it once they have seen that for an interval.
+pub(super) fn is_silent(session: &SessionStatus) -> bool {
+    session.left().is_none_or(|left| left <= TimeDelta::zero())
+}
+
+pub(super) fn silent_ones(dead: u64) -> String {
+    match dead {
+        0 => "none is silent".to_owned(),
+        _ => count(dead, "is silent", "are silent"),
+    }
+}
+
+fn liveness(session: &SessionStatus) -> String {
+    match session.left() {
+        Some(left) if left > TimeDelta::zero() => format!("alive, with {} until its deadline", span(left)),
+        Some(left) => format!("silent: its deadline passed {} ago", span(left)),
+        None => "without a lease, and will be expired".to_owned(),
+    }
+}
+
+fn table(sessions: &[SessionStatus]) -> Table {
+    let mut table = Table::new(&[
+        "component",
+        "state",
+        "deadline",
+        "started",
+        ">interval",
+        ">works",
+        "session",
+        "runs as",
+    ]);
+    for session in sessions {
+        let deadline = session.deadline.map(|deadline| when(deadline, session.as_of));
+        table.row([
+            brief(&session.component),
+            if is_silent(session) { "✕ silent" } else { "alive" }.to_owned(),
+            deadline.unwrap_or_else(|| "none".to_owned()),
+            when(session.started_at, session.as_of),
+            format!("{} s", session.interval.as_secs_f64()),
+            session.works.to_string(),
+            session.session.to_string(),
+            brief(&session.runtime_info),
+        ]);
+    }
+    table
+}
+
+pub(super) fn as_json(session: &SessionStatus) -> Value {
+    json!({
+        "session": session.session.to_string(), "component": session.component, "runtime_info": session.runtime_info,
+        "started_at": session.started_at.to_rfc3339(), "interval_ms": session.interval.as_millis().to_string(),
+        "deadline": session.deadline.map(|at| at.to_rfc3339()), "as_of": session.as_of.to_rfc3339(), "works": session.works.to_string(),
+        "silent": is_silent(session),
+    })
+}

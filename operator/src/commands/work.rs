@@ -1,0 +1,242 @@
+//! Works: who holds which machine.
+
+use bmdb::{Bmdb, Fence, HeldBySession, WorkId, WorkStatus, WorksOf};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::answer::words::{brief, count, foreign, span, time};
+use crate::answer::{Answer, Table};
+use crate::cli::Work;
+use crate::commands::name::name_of;
+use crate::commands::pages::read_all;
+use crate::failure::Failure;
+use crate::source::Source;
+
+pub(super) async fn run(source: &Source, verb: Work) -> Result<Answer, Failure> {
+    let bmdb = &source.bmdb;
+    match verb {
+        Work::Ls {
+            process,
+            session,
+            longer_than,
+            stuck,
+            limit,
+        } => {
+            let of = match (process, session) {
+                (Some(process), _) => WorksOf::Process(process),
+                (None, Some(session)) => WorksOf::Session(session),
+                (None, None) => WorksOf::All,
+            };
+            let mut works = read_all(|| bmdb.works(of.clone()).limit(10_000)).await?;
+            let least = longer_than.map_or(TimeDelta::zero(), |span| {
+                TimeDelta::from_std(span.0).unwrap_or(TimeDelta::MAX)
+            });
+            works
+                .rows
+                .retain(|work| work.age() >= least && (!stuck || is_stuck(work)));
+            let all = works.rows.len() as u64;
+            let stuck = works.rows.iter().filter(|work| is_stuck(work)).count() as u64;
+            works.rows.sort_by_key(|work| (!is_stuck(work), work.claimed_at));
+            works.rows.truncate(limit.limit as usize);
+            let sentence = match all {
+                0 => "No work goes on.".to_owned(),
+                _ => format!("{}; {}.", count(all, "work goes on", "works go on"), stuck_ones(stuck)),
+            };
+            let mut answer = Answer::new(
+                sentence,
+                json!({"works": works.rows.iter().map(as_json).collect::<Vec<_>>()}),
+            )
+            .table(table(&works.rows))
+            .unreadable(&works.unreadable);
+            if all > works.rows.len() as u64 {
+                answer = answer.note(format!("{} are shown of {all}: --limit shows more", works.rows.len()));
+            }
+            answer.from(bmdb).await
+        }
+        Work::Show { work } => show(bmdb, work).await,
+        Work::AskToStop { work, reason } => {
+            let operator = source.operator(&reason)?;
+            if !operator.ask_to_stop(work).await? {
+                return Err(gone(work));
+            }
+            let sentence =
+                format!("Work {work} is asked to stop: its holder learns it with its next heartbeat, and decides.");
+            Answer::new(sentence, json!({"asked": work.to_string()}))
+                .lines(vec![format!("next: bmdb work show {work}")])
+                .from(bmdb)
+                .await
+        }
+        Work::Break {
+            work,
+            expect_fence,
+            reason,
+        } => {
+            let operator = source.operator(&reason)?;
+            let Some(held) = operator.break_holder(work, Fence(expect_fence)).await? else {
+                let now = find(bmdb, work).await.map_or_else(
+                    |_gone| "it has ended".to_owned(),
+                    |work| format!("its fence is {}", work.fence),
+                );
+                return Err(Failure::changed(format!(
+                    "nothing was done: work {work} is not held with fence {expect_fence}; {now}"
+                )));
+            };
+            broken(&held).from(bmdb).await
+        }
+    }
+}
+
+/// What breaking a session did.
+pub(super) fn broken(held: &HeldBySession) -> Answer {
+    let sentence = format!(
+        "The session of {} is broken. It learns so at its next heartbeat, or when its trust ends; a collector then frees {}.",
+        foreign(&held.component_name),
+        count(held.works.len() as u64, "work", "works")
+    );
+    let works = held
+        .works
+        .iter()
+        .map(|(machine, process)| json!({"machine": machine.to_string(), "process": process}));
+    let lines = held
+        .works
+        .iter()
+        .map(|(machine, process)| format!("{machine}  {process}"));
+    Answer::new(
+        sentence,
+        json!({"component": held.component_name, "runtime_info": held.runtime_info, "works": works.collect::<Vec<_>>()}),
+    )
+    .lines(lines.collect())
+    .lines(vec!["A command that is already on its way to a machine still arrives.".to_owned()])
+}
+
+async fn find(bmdb: &Bmdb, work: WorkId) -> Result<WorkStatus, Failure> {
+    let found = bmdb.works(WorksOf::Work(work)).await?.rows.into_iter().next();
+    found.ok_or_else(|| gone(work))
+}
+
+fn gone(work: WorkId) -> Failure {
+    Failure::not_found(format!("no work {work} goes on: it has ended, or never was"))
+}
+
+async fn show(bmdb: &Bmdb, work: WorkId) -> Result<Answer, Failure> {
+    let work = find(bmdb, work).await?;
+    let machine = name_of(work.machine, work.provider_id.as_deref());
+    let sentence = format!(
+        "{} holds slot {} of {machine} for {}: {}.",
+        foreign(&work.component),
+        foreign(&work.slot),
+        span(work.age()),
+        state(&work)
+    );
+    let mut lines = vec![
+        format!("process   {}", foreign(&work.process)),
+        format!("fence     {}", work.fence),
+        format!("since     {}", time(work.claimed_at, work.as_of)),
+        format!("trust     {}", trust(&work)),
+        format!("session   {}", work.session),
+        format!("runs as   {}", foreign(&work.runtime_info)),
+        format!("progress  {}", progress(&work)),
+    ];
+    if let Some(reason) = &work.stop_requested {
+        lines.push(format!("asked to stop: {}", foreign(reason)));
+    }
+    let mut next = vec![format!("next: bmdb work ask-to-stop {} --reason '…'", work.work)];
+    if is_stuck(&work) {
+        next.push(format!(
+            "      bmdb work break {} --expect-fence {} --reason '…'",
+            work.work, work.fence
+        ));
+    }
+    let as_of = work.as_of;
+    Ok(Answer::new(sentence, as_json(&work))
+        .lines(lines)
+        .lines(next)
+        .read_at(bmdb, as_of))
+}
+
+/// It was asked to stop and goes on, or nobody has heard from its session in time.
+pub(super) fn is_stuck(work: &WorkStatus) -> bool {
+    work.stop_requested.is_some() || is_silent(work)
+}
+
+pub(super) fn is_silent(work: &WorkStatus) -> bool {
+    work.left().is_none_or(|left| left <= TimeDelta::zero())
+}
+
+fn stuck_ones(stuck: u64) -> String {
+    match stuck {
+        0 => "none is stuck".to_owned(),
+        _ => count(stuck, "is stuck", "are stuck"),
+    }
+}
+
+fn state(work: &WorkStatus) -> &'static str {
+    match (is_silent(work), work.stop_requested.is_some()) {
+        (true, _) => "its session is silent",
+        (false, true) => "it was asked to stop and goes on",
+        (false, false) => "its session is alive",
+    }
+}
+
+/// What its holder may believe in, at most: only it knows its margin.
+fn trust(work: &WorkStatus) -> String {
+    match work.left() {
+        Some(left) if left > TimeDelta::zero() => format!("at most {}", span(left)),
+        Some(left) => format!("none: its deadline passed {} ago", span(left)),
+        None => "none: it has no lease that can be read".to_owned(),
+    }
+}
+
+fn progress(work: &WorkStatus) -> String {
+    let said = work.progress.as_ref().map(|value| match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    });
+    said.map_or_else(|| "says nothing".to_owned(), |said| brief(&said))
+}
+
+pub(super) fn table(works: &[WorkStatus]) -> Table {
+    let mut table = Table::new(&[
+        "machine",
+        "slot",
+        "process",
+        ">fence",
+        "held for",
+        "trust ≤",
+        "by",
+        "progress",
+        "state",
+        "work",
+    ]);
+    for work in works {
+        let left = work.left().filter(|left| *left > TimeDelta::zero());
+        let state = match (is_silent(work), work.stop_requested.is_some()) {
+            (true, _) => "✕ silent",
+            (false, true) => "✕ asked to stop",
+            (false, false) => "▶ in work",
+        };
+        table.row([
+            brief(&name_of(work.machine, work.provider_id.as_deref()).shown),
+            brief(&work.slot),
+            brief(&work.process),
+            work.fence.to_string(),
+            span(work.age()),
+            left.map_or_else(|| "0 s".to_owned(), span),
+            brief(&work.component),
+            work.progress.as_ref().map(|_| progress(work)).unwrap_or_default(),
+            state.to_owned(),
+            work.work.to_string(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn as_json(work: &WorkStatus) -> Value {
+    json!({
+        "work": work.work.to_string(), "machine": work.machine.to_string(), "provider_id": work.provider_id, "slot": work.slot,
+        "process": work.process, "fence": work.fence.to_string(), "session": work.session.to_string(), "component": work.component,
+        "runtime_info": work.runtime_info, "claimed_at": work.claimed_at.to_rfc3339(), "deadline": work.deadline.map(|at| at.to_rfc3339()),
+        "as_of": work.as_of.to_rfc3339(), "progress": work.progress, "stop_requested": work.stop_requested,
+        "silent": is_silent(work), "stuck": is_stuck(work),
+    })
+}

@@ -1,0 +1,66 @@
+//! Which database a command asks, and with which rights.
+
+use bmdb::{Bmdb, Config, Operator, runtime_info};
+
+use crate::cli::{Global, Reason};
+use crate::failure::Failure;
+
+/// The name that sessions and acts of this command carry.
+const COMPONENT: &str = "bmdb";
+
+/// The database of a command.
+pub(crate) struct Source {
+    /// What is read, and written where the login may.
+    pub(crate) bmdb: Bmdb,
+    /// A login that can only read, on which rules may be run. `None`: no other was given.
+    reader: Option<Bmdb>,
+}
+
+impl Source {
+    pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
+        let Some(url) = &global.database else {
+            return Err(Failure::usage(
+                "no database was named. Give --database URL or set BMDB_DATABASE_URL: sqlite://FILE or postgres://USER@HOST/DATABASE",
+            ));
+        };
+        let reader = match &global.read_database {
+            Some(url) => Some(connect(url).await?),
+            None => None,
+        };
+        let bmdb = connect(url).await?;
+        Ok(Self { bmdb, reader })
+    }
+
+    /// On what rules may be asked: the login for reading, or the only one that there is.
+    pub(crate) fn reader(&self) -> &Bmdb {
+        self.reader.as_ref().unwrap_or(&self.bmdb)
+    }
+
+    /// Who acts, and why. Nothing can be written without.
+    pub(crate) fn operator(&self, reason: &Reason) -> Result<Operator, Failure> {
+        let by = reason.by.clone().or_else(|| std::env::var("USER").ok());
+        let Some(by) = by.filter(|by| !by.trim().is_empty()) else {
+            return Err(Failure::usage(
+                "nobody was named who does this. Give --by NAME or set BMDB_OPERATOR",
+            ));
+        };
+        let operator = self.bmdb.operator(by, reason.reason.as_str())?;
+        Ok(match &reason.ticket {
+            Some(ticket) => operator.ticket(ticket.as_str())?,
+            None => operator,
+        })
+    }
+
+    pub(crate) async fn close(self) {
+        if let Some(reader) = self.reader {
+            reader.close().await;
+        }
+        self.bmdb.close().await;
+    }
+}
+
+/// A few connections are enough for a person.
+async fn connect(url: &str) -> Result<Bmdb, Failure> {
+    let config = Config::new(url, COMPONENT, runtime_info!()).max_connections(2);
+    Ok(Bmdb::connect(config).await?)
+}

@@ -1,0 +1,10 @@
+//! The command as a process, as operators run it.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod help;
+mod mistakes;
+mod rig;
+mod rules;
+mod story;
+mod texts;

@@ -1,0 +1,76 @@
+UPDATE
+    machine
+SET
+    fence = max(
+        machine.fence + 1,
+        CAST(unixepoch('subsec') * 1000 AS INTEGER)
+    )
+WHERE
+    machine_id = $1
+    AND fence < $2;
+
+INSERT INTO
+    work_hold (
+        machine_id,
+        slot,
+        until,
+        reason,
+        placed_by,
+        placed_at,
+        ticket
+    )
+VALUES
+    (
+        $1,
+        $2,
+        strftime('%Y-%m-%d %H:%M:%f', $3),
+        $4,
+        $5,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $6
+    )
+ON CONFLICT
+    (machine_id, slot)
+DO UPDATE SET
+    until = excluded.until,
+    reason = excluded.reason,
+    placed_by = excluded.placed_by,
+    placed_at = excluded.placed_at,
+    ticket = excluded.ticket;
+
+UPDATE
+    work
+SET
+    stop_requested = $2
+WHERE
+    machine_id = $1
+    AND (
+        slot = $3
+        OR $3 = $4
+    )
+RETURNING
+    work_id;
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    (
+        $1,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $2,
+        …
+    );

@@ -1,0 +1,42 @@
+SELECT
+    name
+FROM
+    process
+ORDER BY
+    name;
+
+UPDATE
+    work_backoff
+SET
+    until = strftime('%Y-%m-%d %H:%M:%f', 'now')
+WHERE
+    machine_id = $1
+    AND process = $2
+    AND (
+        until IS NULL
+        OR until > strftime('%Y-%m-%d %H:%M:%f', 'now')
+    );
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    (
+        $1,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $2,
+        …
+    );
