@@ -19,7 +19,7 @@
 //! - A [`Collector`], in any component, expires sessions whose deadline has passed and whose lease nobody has moved for an interval. What they held is free after
 //!   the process's *cool-down*, in which a command on its way may still arrive.
 //! - A *backoff* keeps one process from a machine on which it failed; a [*hold*](Hold) keeps everybody from it; the *history* has one start and one end of each work,
-//!   whatever crashed.
+//!   whatever crashed. People act as [`Operator`]s, who have a name and a reason; what they did stays as well.
 //! - *Hints* say where a claim looks first, so that it costs the same in a fleet of a million. They promise nothing: each claim verifies by the whole rule, the one
 //!   that [`count`](Registered::count) and [`explain`](Registered::explain) use.
 //!

@@ -4,7 +4,7 @@
 //! breaks sessions, each act with a reason that is kept.
 //!
 //! # How it is built
-//! One way: [`cli`] is what may be said, [`commands`] read and write through the crate `bmdb` and make an [`answer`], which is written as tables or as JSON;
+//! One way: [`cli`] is what may be said, `commands` read and write through the crate `bmdb` and make an [`answer`], which is written as tables or as JSON;
 //! what goes wrong is a [`failure`], in the words of who typed the command. Nothing here writes a table by itself, and no write compiles without
 //! [`bmdb::Operator`], which is made of a name and a reason.
 

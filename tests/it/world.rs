@@ -216,3 +216,13 @@ pub(crate) async fn row_counts(raw: &DatabaseConnection) -> Vec<u64> {
     }
     counts
 }
+
+/// Has a process leave a machine alone until a person has looked.
+pub(crate) async fn park(raw: &DatabaseConnection, machine: MachineId, process: &str) {
+    let park = format!(
+        "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) VALUES ({}, '{process}', NULL, 'a test', 1, 1) \
+         ON CONFLICT (machine_id, process) DO UPDATE SET until = NULL",
+        literal(raw, machine.0)
+    );
+    tamper(raw, &park).await;
+}

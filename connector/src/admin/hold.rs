@@ -204,7 +204,7 @@ impl Operator {
                 verb: "drain-machine",
                 machine: Some(machine),
                 slot: Some(hold.slot_name()),
-                detail: Some(format!("{}; {} works were asked to stop", hold.detail(), asked.len())),
+                detail: Some(format!("{}; works asked to stop: {}", hold.detail(), asked.len())),
                 ..Act::default()
             };
             self.record(tx, act).await?;

@@ -76,11 +76,14 @@ impl Operator {
     /// # Cancel safety
     /// Dropping the future breaks the session or does not.
     pub async fn break_holder(&self, work: WorkId, fence: Fence) -> Result<Option<HeldBySession>, Error> {
-        const HOLDER: &str = "SELECT session_id FROM work WHERE work_id = $1 AND fence = $2 {lock}";
+        const HOLDER: &str = "SELECT session_id, machine_id FROM work WHERE work_id = $1 AND fence = $2 {lock}";
         let body = async |tx: &Tx| {
             let rows = tx.query_text(HOLDER, [work.into(), fence.into()]).await?;
             match rows.first() {
-                Some(row) => self.break_within(tx, row.try_get_by_index(0)?, Some(work)).await,
+                Some(row) => {
+                    let because = (work, row.try_get_by_index(1)?);
+                    self.break_within(tx, row.try_get_by_index(0)?, Some(because)).await
+                }
                 None => Ok(None),
             }
         };
@@ -94,7 +97,7 @@ impl Operator {
         &self,
         tx: &Tx,
         session: SessionId,
-        because_of: Option<WorkId>,
+        because_of: Option<(WorkId, MachineId)>,
     ) -> Result<Option<HeldBySession>, Error> {
         const SESSION: &str = "SELECT component_name, runtime_info FROM session WHERE session_id = $1";
         const WORKS: &str = "SELECT machine_id, process FROM work WHERE session_id = $1 ORDER BY machine_id";
@@ -113,9 +116,10 @@ impl Operator {
         let component_name: String = row.try_get_by_index(0)?;
         let act = Act {
             verb: "break-session",
-            work: because_of,
+            machine: because_of.map(|(_, machine)| machine),
+            work: because_of.map(|(work, _)| work),
             session: Some(session),
-            detail: Some(format!("{component_name}, which holds {} works", works.len())),
+            detail: Some(format!("{component_name}; works that it holds: {}", works.len())),
             ..Act::default()
         };
         self.record(tx, act).await?;

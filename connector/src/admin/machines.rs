@@ -156,6 +156,7 @@ impl Listed for MachineStatus {
             AND m.machine_id IN (SELECT machine_id FROM machine_provided WHERE provider_id = $1
                 UNION SELECT machine_id FROM machine_provided WHERE address = $1)";
         let first = after.copied().unwrap_or(NO_MACHINE);
+        let limit = text.1;
         let text = text.0.put(MACHINES, [first.into()]);
         if let Some(machines) = &filter.ids {
             among(text, " AND m.machine_id", machines);
@@ -176,9 +177,18 @@ impl Listed for MachineStatus {
                     " AND slot IN ('*', (SELECT slot FROM process WHERE name = $1))",
                 ),
             };
-            text.put(&format!(" AND m.machine_id IN (SELECT machine_id FROM {rows}"), []);
+            text.put(
+                &format!(" AND m.machine_id IN (SELECT DISTINCT machine_id FROM {rows}"),
+                [],
+            );
             if let Some(process) = &filter.process {
                 text.put(of_process, [process.as_str().into()]);
+            }
+            // Where nothing else is asked for, the page's machines are its first: not all that are in the state need be read. The limit stands in the text, for a
+            // plan for any limit would read all machines.
+            if filter.ids.is_none() && filter.provider.is_none() && filter.name.is_none() {
+                let page = format!(" AND machine_id > $1 ORDER BY machine_id LIMIT {limit}");
+                text.put(&page, [first.into()]);
             }
             text.put(")", []);
         }

@@ -10,7 +10,7 @@ use crate::bmdb::Bmdb;
 
 impl Bmdb {
     /// What [operators](crate::Operator) have done, to a machine or at all: **the latest first**, in [pages](List). A machine that is gone keeps what was
-    /// done to it. All of them are read for a page, unless they are a machine's: an index that begins with a time would send all who write it to one place of a
+    /// done to it. What was done at one moment, which is a millisecond on SQLite, comes in any order. All of them are read for a page, unless they are a machine's: an index that begins with a time would send all who write it to one place of a
     /// cluster.
     pub fn operations(&self, machine: Option<MachineId>) -> List<operation::Model> {
         List::new(self.database(), machine)

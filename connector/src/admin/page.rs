@@ -84,7 +84,8 @@ pub trait Listed: FromQueryResult + Send + sealed::Rows {
 
 pub(super) mod sealed {
     pub trait Rows {}
-    pub struct Select<'a>(pub(in crate::admin) &'a mut super::SqlBuilder);
+    /// A list's statement, and how many rows it asks for.
+    pub struct Select<'a>(pub(in crate::admin) &'a mut super::SqlBuilder, pub(in crate::admin) i64);
 }
 
 impl Bmdb {
@@ -149,9 +150,10 @@ impl<Row: Listed> List<Row> {
             ));
         }
         let mut text = SqlBuilder::new(self.database.dialect);
-        Row::select(&mut sealed::Select(&mut text), &self.filter, self.after.as_ref());
         // One more tells whether there is a next page.
-        text.put(" LIMIT $1", [(i64::from(self.limit) + 1).into()]);
+        let limit = i64::from(self.limit) + 1;
+        Row::select(&mut sealed::Select(&mut text, limit), &self.filter, self.after.as_ref());
+        text.put(" LIMIT $1", [limit.into()]);
         let mut rows = self.database.read_statement(Row::DOING, text.finish()).await?;
         let are_more = rows.len() > self.limit as usize;
         rows.truncate(self.limit as usize);

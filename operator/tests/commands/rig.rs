@@ -124,7 +124,12 @@ fn run(mut command: Command) -> Said {
     // The guide's session is a test's: BMDB_TEST_SHOW=1 cargo test -p bmdb-operator story::.*::sqlite -- --nocapture
     if std::env::var_os("BMDB_TEST_SHOW").is_some() {
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-        eprintln!("$ bmdb {}\n{}{}", words.join(" "), text(&ended.stdout), text(&ended.stderr));
+        eprintln!(
+            "$ bmdb {}\n{}{}",
+            words.join(" "),
+            text(&ended.stdout),
+            text(&ended.stderr)
+        );
     }
     Said {
         out: text(&ended.stdout),

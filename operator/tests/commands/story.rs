@@ -55,7 +55,7 @@ on_each_backend! {
 
         let acts = done(&url, &["operation", "ls", "--machine", "OAK-1"]);
         let verbs: Vec<_> = acts.out.lines().filter(|line| line.contains(" ada ")).map(|line| line.split_whitespace().nth(2).unwrap_or_default()).collect();
-        assert_eq!(verbs, ["lift-hold", "drain-machine"], "{}", acts.out);
+        assert_eq!(verbs, ["lift-hold", "break-session", "drain-machine"], "{}", acts.out);
         let all = done(&url, &["operation", "ls", "-o", "json"]).json();
         let reasons: Vec<_> = all["answer"]["operations"].as_array().unwrap().iter().map(|act| act["reason"].as_str().unwrap().to_owned()).collect();
         assert_eq!(reasons, ["the disk is in", "it hangs", "replacing a disk"]);

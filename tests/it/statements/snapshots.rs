@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb::{
-    Config, Error, Facts, Hold, MachineId, Observation, Session, Work, agent_heartbeat, agent_started, hardware_report,
-    machine, provided, tag,
+    Config, Error, Facts, Hold, MachineFilter, MachineId, MachineState, Observation, Session, Work, WorksOf,
+    agent_heartbeat, agent_started, hardware_report, machine, provided, tag,
 };
 use futures_util::future::join_all;
 use harness::{Backend, TestDatabase, ada, of};
@@ -22,7 +22,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::claims::rules::of_provider;
-use crate::world::{AgentStart, Survey, kill_session, tamper};
+use crate::world::{AgentStart, Survey, kill_session, park, tamper};
 
 /// The statements of each call, in the order in which they were first sent.
 type Calls = BTreeMap<String, Vec<String>>;
@@ -297,14 +297,12 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
     ear.to("holds", bmdb.holds(None)).await.unwrap();
     ear.to("sessions", bmdb.sessions()).await.unwrap();
     ear.to("processes", bmdb.processes()).await.unwrap();
-    ear.to("works", bmdb.works(bmdb::WorksOf::Process("agent-start".to_owned())))
-        .await
-        .unwrap();
-    let filter = bmdb::MachineFilter::new()
+    ear.to("works", bmdb.works(WorksOf::All)).await.unwrap();
+    let held = MachineFilter::new()
         .name("7")
-        .state(bmdb::MachineState::Held)
-        .process("agent-start");
-    ear.to("machines", bmdb.machines(filter)).await.unwrap();
+        .state(MachineState::Held)
+        .process("start");
+    ear.to("machines", bmdb.machines(held)).await.unwrap();
     ear.to("machine_find", machine::find(bmdb.reads(), "a", "7"))
         .await
         .unwrap();
@@ -312,6 +310,8 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
+    // Whichever machines failed above.
+    park(raw, machines[3], "agent-start").await;
     ear.to("run_now", ada(&bmdb).run_now(machines[3], "agent-start"))
         .await
         .unwrap();

@@ -58,9 +58,10 @@ pub(super) async fn release(
         )));
     }
     Answer::new(
-        format!("The hold on {on} of {name} is lifted: it can be claimed at once."),
+        format!("The hold on {on} of {name} is lifted."),
         json!({"machine": machine.machine.to_string(), "slot": slot}),
     )
+    .lines(vec![format!("next: bmdb machine show {}", name.pasted)])
     .from(bmdb)
     .await
 }

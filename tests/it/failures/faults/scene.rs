@@ -223,15 +223,7 @@ impl Scene {
             Needs::Backoff => {
                 let work = claim(&self.session).await;
                 work.fail("a test").await.expect("nothing fails yet");
-                let machine = self.machines[0];
-                tamper(
-                    &self.raw,
-                    &format!(
-                        "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) \
-                         VALUES ('{machine}', 'survey', NULL, 'a test', 1, 1) ON CONFLICT (machine_id, process) DO UPDATE SET until = NULL"
-                    ),
-                )
-                .await;
+                crate::world::park(&self.raw, self.machines[0], "survey").await;
             }
         }
     }

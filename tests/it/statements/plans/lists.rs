@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bmdb::{Bmdb, Config, Fence, MachineId};
+use bmdb::{Bmdb, Config, Fence, MachineFilter, MachineId, MachineState, WorksOf};
 use bmdb_entity::work_history::Event;
 use harness::{Backend, TestDatabase, literal};
 use sea_orm::{DatabaseBackend, DatabaseConnection};
@@ -46,6 +46,11 @@ impl Many {
             format!(
                 "INSERT INTO machine (machine_id, created_at, fence) {} SELECT {id}, {now}, 7 FROM n",
                 upto(machines)
+            ),
+            format!(
+                "INSERT INTO machine_provided (machine_id, provider, provider_id, address, status) \
+                 SELECT machine_id, 'oak', 'OAK-' || row_number() OVER (ORDER BY machine_id), \
+                     '192.0.2.' || (row_number() OVER (ORDER BY machine_id)) / 4, 'running' FROM machine"
             ),
             format!(
                 "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) {} \
@@ -126,6 +131,44 @@ async fn a_page_of_a_million_rows_costs_as_many_pages_as_it_has_rows() {
                 .await
                 .unwrap();
             assert_eq!((sessions.rows.len(), sessions.rows[7].works), (1000, 10));
+            let works = scene
+                .watch("list works", "FROM work w", bmdb.works(WorksOf::All))
+                .await
+                .unwrap();
+            assert_eq!((works.rows.len(), works.next.is_some()), (1000, true));
+            let works = bmdb.works(WorksOf::All).after(middle());
+            let works = scene
+                .watch("list works from the middle", "FROM work w", works)
+                .await
+                .unwrap();
+            assert!(works.rows.len() == 1000 && works.rows[0].machine >= MIDDLE);
+            let machines = |filter: MachineFilter| bmdb.machines(filter);
+            let all = scene
+                .watch("list machines", "FROM machine m", machines(MachineFilter::new()))
+                .await
+                .unwrap();
+            assert_eq!((all.rows.len(), all.next.is_some()), (1000, true));
+            let later = machines(MachineFilter::new()).after(MIDDLE);
+            let later = scene
+                .watch("list machines from the middle", "FROM machine m", later)
+                .await
+                .unwrap();
+            assert!(later.rows.len() == 1000 && later.rows[0].machine >= MIDDLE);
+            let held = machines(MachineFilter::new().state(MachineState::Held)).after(MIDDLE);
+            let held = scene.watch("list held machines", "FROM machine m", held).await.unwrap();
+            assert_eq!(held.rows.len(), 1000);
+            let named = machines(MachineFilter::new().name("OAK-777"));
+            let named = scene
+                .watch("find a machine by its name", "FROM machine m", named)
+                .await
+                .unwrap();
+            assert_eq!(named.rows[0].provider_id.as_deref(), Some("OAK-777"));
+            let answers = machines(MachineFilter::new().name("192.0.2.77"));
+            let answers = scene
+                .watch("find a machine by its address", "FROM machine m", answers)
+                .await
+                .unwrap();
+            assert_eq!(answers.rows.len(), 4);
             let history = bmdb.history(MachineId(BUSY));
             let history = scene.watch("long history", "FROM work_history", history).await.unwrap();
             assert_eq!((history.rows.len(), history.rows[0].fence), (1000, Fence(1)));

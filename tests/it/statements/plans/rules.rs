@@ -28,6 +28,11 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
         "it has a thousand sessions, each with its lease and ten works, which are counted",
     ),
     ("list backoffs from the middle", 1200, A_PAGE),
+    ("list works", 12_000, OF_MANY_TABLES),
+    ("list works from the middle", 12_000, OF_MANY_TABLES),
+    ("list machines", 8000, OF_MANY_TABLES),
+    ("list machines from the middle", 8000, OF_MANY_TABLES),
+    ("list held machines", 12_000, OF_MANY_TABLES),
     (
         "claim with a filter",
         30_000,
@@ -46,10 +51,17 @@ const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ),
 ];
 
+const OF_MANY_TABLES: &str =
+    "it has a thousand rows, for each of which some more tables are looked into by key, a few pages each";
 const A_PAGE: &str = "it has a thousand rows, each on a page of its own where machines came at random";
 
 /// A large table that one statement may read whole, and why.
 const MAY_SCAN: &[(&str, &[&str], &str)] = &[
+    (
+        "m.machine_id IN (SELECT DISTINCT machine_id FROM work_hold",
+        &["machine"],
+        "a page of a thousand: a hundred thousand machines stand on 820 pages, sooner read than a thousand of them looked up one by one",
+    ),
     (
         "FROM session s LEFT JOIN session_lease l",
         &["session", "session_lease"],

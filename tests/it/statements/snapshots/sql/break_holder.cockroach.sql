@@ -1,5 +1,6 @@
 SELECT
-    session_id
+    session_id,
+    machine_id
 FROM
     work
 WHERE

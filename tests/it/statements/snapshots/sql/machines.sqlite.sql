@@ -34,7 +34,7 @@ WHERE
             address = $3
     )
     AND m.machine_id IN (
-        SELECT
+        SELECT DISTINCT
             machine_id
         FROM
             work_hold

@@ -16,3 +16,22 @@ WHERE
         until IS NULL
         OR until > now()
     );
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    ($1, now(), $2, …);

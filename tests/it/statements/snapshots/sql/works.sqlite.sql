@@ -28,7 +28,7 @@ FROM
     LEFT JOIN session_lease l ON l.session_id = w.session_id
     LEFT JOIN machine_provided p ON p.machine_id = w.machine_id
 WHERE
-    w.process = $1
+    w.fence > $1
 ORDER BY
     w.machine_id,
     w.slot
