@@ -47,11 +47,10 @@ impl Many {
                 "INSERT INTO machine (machine_id, created_at, fence) {} SELECT {id}, {now}, 7 FROM n",
                 upto(machines)
             ),
-            format!(
-                "INSERT INTO machine_provided (machine_id, provider, provider_id, address, status) \
+            "INSERT INTO machine_provided (machine_id, provider, provider_id, address, status) \
                  SELECT machine_id, 'oak', 'OAK-' || row_number() OVER (ORDER BY machine_id), \
                      '192.0.2.' || (row_number() OVER (ORDER BY machine_id)) / 4, 'running' FROM machine"
-            ),
+                .to_owned(),
             format!(
                 "INSERT INTO work_backoff (machine_id, process, until, cause, attempts, last_interval_seconds) {} \
                  SELECT machine_id, 'process-' || i, {later}, 'no answer', 3, 600 FROM n, machine",
