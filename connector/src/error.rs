@@ -7,6 +7,7 @@ pub(crate) mod fault;
 use std::time::Duration;
 
 use bmdb_entity::{Fence, MachineId, SessionId};
+use chrono::{DateTime, Utc};
 use sea_orm::{DbErr, SqlErr};
 
 use crate::error::backoff_error::BackoffError;
@@ -252,6 +253,24 @@ pub enum Error {
     UnknownMachine {
         /// The machine asked for.
         machine: MachineId,
+    },
+
+    /// A hold stands on the machine or slot that lasts as long as the one that was to be placed; nothing was written. Lift it first.
+    #[error(
+        "machine {machine} is held already by {} {}: {}; lift that hold first",
+        Escaped(placed_by),
+        until.map_or("until lifted".to_owned(), |until| format!("until {until}")),
+        Escaped(reason)
+    )]
+    AlreadyHeld {
+        /// The machine.
+        machine: MachineId,
+        /// Who placed it.
+        placed_by: String,
+        /// Why.
+        reason: String,
+        /// Until when; `None`: until it is lifted.
+        until: Option<DateTime<Utc>>,
     },
 
     /// Another machine has this provider id already.

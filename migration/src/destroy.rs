@@ -99,8 +99,9 @@ mod tests {
     #[test]
     fn undoing_a_column_destroys_what_it_says() {
         assert_eq!(destroyed(&["m20261130_000025_add_work_hold_ticket"]), ["work_hold"]);
-        assert!(
-            destroyed(&["m20270101_000001_add_rack_row"]).len() > 20,
+        assert_eq!(
+            destroyed(&["m20270101_000001_add_rack_row"]),
+            tables(),
             "any, of a table that is not ours"
         );
     }

@@ -3,7 +3,7 @@
 mod table;
 pub(crate) mod words;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use bmdb::Bmdb;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 pub(crate) use table::Table;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -117,6 +117,7 @@ impl Answer {
 
     /// Writes it. The exit status is 1 where it found what needs somebody.
     pub(crate) fn print(&self, format: Format) -> ExitCode {
+        let status = u8::from(self.found);
         match format.output {
             Output::Json => {
                 let mut document = json!({"answer": self.json, "notes": self.notes});
@@ -124,43 +125,47 @@ impl Answer {
                     document["source"] = json!(source);
                     document["at"] = json!(at.to_rfc3339());
                 }
-                out_json(&document);
+                out_json(&document, status)
             }
             Output::Table => {
-                out(&self.text(format));
+                let written = out(&format.fit(&self.text()), status);
                 for note in &self.notes {
-                    eprintln!("note: {note}");
+                    err(&format.fit(&format!("note: {}", words::foreign(note))));
                 }
                 if let Some((source, at)) = &self.source {
-                    eprintln!("{source}, {}", at.format("%H:%M:%S UTC"));
+                    err(&format.fit(&format!("{source}, {}", at.format("%H:%M:%S UTC"))));
                 }
+                written
             }
         }
-        ExitCode::from(u8::from(self.found))
     }
 
-    /// Its sentence and its parts, a blank line between.
-    fn text(&self, format: Format) -> String {
-        let width = std::io::stdout().is_terminal().then(terminal_width).flatten();
-        let mut text = format!("{}\n", self.sentence);
+    /// Its sentence and its parts, a blank line between. What somebody else wrote cannot leave its line, wherever it came from.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", words::foreign_lines(&self.sentence));
         for part in &self.parts {
             text.push('\n');
             match part {
-                Part::Table(table) => text.push_str(&table.text(width)),
-                Part::Lines(lines) => text.extend(lines.iter().map(|line| format!("{line}\n"))),
+                Part::Table(table) => text.push_str(&table.text()),
+                Part::Lines(lines) => text.extend(lines.iter().map(|line| format!("{}\n", words::foreign(line)))),
             }
         }
-        if format.ascii { words::ascii(&text) } else { text }
+        text
     }
 }
 
-/// How wide the terminal says that it is.
-fn terminal_width() -> Option<u16> {
-    std::env::var("COLUMNS").ok()?.parse().ok()
+impl Format {
+    fn fit(self, text: &str) -> String {
+        if self.ascii {
+            words::ascii(text)
+        } else {
+            text.to_owned()
+        }
+    }
 }
 
 /// Marks of direction and the like, which JSON lets stand in a text, are written as escapes.
-pub(crate) fn out_json(document: &Value) {
+pub(crate) fn out_json(document: &Value, status: u8) -> ExitCode {
     let mut text = String::new();
     for letter in format!("{document:#}\n").chars() {
         let mut alone = [0; 4];
@@ -177,13 +182,24 @@ pub(crate) fn out_json(document: &Value) {
             );
         }
     }
-    out(&text);
+    out(&text, status)
 }
 
-/// Who has stopped reading, such as `head`, has read enough.
-pub(crate) fn out(text: &str) {
+/// Writes to stdout. Who has stopped reading, such as `head`, has read enough; what else stands in the way, such as a full disk, is told.
+fn out(text: &str, status: u8) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            err(&format!("bmdb: the answer cannot be written: {error}"));
+            ExitCode::from(Kind::Unreachable.status())
+        }
+        Ok(()) | Err(_) => ExitCode::from(status),
+    }
+}
+
+/// Writes a line to stderr, if anybody reads it: what was done is done.
+pub(crate) fn err(line: &str) {
+    if writeln!(std::io::stderr(), "{line}").is_err() {
+        // There is nobody left to tell.
     }
 }

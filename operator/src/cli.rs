@@ -17,7 +17,7 @@ Exit status:
   0  done, or nothing to tell
   1  something needs somebody
   2  the command was not right
-  3  refused: what it was decided on has changed
+  3  refused: it is not as you thought, or not any more
   4  there is no such thing
   5  the login may not do that
   6  the database does not answer, or not as it should";
@@ -373,7 +373,7 @@ pub(crate) enum Session {
         /// The session
         #[arg(value_parser = session)]
         session: SessionId,
-        /// How many works it was seen to hold: if it holds another number by now, nothing is done
+        /// How many works it was seen to hold: where it is found to hold another number, nothing is done
         #[arg(long, value_name = "COUNT")]
         yes: u64,
         #[command(flatten)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bmdb::Error;
 use serde_json::json;
 
+use crate::answer::words::foreign_lines;
 use crate::answer::{Format, Output};
 
 /// Why a command did not do what it was asked. Its text is a whole sentence or two: what was wrong, and what to do.
@@ -80,10 +81,9 @@ impl Failure {
     pub(crate) fn print(&self, format: Format) -> ExitCode {
         if format.output == Output::Json {
             let failure = json!({"error": {"kind": self.kind.word(), "text": self.text}});
-            crate::answer::out_json(&failure);
-        } else {
-            eprintln!("bmdb: {}", self.text);
+            return crate::answer::out_json(&failure, self.kind.status());
         }
+        crate::answer::err(&format!("bmdb: {}", foreign_lines(&self.text)));
         ExitCode::from(self.kind.status())
     }
 }
@@ -91,11 +91,9 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Config(_) | Error::Invalid { .. } | Error::UnknownProcess { .. } | Error::UnknownSlot { .. } => {
-                Kind::Usage
-            }
-            Error::UnknownMachine { .. } => Kind::NotFound,
-            Error::DuplicateProviderId { .. } => Kind::Changed,
+            Error::Config(_) | Error::Invalid { .. } => Kind::Usage,
+            Error::UnknownMachine { .. } | Error::UnknownProcess { .. } | Error::UnknownSlot { .. } => Kind::NotFound,
+            Error::DuplicateProviderId { .. } | Error::AlreadyHeld { .. } => Kind::Changed,
             Error::NotAllowed { .. } | Error::MayWrite { .. } => Kind::NotAllowed,
             _ => Kind::Unreachable,
         };

@@ -18,12 +18,12 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
-        let Some(url) = &global.database else {
+        let Some(url) = global.database.as_ref().filter(|url| !url.is_empty()) else {
             return Err(Failure::usage(
                 "no database was named. Give --database URL or set BMDB_DATABASE_URL: sqlite://FILE or postgres://USER@HOST/DATABASE",
             ));
         };
-        let reader = match &global.read_database {
+        let reader = match global.read_database.as_ref().filter(|url| !url.is_empty()) {
             Some(url) => Some(connect(url).await?),
             None => None,
         };
@@ -38,12 +38,16 @@ impl Source {
 
     /// Who acts, and why. Nothing can be written without.
     pub(crate) fn operator(&self, reason: &Reason) -> Result<Operator, Failure> {
-        let by = reason.by.clone().or_else(|| std::env::var("USER").ok());
-        let Some(by) = by.filter(|by| !by.trim().is_empty()) else {
+        let named = |by: &String| !by.trim().is_empty();
+        let by = reason.by.clone().filter(named);
+        let Some(by) = by.or_else(|| std::env::var("USER").ok().filter(named)) else {
             return Err(Failure::usage(
                 "nobody was named who does this. Give --by NAME or set BMDB_OPERATOR",
             ));
         };
+        if !reason.reason.chars().any(char::is_alphanumeric) {
+            return Err(Failure::usage("--reason says nothing: say why, for who reads it later"));
+        }
         let operator = self.bmdb.operator(by, reason.reason.as_str())?;
         Ok(match &reason.ticket {
             Some(ticket) => operator.ticket(ticket.as_str())?,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bmdb_entity::{MachineId, WorkId, work_hold};
 use chrono::{DateTime, Datelike, Utc};
+use sea_orm::DbErr;
 use sea_orm::sea_query::Value;
 
 use crate::admin::operator::{Act, Operator};
@@ -125,7 +126,8 @@ impl Hold {
     }
 
     /// A claim that read the fence before the hold was placed loses: once its transaction is over, nothing new starts.
-    async fn place(&self, tx: &Tx, machine: MachineId, operator: &Operator) -> Result<(), Error> {
+    /// `false`: one stands that lasts as long or longer.
+    async fn place(&self, tx: &Tx, machine: MachineId, operator: &Operator) -> Result<bool, Error> {
         let (until, value): (&str, Value) = match self.until {
             Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
             Until::For(time) => ("{after $3}", milliseconds(time).into()),
@@ -134,7 +136,8 @@ impl Hold {
         let text = format!(
             "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at, ticket) VALUES ($1, $2, {until}, $4, $5, {{now}}, $6) \
              ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
-             placed_by = excluded.placed_by, placed_at = excluded.placed_at, ticket = excluded.ticket"
+             placed_by = excluded.placed_by, placed_at = excluded.placed_at, ticket = excluded.ticket \
+             WHERE work_hold.until <= {{now}} OR (work_hold.until IS NOT NULL AND (excluded.until IS NULL OR excluded.until > work_hold.until))"
         );
         let values: [Value; 6] = [
             machine.into(),
@@ -145,24 +148,49 @@ impl Hold {
             operator.ticket.as_deref().into(),
         ];
         exclude_claims(tx, machine).await?;
-        tx.execute_text(&text, values).await?;
-        Ok(())
+        if let Until::Time(time) = self.until {
+            let rows = tx.query_text("SELECT {now} AS now", []).await?;
+            let now: Option<DateTime<Utc>> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
+            if now.is_none_or(|now| time <= now) {
+                return Err(Error::invalid("the end of a hold", &time.to_string(), "a time to come"));
+            }
+        }
+        Ok(tx.execute_text(&text, values).await? == 1)
+    }
+
+    /// The hold that stands in the way of this one.
+    async fn standing(&self, tx: &Tx, machine: MachineId) -> Result<Error, Error> {
+        const STANDING: &str =
+            "SELECT placed_by, reason, {until until} FROM work_hold WHERE machine_id = $1 AND slot = $2";
+        let rows = tx
+            .query_text(STANDING, [machine.into(), self.slot_name().into()])
+            .await?;
+        let row = rows.first().ok_or(DbErr::RecordNotFound("a hold".to_owned()))?;
+        Ok(Error::AlreadyHeld {
+            machine,
+            placed_by: row.try_get_by_index(0)?,
+            reason: row.try_get_by_index(1)?,
+            until: row.try_get_by_index(2)?,
+        })
     }
 }
 
 impl Operator {
-    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot. Work that is going on goes
-    /// on; see [`drain_machine`](Self::drain_machine).
+    /// Holds a machine, or one slot of it: nobody claims it until the hold ends. It replaces a hold on the same slot that ends earlier, and never one that lasts
+    /// as long: somebody, or a collector, has a reason for that one; lift it first. Work that is going on goes on; see [`drain_machine`](Self::drain_machine).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an end that lies too far away, [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was written.
+    /// [`Error::Invalid`] for an end that is past or lies too far away, [`Error::AlreadyHeld`], [`Error::UnknownSlot`], [`Error::UnknownMachine`]: nothing was
+    /// written.
     ///
     /// # Cancel safety
     /// Dropping the future places the hold or does not.
     pub async fn place_hold(&self, machine: MachineId, hold: Hold) -> Result<(), Error> {
         hold.check(self.database()).await?;
         let place = async |tx: &Tx| {
-            hold.place(tx, machine, self).await?;
+            if !hold.place(tx, machine, self).await? {
+                return Err(hold.standing(tx, machine).await?);
+            }
             let act = Act {
                 verb: "place-hold",
                 machine: Some(machine),
@@ -176,10 +204,10 @@ impl Operator {
     }
 
     /// Drains a machine, or the slot that the hold names: nothing new starts, and the works that go on are asked to stop, as by
-    /// [`ask_to_stop`](Self::ask_to_stop). Answers those. The machine is drained once they have ended.
+    /// [`ask_to_stop`](Self::ask_to_stop). Answers those. The machine is drained once they have ended. A hold that lasts as long stays in place of this one.
     ///
     /// # Errors
-    /// As [`place_hold`](Self::place_hold).
+    /// As [`place_hold`](Self::place_hold), but for [`Error::AlreadyHeld`].
     ///
     /// # Cancel safety
     /// Dropping the future does all of it or nothing.
@@ -188,9 +216,14 @@ impl Operator {
             "UPDATE work SET stop_requested = $2 WHERE machine_id = $1 AND (slot = $3 OR $3 = $4) RETURNING work_id";
         hold.check(self.database()).await?;
         let drain = async |tx: &Tx| {
-            // In this order, each statement with a look of its own: a claim that was faster than the hold is seen by the last. The other way round, it would
+            // In this order, each statement with a snapshot of its own: a claim that was faster than the hold is seen by the last. The other way round, it would
             // go on under the hold, and nobody would have asked it.
-            hold.place(tx, machine, self).await?;
+            let is_new = hold.place(tx, machine, self).await?;
+            let held = if is_new {
+                hold.detail()
+            } else {
+                "held already".to_owned()
+            };
             let values: [Value; 4] = [
                 machine.into(),
                 self.reason.as_str().into(),
@@ -204,7 +237,7 @@ impl Operator {
                 verb: "drain-machine",
                 machine: Some(machine),
                 slot: Some(hold.slot_name()),
-                detail: Some(format!("{}; works asked to stop: {}", hold.detail(), asked.len())),
+                detail: Some(format!("{held}; works asked to stop: {}", asked.len())),
                 ..Act::default()
             };
             self.record(tx, act).await?;

@@ -107,7 +107,7 @@ impl Operator {
         let Some(row) = rows.first() else {
             return Ok(None);
         };
-        tx.execute_text(BREAK, [session.into()]).await?;
+        let is_new = tx.execute_text(BREAK, [session.into()]).await? == 1;
         let works = tx.query_text(WORKS, [session.into()]).await?;
         let works = works
             .iter()
@@ -122,7 +122,10 @@ impl Operator {
             detail: Some(format!("{component_name}; works that it holds: {}", works.len())),
             ..Act::default()
         };
-        self.record(tx, act).await?;
+        // One whose deadline has passed was broken before, or is dead.
+        if is_new {
+            self.record(tx, act).await?;
+        }
         Ok(Some(HeldBySession {
             component_name,
             runtime_info: row.try_get_by_index(1)?,

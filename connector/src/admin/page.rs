@@ -174,6 +174,11 @@ impl<Row: Listed> List<Row> {
         if are_more {
             // A row whose very key cannot be read is in two pages then.
             page.next = rows.iter().rev().find_map(|row| Row::key(row).ok());
+            if page.next.is_none() {
+                let unread =
+                    DbErr::Custom("no row of the page has a key that can be read: ask for a longer page".to_owned());
+                return Err(Error::database(Row::DOING)(unread));
+            }
         }
         Ok(page)
     }

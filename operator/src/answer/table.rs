@@ -2,6 +2,8 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 
+use crate::answer::words::foreign;
+
 /// Rows under headings. Numbers stand right.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -30,23 +32,18 @@ impl Table {
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.headings.len(), "a cell for each heading");
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.iter().map(|cell| foreign(cell)).collect());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// On a terminal the columns fold to its width; else names are whole, for programs and for pasting. A column that says nothing is left out.
-    pub(crate) fn text(&self, width: Option<u16>) -> String {
+    /// Names and ids are whole, also on a narrow terminal, for they are pasted. A column that says nothing is left out.
+    pub(crate) fn text(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
-        match width {
-            Some(width) => table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width),
-            None => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
+        table.set_content_arrangement(ContentArrangement::Disabled);
         let says: Vec<usize> = (0..self.headings.len())
             .filter(|column| self.rows.iter().any(|row| !row[*column].is_empty()))
             .collect();
@@ -75,7 +72,7 @@ mod tests {
         let long = "x".repeat(300);
         table.row(["OAK-1".to_owned(), String::new(), "7".to_owned()]);
         table.row([long.clone(), String::new(), "1234".to_owned()]);
-        let text = table.text(None);
+        let text = table.text();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("machine ") && lines[0].ends_with("fence"));

@@ -73,6 +73,11 @@ pub(crate) fn foreign(text: &str) -> String {
     Escaped(text).to_string()
 }
 
+/// The same of a text of several lines of ours.
+pub(crate) fn foreign_lines(text: &str) -> String {
+    text.split('\n').map(foreign).collect::<Vec<_>>().join("\n")
+}
+
 /// The same, cut for a table.
 pub(crate) fn brief(text: &str) -> String {
     const LONGEST: usize = 80;
@@ -95,7 +100,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// The signs of states, as `--ascii` says them.
-const SIGNS: [(&str, &str); 9] = [
+const SIGNS: [(&str, &str); 10] = [
     ("○", "o"),
     ("▶", ">"),
     ("⧗", "~"),
@@ -104,6 +109,7 @@ const SIGNS: [(&str, &str); 9] = [
     ("✕", "x"),
     ("✓", "+"),
     ("–", "-"),
+    ("≤", "<="),
     ("…", "..."),
 ];
 

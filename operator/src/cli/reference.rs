@@ -27,6 +27,9 @@ fn gather(command: &Command, name: &str, leaves: &mut Vec<(String, Command)>) {
     }
 }
 
+/// The names of what every command takes.
+const EVERYWHERE: [&str; 4] = ["database", "read_database", "output", "ascii"];
+
 /// All of it, as `docs/bmdb.md` has it.
 #[must_use]
 pub fn reference() -> String {
@@ -35,8 +38,15 @@ pub fn reference() -> String {
         .to_owned();
     let mut root = Cli::command().term_width(100);
     text.push_str(&page("bmdb", &root.render_long_help().to_string()));
-    for (name, mut command) in leaves() {
-        text.push_str(&page(&name, &command.render_long_help().to_string()));
+    for (name, command) in leaves() {
+        // What every command takes stands on the first page.
+        let hidden = EVERYWHERE
+            .iter()
+            .fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)));
+        text.push_str(&page(
+            &name,
+            &hidden.disable_help_flag(true).render_long_help().to_string(),
+        ));
     }
     text
 }

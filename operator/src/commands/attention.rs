@@ -105,9 +105,12 @@ pub(super) async fn run(source: &Source, longer_than: Span) -> Result<Answer, Fa
             urgency: Urgency::Decision,
             kind: "nobody runs it",
             what: format!(
-                "nobody runs {}: {} machines are eligible",
+                "nobody runs {}: {}",
                 foreign(process),
-                grouped(row.eligible().unwrap_or_default())
+                row.eligible().map_or_else(
+                    || "how many machines are eligible is not known".to_owned(),
+                    |many| format!("{} machines are eligible", grouped(many))
+                )
             ),
             next: format!("start a component that runs it; bmdb process show {}", quoted(process)),
         });
@@ -145,7 +148,7 @@ pub(super) async fn run(source: &Source, longer_than: Span) -> Result<Answer, Fa
                 brief(cause)
             ),
             next: match machines.len() {
-                1 => format!("bmdb backoff clear {} {}", first.pasted, quoted(process)),
+                1 => format!("bmdb backoff clear {} {} --reason '…'", first.pasted, quoted(process)),
                 _ => format!("bmdb backoff ls --parked --process {}", quoted(process)),
             },
         });
@@ -180,13 +183,22 @@ pub(super) async fn run(source: &Source, longer_than: Span) -> Result<Answer, Fa
             });
         }
     }
+    let has_unreadable = [
+        &works.unreadable,
+        &sessions.unreadable,
+        &backoffs.unreadable,
+        &holds.unreadable,
+    ]
+    .iter()
+    .any(|rows| !rows.is_empty());
     things.sort_by_key(|thing| thing.urgency);
     let sentence = match things.len() as u64 {
+        0 if has_unreadable => "Rows that nobody can read need a person.".to_owned(),
         0 => "Nothing needs a person.".to_owned(),
         many => format!("{} a person.", count(many, "thing needs", "things need")),
     };
     let json = things.iter().map(as_json).collect::<Vec<_>>();
-    let mut answer = Answer::new(sentence, json!({"attention": json})).found(!things.is_empty());
+    let mut answer = Answer::new(sentence, json!({"attention": json})).found(!things.is_empty() || has_unreadable);
     for urgency in [Urgency::Now, Urgency::Decision, Urgency::Later] {
         let mut lines: Vec<_> = things
             .iter()

@@ -9,6 +9,7 @@ use crate::answer::{Answer, Table};
 use crate::cli::{Backoff, Reason, Which};
 use crate::commands::name::{Name, find, name_of, names};
 use crate::commands::pages::read_all;
+use crate::commands::process;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -16,6 +17,9 @@ pub(super) async fn run(source: &Source, verb: Backoff) -> Result<Answer, Failur
     match verb {
         Backoff::Ls { process, parked, limit } => {
             let bmdb = &source.bmdb;
+            if let Some(process) = &process {
+                process::check(bmdb, process).await?;
+            }
             let mut backoffs = read_all(|| bmdb.backoffs(None).limit(10_000)).await?;
             let now = bmdb.now().await?;
             backoffs.rows.retain(|row| {
@@ -31,7 +35,7 @@ pub(super) async fn run(source: &Source, verb: Backoff) -> Result<Answer, Failur
             let name = names(bmdb, backoffs.rows.iter().map(|row| row.machine_id)).await?;
             let sentence = format!(
                 "{}; {}.",
-                count(all, "machine is left alone", "machines are left alone"),
+                count(all, "backoff", "backoffs"),
                 match waiting {
                     0 => "none waits for a person".to_owned(),
                     waiting => count(waiting, "waits for a person", "wait for a person"),

@@ -36,7 +36,13 @@ pub(super) async fn run(source: &Source, once: bool, dry_run: bool) -> Result<An
     let (mut expired, mut freed) = (Vec::new(), 0);
     let until =
         tokio::time::Instant::now() + longest.map_or(Duration::ZERO, |longest| 2 * longest + Duration::from_secs(1));
-    let braked = loop {
+    if let Some(longest) = longest {
+        let most = count(2 * longest.as_secs() + 1, "second", "seconds");
+        crate::answer::err(&format!(
+            "waits until they have stood still for their interval: at most {most}"
+        ));
+    }
+    let (braked, left) = loop {
         let sweep = collector.sweep().await?;
         expired.extend(sweep.expired);
         freed += sweep.freed;
@@ -47,11 +53,11 @@ pub(super) async fn run(source: &Source, once: bool, dry_run: bool) -> Result<An
             .filter(|row| session::is_silent(row))
             .count();
         if silent == 0 || tokio::time::Instant::now() >= until {
-            break sweep.braked;
+            break (sweep.braked, silent);
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(250)) => {}
-            signal = stopped() => { signal?; break sweep.braked }
+            signal = stopped() => { signal?; break (sweep.braked, silent) }
         }
     };
     let sentence = format!(
@@ -64,7 +70,13 @@ pub(super) async fn run(source: &Source, once: bool, dry_run: bool) -> Result<An
         sentence,
         json!({"expired": ids, "freed": freed.to_string(), "braked": braked}),
     )
-    .lines(ids);
+    .lines(ids)
+    .found(left > 0);
+    if left > 0 {
+        answer = answer.note(format!(
+            "still silent: {left}. They are expired once a collector has seen them stand still for their interval"
+        ));
+    }
     if braked {
         answer = answer.note("most sessions look dead at once: a fault here is likelier than the death of a fleet, so they are given an interval more");
     }

@@ -16,7 +16,7 @@ use crate::answer::{Answer, Table};
 use crate::cli::{Machine, State};
 use crate::commands::name::{find, name_of};
 use crate::commands::pages::read_all;
-use crate::commands::{backoff, operation, why, work};
+use crate::commands::{backoff, operation, process, why, work};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -30,6 +30,9 @@ pub(super) async fn run(source: &Source, verb: Machine) -> Result<Answer, Failur
             after,
             limit,
         } => {
+            if let Some(process) = &process {
+                process::check(bmdb, process).await?;
+            }
             list(
                 bmdb,
                 filter(state, process, provider),
@@ -61,8 +64,8 @@ pub(super) async fn run(source: &Source, verb: Machine) -> Result<Answer, Failur
             let added = session
                 .transact(async |tx| bmdb::machine::provide(tx, new.clone()).await)
                 .await;
-            session.close().await?;
             let machine = added?;
+            session.close().await?;
             let sentence = format!("{} is machine {machine}.", foreign(&new.provider_id));
             Answer::new(
                 sentence,
@@ -150,7 +153,8 @@ async fn list(bmdb: &Bmdb, filter: MachineFilter, after: Option<MachineId>, limi
     }
     let shown = count(page.rows.len() as u64, "machine", "machines");
     let sentence = match (page.next.is_some(), after) {
-        (true, _) => format!("The first {shown}; there are more."),
+        (true, None) => format!("The first {shown}; there are more."),
+        (true, Some(_)) => format!("{shown} more; there are others."),
         (false, None) => format!("{shown} in all."),
         (false, Some(_)) => format!("The last {shown}."),
     };
@@ -260,7 +264,8 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
             brief(&hold.reason),
         ]);
     }
-    let latest = claims::events(bmdb, id).await?;
+    let events = claims::events(bmdb, id).await?;
+    let latest = claims::latest(&events, 10);
     let acts = bmdb.operations(Some(id)).limit(5).await?;
     let facts = [
         ("id", Some(id.to_string())),
@@ -285,16 +290,15 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
     let json = json!({
         "machine": as_json(machine, &states(&standing, id, now)), "works": works.iter().map(work::as_json).collect::<Vec<_>>(),
         "backoffs": backoffs.iter().map(backoff::as_json).collect::<Vec<_>>(), "holds": holds.iter().map(|hold| hold_json(hold)).collect::<Vec<_>>(),
-        "history": latest.iter().rev().take(10).map(claims::event_json).collect::<Vec<_>>(),
+        "history": latest.iter().rev().map(claims::event_json).collect::<Vec<_>>(),
         "operations": acts.rows.iter().map(operation::as_json).collect::<Vec<_>>(),
     });
-    let tail = latest.len().saturating_sub(10);
     Ok(Answer::new(sentence, json)
         .lines(facts.collect())
         .table(who)
         .table(held)
         .table(backoff::table(backoffs, now, |_| name.clone()))
-        .table(claims::claims(&latest[tail..], now))
+        .table(claims::claims(latest, now))
         .table(operation::table(&acts.rows, now, |_| name.clone()))
         .lines(vec![format!("next: bmdb machine why {} PROCESS", name.pasted)])
         .unreadable(&standing.unreadable)

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use bmdb::{Bmdb, MachineFilter, MachineId, MachineStatus};
+use bmdb::{Bmdb, MachineFilter, MachineId, MachineStatus, Unreadable};
 use uuid::Uuid;
 
-use crate::answer::words::{foreign, quoted};
+use crate::answer::words::foreign;
 use crate::cli::Which;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// More that have one name are counted, not named.
 const NAMED: usize = 10;
@@ -41,14 +41,24 @@ pub(crate) async fn find_named(bmdb: &Bmdb, text: &str) -> Result<MachineStatus,
 
 /// All that are called so.
 pub(crate) async fn all_named(bmdb: &Bmdb, text: &str) -> Result<Vec<MachineStatus>, Failure> {
-    let by_id = Uuid::try_parse(text).ok().map(MachineId);
-    if let Some(machine) = by_id {
-        let found = bmdb.machines(MachineFilter::new().ids([machine])).await?.rows;
-        if !found.is_empty() {
-            return Ok(found);
-        }
+    let mut page = bmdb.machines(MachineFilter::new().name(text)).limit(1000).await?;
+    if let Ok(id) = Uuid::try_parse(text) {
+        let by_id = bmdb.machines(MachineFilter::new().ids([MachineId(id)])).await?;
+        page.unreadable.extend(by_id.unreadable);
+        // One may be called by its own id.
+        page.rows.retain(|row| row.machine != MachineId(id));
+        page.rows.extend(by_id.rows);
     }
-    Ok(bmdb.machines(MachineFilter::new().name(text)).limit(1000).await?.rows)
+    match page.unreadable.first() {
+        Some(row) if page.rows.is_empty() => Err(unreadable(row)),
+        _ => Ok(page.rows),
+    }
+}
+
+/// What is there and cannot be read is not missing.
+pub(crate) fn unreadable(row: &Unreadable) -> Failure {
+    let text = format!("row {} is there and cannot be read: {}", row.row, row.error);
+    Failure::new(Kind::Unreachable, text)
 }
 
 /// What people call a machine.
@@ -56,7 +66,7 @@ pub(crate) async fn all_named(bmdb: &Bmdb, text: &str) -> Result<Vec<MachineStat
 pub(crate) struct Name {
     /// In a sentence: its provider's id, or else its own.
     pub(crate) shown: String,
-    /// In a command that somebody pastes: the same, unless a shell or a reader would take it for something else.
+    /// In a command that somebody pastes: its own id, for two providers may call two machines the same.
     pub(crate) pasted: String,
 }
 
@@ -67,21 +77,9 @@ impl fmt::Display for Name {
 }
 
 pub(crate) fn name_of(machine: MachineId, provider_id: Option<&str>) -> Name {
-    let id = machine.to_string();
-    match provider_id {
-        None => Name {
-            shown: id.clone(),
-            pasted: id,
-        },
-        Some(text) => {
-            let shown = foreign(text);
-            let is_safe = shown == text && !text.starts_with('-');
-            Name {
-                pasted: if is_safe { quoted(text) } else { id },
-                shown,
-            }
-        }
-    }
+    let pasted = machine.to_string();
+    let shown = provider_id.map_or_else(|| pasted.clone(), foreign);
+    Name { shown, pasted }
 }
 
 /// What people call some machines.
@@ -98,21 +96,4 @@ pub(crate) async fn names(
         known.extend(page.rows.into_iter().map(|row| (row.machine, row.provider_id)));
     }
     Ok(move |machine: MachineId| name_of(machine, known.get(&machine).and_then(Option::as_deref)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_pasted_names_the_machine_and_nothing_else() {
-        let id = MachineId(Uuid::nil());
-        let pasted = |text| name_of(id, Some(text)).pasted;
-        assert_eq!(pasted("OAK-4177"), "OAK-4177");
-        assert_eq!(pasted("rack 3; reboot"), "'rack 3; reboot'");
-        for odd in ["--help", "a\nb", "\u{202e}a"] {
-            assert_eq!(pasted(odd), id.to_string(), "{odd:?}");
-        }
-        assert_eq!(name_of(id, None).shown, id.to_string());
-    }
 }

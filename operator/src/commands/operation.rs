@@ -54,15 +54,17 @@ pub(super) async fn run(source: &Source, verb: Operation) -> Result<Answer, Fail
 
 /// The latest first.
 pub(super) fn table(acts: &[operation::Model], now: DateTime<Utc>, name: impl Fn(bmdb::MachineId) -> Name) -> Table {
-    let mut table = Table::new(&["at", "by", "did", "to", "ticket", "reason"]);
+    let mut table = Table::new(&["at", "by", "did", "to", "ticket", "reason", "detail", "work"]);
     for act in acts {
         table.row([
             time(act.at, now),
             brief(&act.done_by),
             brief(&act.verb),
-            brief(&subject(act, &name)),
+            foreign(&subject(act, &name)),
             act.ticket.as_deref().map(brief).unwrap_or_default(),
             brief(&act.reason),
+            act.detail.clone().unwrap_or_default(),
+            act.work_id.map(|work| work.to_string()).unwrap_or_default(),
         ]);
     }
     table
@@ -76,12 +78,10 @@ fn subject(act: &operation::Model, name: impl Fn(bmdb::MachineId) -> Name) -> St
         .map(|slot| format!("slot {slot}"));
     let process = act.process.clone();
     let session = act.session_id.map(|session| format!("session {session}"));
-    let detail = act.detail.clone().map(|detail| format!("({detail})"));
     let parts = [
         act.machine_id.map(|machine| name(machine).shown),
         session,
         process.or(slot),
-        detail,
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

@@ -1,6 +1,6 @@
 //! Processes: what there is to do, and by which rules.
 
-use bmdb::{Error, ProcessStatus, StoredRule};
+use bmdb::{Bmdb, Error, ProcessStatus, StoredRule};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -14,13 +14,11 @@ pub(super) async fn run(source: &Source, verb: Process) -> Result<Answer, Failur
     match verb {
         Process::Ls => {
             let processes = read(source).await?;
-            let idle = processes.rows.iter().filter(|row| row.is_idle()).count();
-            let sentence = match (processes.rows.len(), idle) {
+            let unrun = processes.rows.iter().filter(|row| row.is_unrun()).count();
+            let sentence = match (processes.rows.len(), unrun) {
                 (0, _) => "No process is registered: no component has run on this database yet.".to_owned(),
-                (all, 0) => format!("{all} processes, all of them run by somebody."),
-                (all, idle) => {
-                    format!("{all} processes; {idle} have machines that are eligible, and nobody who runs them.")
-                }
+                (all, 0) => format!("{all} processes; somebody runs each."),
+                (all, unrun) => format!("{all} processes; nobody runs {unrun} of them."),
             };
             Answer::new(sentence, json!({"processes": processes.json()}))
                 .table(processes.table())
@@ -30,6 +28,23 @@ pub(super) async fn run(source: &Source, verb: Process) -> Result<Answer, Failur
         }
         Process::Show { process } => show(source, &process).await,
     }
+}
+
+/// Whether there is such a process: a list for one that was mistyped would be empty, and look calm.
+pub(super) async fn check(bmdb: &Bmdb, process: &str) -> Result<(), Failure> {
+    let processes = bmdb.processes().await?;
+    if processes.iter().any(|row| row.process == process) {
+        return Ok(());
+    }
+    let known: Vec<_> = processes.iter().map(|row| row.process.as_str()).collect();
+    Err(unknown(process, &known))
+}
+
+fn unknown(process: &str, known: &[&str]) -> Failure {
+    Failure::not_found(format!(
+        "no process {process:?} is registered. There are: {}",
+        known.join(", ")
+    ))
 }
 
 /// A process, and how many machines are eligible for it by each of its rules, where that could be asked.
@@ -49,7 +64,7 @@ pub(super) struct Processes {
 const UNUSED: TimeDelta = TimeDelta::hours(2);
 
 impl Row {
-    /// Of all its rules together. `None`: no rule could be asked.
+    /// By the rule that finds most: the versions of a rolling update find the same machines. `None`: no rule could be asked.
     pub(super) fn eligible(&self) -> Option<u64> {
         let counts: Option<Vec<u64>> = self
             .rules
@@ -70,9 +85,9 @@ impl Row {
         self.status.in_work == 0 && self.used_at().is_none_or(|used| self.status.as_of - used > UNUSED)
     }
 
-    /// Nobody runs it, and there is something to do.
+    /// Nobody runs it, and there is something to do, or nobody can say.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_unrun() && self.eligible().is_some_and(|eligible| eligible > 0)
+        self.is_unrun() && self.eligible().is_none_or(|eligible| eligible > 0)
     }
 }
 
@@ -169,10 +184,8 @@ async fn show(source: &Source, process: &str) -> Result<Answer, Failure> {
     let known: Vec<_> = processes.rows.iter().map(|row| row.status.process.clone()).collect();
     processes.rows.retain(|row| row.status.process == process);
     let Some(row) = processes.rows.first() else {
-        return Err(Failure::not_found(format!(
-            "no process {process:?} is registered. There are: {}",
-            known.join(", ")
-        )));
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        return Err(unknown(process, &known));
     };
     let status = &row.status;
     let eligible = row.eligible().map_or_else(|| "?".to_owned(), grouped);

@@ -43,7 +43,7 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
                 "{} is {}; it holds {}.",
                 foreign(&found.component),
                 liveness(&found),
-                count(works.rows.len() as u64, "work", "works")
+                count(found.works, "work", "works")
             );
             let lines = vec![
                 format!("session   {}", found.session),
@@ -51,10 +51,7 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
                 format!("started   {}", when(found.started_at, found.as_of)),
                 format!("interval  {} s", found.interval.as_secs_f64()),
             ];
-            let next = format!(
-                "next: bmdb session expire {session} --yes {} --reason '…'",
-                works.rows.len()
-            );
+            let next = format!("next: bmdb session expire {session} --yes {} --reason '…'", found.works);
             let mut json = as_json(&found);
             json["held"] = works.rows.iter().map(work::as_json).collect();
             Ok(Answer::new(sentence, json)

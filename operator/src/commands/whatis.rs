@@ -77,7 +77,7 @@ pub(super) async fn run(source: &Source, text: &str) -> Result<Answer, Failure> 
     };
     let lines = found
         .iter()
-        .map(|named| format!("{}\n  next: {}", named.what, named.next));
+        .flat_map(|named| [named.what.clone(), format!("  next: {}", named.next)]);
     let json = found
         .iter()
         .map(|named| json!({"kind": named.kind, "id": named.id, "what": named.what, "next": named.next}));

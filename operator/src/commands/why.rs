@@ -189,7 +189,11 @@ fn backoff_line(backoff: Option<&work_backoff::Model>, process: &str, name: &Nam
             by_itself: false,
             what: "it is not parked".to_owned(),
             evidence: failures,
-            ends: format!("a person: bmdb backoff clear {} {}", name.pasted, quoted(process)),
+            ends: format!(
+                "a person: bmdb backoff clear {} {} --reason '…'",
+                name.pasted,
+                quoted(process)
+            ),
         },
     }
 }
@@ -218,7 +222,7 @@ fn hold_line(hold: &work_hold::Model, name: &Name, now: DateTime<Utc>) -> Line {
         evidence: format!("{}{ticket}: {}", foreign(&hold.placed_by), brief(&hold.reason)),
         ends: match hold.until {
             Some(end) => format!("by itself {}", when(end, now)),
-            None => format!("a person: bmdb machine release-hold {}{slot}", name.pasted),
+            None => format!("a person: bmdb machine release-hold {}{slot} --reason '…'", name.pasted),
         },
     }
 }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::answer::words::{brief, count, foreign, span, time};
 use crate::answer::{Answer, Table};
 use crate::cli::Work;
-use crate::commands::name::name_of;
+use crate::commands::name::{name_of, unreadable};
 use crate::commands::pages::read_all;
+use crate::commands::process;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -19,9 +20,12 @@ pub(super) async fn run(source: &Source, verb: Work) -> Result<Answer, Failure> 
             process,
             session,
             longer_than,
-            stuck,
+            stuck: only_stuck,
             limit,
         } => {
+            if let Some(process) = &process {
+                process::check(bmdb, process).await?;
+            }
             let of = match (process, session) {
                 (Some(process), _) => WorksOf::Process(process),
                 (None, Some(session)) => WorksOf::Session(session),
@@ -33,12 +37,14 @@ pub(super) async fn run(source: &Source, verb: Work) -> Result<Answer, Failure> 
             });
             works
                 .rows
-                .retain(|work| work.age() >= least && (!stuck || is_stuck(work)));
+                .retain(|work| work.age() >= least && (!only_stuck || is_stuck(work)));
             let all = works.rows.len() as u64;
             let stuck = works.rows.iter().filter(|work| is_stuck(work)).count() as u64;
             works.rows.sort_by_key(|work| (!is_stuck(work), work.claimed_at));
             works.rows.truncate(limit.limit as usize);
+            let asked = longer_than.is_some() || only_stuck || !matches!(of, WorksOf::All);
             let sentence = match all {
+                0 if asked => "No such work goes on.".to_owned(),
                 0 => "No work goes on.".to_owned(),
                 _ => format!("{}; {}.", count(all, "work goes on", "works go on"), stuck_ones(stuck)),
             };
@@ -73,12 +79,10 @@ pub(super) async fn run(source: &Source, verb: Work) -> Result<Answer, Failure> 
         } => {
             let operator = source.operator(&reason)?;
             let Some(held) = operator.break_holder(work, Fence(expect_fence)).await? else {
-                let now = find(bmdb, work).await.map_or_else(
-                    |_gone| "it has ended".to_owned(),
-                    |work| format!("its fence is {}", work.fence),
-                );
+                // Not there at all, it is not found.
+                let fence = find(bmdb, work).await?.fence;
                 return Err(Failure::changed(format!(
-                    "nothing was done: work {work} is not held with fence {expect_fence}; {now}"
+                    "nothing was done: work {work} is not held with fence {expect_fence}; its fence is {fence}"
                 )));
             };
             broken(&held).from(bmdb).await
@@ -110,8 +114,12 @@ pub(super) fn broken(held: &HeldBySession) -> Answer {
 }
 
 async fn find(bmdb: &Bmdb, work: WorkId) -> Result<WorkStatus, Failure> {
-    let found = bmdb.works(WorksOf::Work(work)).await?.rows.into_iter().next();
-    found.ok_or_else(|| gone(work))
+    let page = bmdb.works(WorksOf::Work(work)).await?;
+    match (page.rows.into_iter().next(), page.unreadable.first()) {
+        (Some(work), _) => Ok(work),
+        (None, Some(row)) => Err(unreadable(row)),
+        (None, None) => Err(gone(work)),
+    }
 }
 
 fn gone(work: WorkId) -> Failure {

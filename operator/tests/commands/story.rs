@@ -11,7 +11,7 @@ on_each_backend! {
         let holder = component(&db).await;
         let work = holder.claim(0).await;
         work.progress(&"3/5 waiting for power").await.unwrap();
-        let (id, fence) = (work.id().to_string(), work.fence().to_string());
+        let (id, fence, holder_machine) = (work.id().to_string(), work.fence().to_string(), work.machine());
 
         let why = done(&url, &["machine", "why", "OAK-1", "install"]);
         assert!(why.out.contains("install by shepherd-oak for"), "{}", why.out);
@@ -48,7 +48,7 @@ on_each_backend! {
         assert!(shown.out.contains("nobody: held by ada") && shown.out.contains("OPS-4471") && shown.out.contains("expired"), "{}", shown.out);
         let why = done(&url, &["machine", "why", "OAK-1", "install"]);
         assert!(why.sentence().starts_with("OAK-1 is not eligible for install: 1 of "), "{}", why.out);
-        assert!(why.out.contains("a person: bmdb machine release-hold OAK-1"), "{}", why.out);
+        assert!(why.out.contains(&format!("a person: bmdb machine release-hold {}", holder_machine)), "{}", why.out);
         done(&url, &["machine", "release-hold", "OAK-1", "--reason", "the disk is in"]);
         let why = done(&url, &["machine", "why", "OAK-1", "install"]);
         assert!(why.sentence().starts_with("OAK-1 is eligible for install") || why.sentence().starts_with("Nothing of BMDB's own keeps OAK-1"), "{why:?}");
@@ -72,7 +72,8 @@ on_each_backend! {
         }
         let attention = bmdb(&url, &["attention"]);
         assert_eq!(attention.status, 1);
-        assert!(attention.out.contains("OAK-2 is parked for install: no image for this board\n    next: bmdb backoff clear OAK-2 install"), "{}", attention.out);
+        assert!(attention.out.contains(&format!("OAK-2 is parked for install: no image for this board
+    next: bmdb backoff clear {} install", holder.machines[1])), "{}", attention.out);
         let parked = done(&url, &["machine", "ls", "--state", "parked", "--process", "install"]);
         assert_eq!(parked.sentence(), "1 machine in all.");
         assert!(parked.out.contains("■ parked install"), "{}", parked.out);
@@ -82,7 +83,7 @@ on_each_backend! {
         holder.claim(1).await.fail("no image still").await.unwrap();
         done(&url, &["backoff", "clear", "OAK-2", "install", "--reason", "the image is there"]);
         assert_eq!(done(&url, &["attention"]).sentence(), "Nothing needs a person.");
-        assert_eq!(done(&url, &["backoff", "ls"]).sentence(), "0 machines are left alone; none waits for a person.");
+        assert_eq!(done(&url, &["backoff", "ls"]).sentence(), "0 backoffs; none waits for a person.");
     }
 
     async fn a_session_is_expired_only_by_who_knows_what_it_holds(db: TestDatabase) {

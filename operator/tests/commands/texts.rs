@@ -36,6 +36,18 @@ async fn what_others_wrote_stays_in_its_place() {
         .await
         .unwrap();
     operator.ask_to_stop(work.id()).await.unwrap();
+    // What cannot be read is quoted in a note.
+    let odd = "UPDATE machine SET created_at = 'zz' || char(27) || '[31mX' WHERE machine_id = (SELECT machine_id FROM machine_provided WHERE provider_id = 'ELM-1')";
+    db.raw()
+        .await
+        .execute_unprepared(odd)
+        .await
+        .expect("anybody may edit a file");
+    let missing = bmdb(db.url(), &["machine", "show", "ELM-1"]);
+    assert!(
+        missing.status == 6 && missing.err.contains("is there and cannot be read"),
+        "{missing:?}"
+    );
     for arguments in READS {
         for format in ["table", "json"] {
             let said = bmdb(db.url(), &[arguments, &["-o", format]].concat());
@@ -112,4 +124,18 @@ async fn a_row_that_cannot_be_read_is_named_and_the_others_are_shown() {
         )),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_is_no_success() {
+    let db = TestDatabase::migrated(Backend::Sqlite).await;
+    let _holder = component(&db).await;
+    let run = |out: &str, err: &str| {
+        let line = format!("exec {} machine ls >{out} 2>{err}", env!("CARGO_BIN_EXE_bmdb"));
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &line]).env("BMDB_DATABASE_URL", db.url());
+        shell.status().expect("there is a shell").code()
+    };
+    assert_eq!(run("/dev/full", "/dev/null"), Some(6));
+    assert_eq!(run("/dev/null", "/dev/full"), Some(0), "what was asked is answered");
 }

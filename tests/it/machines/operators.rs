@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bmdb::{Backoff, Eligible, Hold, Process, Until, WorkId, entity::work, provided};
+use bmdb::{Backoff, Eligible, Error, Hold, Process, Until, WorkId, entity::work, provided};
 use harness::{ada, of, on_each_backend, until};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
@@ -86,6 +86,29 @@ on_each_backend! {
         assert_eq!(paged, all);
         let hold = bmdb.holds(Some(machine)).await.unwrap().rows.remove(0);
         assert_eq!((hold.placed_by.as_str(), hold.reason.as_str(), hold.ticket.as_deref()), ("ada", "replacing a disk", Some("OPS-4471")));
+    }
+
+    async fn a_hold_shortens_none_that_stands(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        let machine = provide(&bmdb.start_session().await.unwrap(), 1).await[0];
+        let (ada, bob) = (bmdb.operator("ada", "the disk").unwrap(), bmdb.operator("bob", "the fan").unwrap());
+        let minutes = |minutes: u64| Hold::new().until(Until::For(Duration::from_secs(60 * minutes)));
+        bob.place_hold(machine, minutes(10)).await.unwrap();
+        ada.place_hold(machine, minutes(20)).await.unwrap();
+        ada.place_hold(machine, Hold::new()).await.unwrap();
+        for shorter in [minutes(30), Hold::new(), Hold::new().until(Until::Time((std::time::SystemTime::now() + Duration::from_secs(60)).into()))] {
+            let error = bob.place_hold(machine, shorter.clone()).await.expect_err("ada's stands");
+            assert!(matches!(&error, Error::AlreadyHeld { placed_by, reason, until: None, .. } if placed_by == "ada" && reason == "the disk"), "{error:?}");
+            assert!(error.to_string().ends_with("is held already by ada until lifted: the disk; lift that hold first"), "{error}");
+            assert_eq!(bob.drain_machine(machine, shorter).await.unwrap(), [], "it is held, and nobody works on it");
+        }
+        let hold = bmdb.holds(Some(machine)).await.unwrap().rows.remove(0);
+        assert_eq!((hold.placed_by.as_str(), hold.until), ("ada", None));
+        let details: Vec<_> = bmdb.operations(Some(machine)).await.unwrap().rows.into_iter().map(|act| act.detail.unwrap()).collect();
+        assert_eq!(details.iter().filter(|detail| *detail == "held already; works asked to stop: 0").count(), 3, "{details:?}");
+        assert_eq!(details.len(), 6, "what was refused is not written down: {details:?}");
+        assert!(bob.lift_hold(machine, None).await.unwrap());
+        bob.place_hold(machine, minutes(1)).await.unwrap();
     }
 
     async fn what_changes_nothing_is_not_written_down(db: TestDatabase) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bmdb::machine::{self, NewMachine};
-use bmdb::{Backoff, Eligible, Hold, MachineFilter, MachineId, MachineState, Process, Until, WorksOf, provided};
+use bmdb::{Backoff, Eligible, Hold, MachineFilter, MachineId, MachineState, Process, WorksOf, provided};
 use harness::{ada, of, on_each_backend};
 
 use crate::world::{Survey, connect, provide, tamper};
@@ -51,8 +51,10 @@ on_each_backend! {
         patient_in.fail("no answer").await.unwrap();
         ada(&bmdb).place_hold(machines[3], Hold::new()).await.unwrap();
         ada(&bmdb).place_hold(machines[4], Hold::new().slot("survey")).await.unwrap();
-        let over = Until::Time(std::time::SystemTime::UNIX_EPOCH.into());
-        ada(&bmdb).place_hold(machines[5], Hold::new().until(over)).await.unwrap();
+        ada(&bmdb).place_hold(machines[5], Hold::new()).await.unwrap();
+        let raw = db.raw().await;
+        let over = format!("UPDATE work_hold SET until = '2020-01-01 00:00:00.000' WHERE machine_id = {}", harness::literal(&raw, machines[5].0));
+        tamper(&raw, &over).await;
 
         let found = async |filter: MachineFilter| {
             let page = bmdb.machines(filter).await.unwrap();

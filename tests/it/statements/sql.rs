@@ -321,15 +321,18 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     let more = page.next.expect("its end follows");
     bmdb.history(machine).after(more).await.unwrap();
     for until in [
-        Until::Open,
         Until::For(Duration::from_secs(1)),
-        Until::Time(std::time::SystemTime::now().into()),
+        Until::Time((std::time::SystemTime::now() + Duration::from_secs(60)).into()),
+        Until::Open,
     ] {
         ada(&bmdb).place_hold(machine, Hold::new().until(until)).await.unwrap();
         ada(&bmdb)
             .drain_machine(machine, Hold::new().until(until))
             .await
             .unwrap();
+        // A span is longer each time, by the time between.
+        let again = ada(&bmdb).place_hold(machine, Hold::new().until(until)).await;
+        assert_eq!(again.is_ok(), matches!(until, Until::For(_)), "{again:?}");
     }
     let first = bmdb.sessions().limit(1).await.unwrap();
     let last = first.rows[0].session;

@@ -26,6 +26,23 @@ pub(super) fn event_json(event: &work_history::Model) -> Value {
     })
 }
 
+/// The events of the latest claims: whole claims, a start and its end together.
+pub(super) fn latest(events: &[work_history::Model], claims: usize) -> &[work_history::Model] {
+    let mut seen = 0;
+    let mut begin = events.len();
+    while begin > 0 {
+        let fence = events[begin - 1].fence;
+        if events.get(begin).is_none_or(|later| later.fence != fence) {
+            if seen == claims {
+                break;
+            }
+            seen += 1;
+        }
+        begin -= 1;
+    }
+    &events[begin..]
+}
+
 /// A row for each claim: its start and its end together. The latest last.
 pub(super) fn claims(events: &[work_history::Model], now: DateTime<Utc>) -> Table {
     let mut table = Table::new(&[">fence", "event", "process", "started", "took", "by", "cause"]);
@@ -68,10 +85,7 @@ pub(super) async fn history(bmdb: &Bmdb, machine: &MachineStatus, limit: usize) 
             .filter(|event| event.event == work_history::Event::Started)
             .count()
     };
-    let mut shown = all.as_slice();
-    while claims_in(shown) > limit {
-        shown = &shown[1..];
-    }
+    let shown = latest(&all, limit);
     let failed = all
         .iter()
         .filter(|event| event.event == work_history::Event::Failed)

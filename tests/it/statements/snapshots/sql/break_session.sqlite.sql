@@ -23,27 +23,3 @@ WHERE
     session_id = $1
 ORDER BY
     machine_id;
-
-INSERT INTO
-    operation (
-        operation_id,
-        at,
-        done_by,
-        component,
-        verb,
-        machine_id,
-        slot,
-        process,
-        work_id,
-        session_id,
-        detail,
-        reason,
-        ticket
-    )
-VALUES
-    (
-        $1,
-        strftime('%Y-%m-%d %H:%M:%f', 'now'),
-        $2,
-        …
-    );

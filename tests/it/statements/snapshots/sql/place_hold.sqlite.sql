@@ -36,7 +36,16 @@ DO UPDATE SET
     reason = excluded.reason,
     placed_by = excluded.placed_by,
     placed_at = excluded.placed_at,
-    ticket = excluded.ticket;
+    ticket = excluded.ticket
+WHERE
+    work_hold.until <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+    OR (
+        work_hold.until IS NOT NULL
+        AND (
+            excluded.until IS NULL
+            OR excluded.until > work_hold.until
+        )
+    );
 
 INSERT INTO
     operation (
