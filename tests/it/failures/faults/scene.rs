@@ -330,7 +330,10 @@ impl Scene {
         if self.session.lost().is_cancelled() {
             wrong.push("the session was lost".to_owned());
         }
-        let is_to_die = matches!(operation, Operation::BreakSession | Operation::Sweep);
+        let is_to_die = matches!(
+            operation,
+            Operation::BreakSession | Operation::BreakHolder | Operation::Sweep
+        );
         if self.other.lost().is_cancelled() && !is_to_die {
             wrong.push("the other session was lost".to_owned());
         }
