@@ -215,13 +215,8 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
         .flatten()
         .filter(|hold| holds::is_on(hold, now))
         .collect();
-    let mut slots: Vec<String> = bmdb
-        .processes()
-        .await?
-        .into_iter()
-        .map(|process| process.slot)
-        .collect();
-    slots.sort_unstable();
+    let processes = process::registered(bmdb).await?;
+    let mut slots: Vec<String> = processes.into_iter().map(|(_, slot)| slot).collect();
     slots.dedup();
 
     let mut who = Table::new(&["slot", "who may touch it now", "for", "fence", "work"]);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::answer::Answer;
 use crate::answer::words::{foreign, quoted, span};
 use crate::commands::name::{all_named, name_of};
-use crate::commands::session;
+use crate::commands::{process, session};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -40,28 +40,21 @@ pub(super) async fn run(source: &Source, text: &str) -> Result<Answer, Failure> 
     if let Ok(id) = Uuid::try_parse(text) {
         found.extend(by_id(bmdb, source, id).await?);
     }
-    let processes = bmdb.processes().await?;
-    for process in processes.iter().filter(|row| row.process == text) {
+    let processes = process::registered(bmdb).await?;
+    for (process, slot) in processes.iter().filter(|(process, _)| process == text) {
         found.push(Named {
             kind: "process",
-            id: process.process.clone(),
-            what: format!(
-                "process {} in slot {}",
-                foreign(&process.process),
-                foreign(&process.slot)
-            ),
-            next: format!("bmdb process show {}", quoted(&process.process)),
+            id: process.clone(),
+            what: format!("process {} in slot {}", foreign(process), foreign(slot)),
+            next: format!("bmdb process show {}", quoted(process)),
         });
     }
-    if let Some(slot) = processes.iter().find(|row| row.slot == text) {
-        let those: Vec<_> = processes
-            .iter()
-            .filter(|row| row.slot == text)
-            .map(|row| foreign(&row.process))
-            .collect();
+    let those = processes.iter().filter(|(_, slot)| slot == text);
+    let those: Vec<_> = those.map(|(process, _)| foreign(process)).collect();
+    if !those.is_empty() {
         found.push(Named {
             kind: "slot",
-            id: slot.slot.clone(),
+            id: text.to_owned(),
             what: format!("the slot of {}", those.join(", ")),
             next: "bmdb process ls".to_owned(),
         });
