@@ -273,6 +273,24 @@ pub enum Error {
         until: Option<DateTime<Utc>>,
     },
 
+    /// A pause of the process stands that lasts as long as the one that was to be placed; nothing was written. Resume the process first.
+    #[error(
+        "process {process} is paused already by {} {}: {}; resume it first",
+        Escaped(paused_by),
+        until.map_or("until resumed".to_owned(), |until| format!("until {until}")),
+        Escaped(reason)
+    )]
+    AlreadyPaused {
+        /// The process.
+        process: String,
+        /// Who paused it.
+        paused_by: String,
+        /// Why.
+        reason: String,
+        /// Until when; `None`: until somebody resumes it.
+        until: Option<DateTime<Utc>>,
+    },
+
     /// Another machine has this provider id already.
     #[error(
         "provider {} has a machine {} already: it is {machine}",
@@ -286,6 +304,29 @@ pub enum Error {
         provider_id: String,
         /// The machine that has it.
         machine: MachineId,
+    },
+
+    /// Somebody works on the machine that was to be removed; nothing was removed. Drain it first.
+    #[error(
+        "machine {machine} cannot be removed: {} works on it for {process}; drain it first",
+        Escaped(component)
+    )]
+    MachineInWork {
+        /// The machine.
+        machine: MachineId,
+        /// The process that it is claimed for.
+        process: String,
+        /// The holder's component.
+        component: String,
+    },
+
+    /// Rows of tables that are not BMDB's refer to the machine that was to be removed; nothing was removed. Delete them in the same transaction.
+    #[error("machine {machine} cannot be removed: rows of other tables refer to it: {}", tables.join(", "))]
+    MachineReferred {
+        /// The machine.
+        machine: MachineId,
+        /// The tables.
+        tables: Vec<String>,
     },
 
     /// A row that was to be a machine's whole row of a tag lacks a column that it must have; nothing was written. Set it, or

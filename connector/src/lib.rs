@@ -53,12 +53,12 @@ pub use store::{machine, tag};
 pub mod entity {
     pub use bmdb_entity::{
         machine, machine_agent_heartbeat, machine_agent_started, machine_hardware_report,
-        machine_os_installation_report, machine_os_installation_request, machine_provided, operation, process, session,
-        session_lease, work, work_backoff, work_history, work_hold,
+        machine_os_installation_report, machine_os_installation_request, machine_provided, operation, process,
+        process_pause, session, session_lease, work, work_backoff, work_history, work_hold,
     };
 }
 pub use admin::explain::{ClauseState, Explanation};
-pub use admin::hold::{Hold, Until};
+pub use admin::hold::Hold;
 pub use admin::interrupt::HeldBySession;
 pub use admin::machines::{MachineFilter, MachineState, MachineStatus};
 pub use admin::obstacles::{Holder, Obstacles};
@@ -68,6 +68,7 @@ pub use admin::processes::ProcessStatus;
 pub use admin::restore::Restored;
 pub use admin::rules::StoredRule;
 pub use admin::sessions::SessionStatus;
+pub use admin::until::Until;
 pub use admin::works::{WorkStatus, WorksOf};
 pub use bmdb_entity::{Fence, Generation, MachineId, MachineRow, SessionId, WorkId, tag as impl_tag};
 pub use claim::{Claim, ClaimMany};

@@ -156,7 +156,14 @@ impl Runner {
         let claimed = tokio::select! {
             () = lost.cancelled() => Ok(()),
             () = shutdown.cancelled() => Ok(()),
-            ended = lanes => ended.map(drop),
+            ended = lanes => match ended {
+                // An operator drains it. Another session would undo that; this one shows that the component lives, with less and less to do.
+                Ok(_) => tokio::select! {
+                    () = lost.cancelled() => Ok(()),
+                    () = shutdown.cancelled() => Ok(()),
+                },
+                Err(error) => Err(error),
+            },
         };
         no_more.cancel();
         let works = std::mem::take(&mut *locked(&works));

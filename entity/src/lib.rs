@@ -11,6 +11,7 @@
 //! | [`work_hold`] | until when nobody touches a machine or one of its slots |
 //! | [`work_candidate`], [`work_retrieval`] | hints at eligible machines, and the leases of those who search for more |
 //! | [`process`], [`process_rule`] | a process that some component has registered, and which machines it is for |
+//! | [`process_pause`] | until when no component claims for a process |
 //! | [`operation`] | one act of an operator, with its reason; append-only |
 //! | `machine_*` | a tag: a fact about one machine, at most one row per machine |
 //!
@@ -63,6 +64,8 @@ tables! {
     operation
     /// A process that some component has registered.
     process
+    /// Until when no component claims for a process, and why.
+    process_pause
     /// Which machines a process is for, as a component said it.
     process_rule
     /// A session: the liveness of one component incarnation.

@@ -9,6 +9,7 @@ pub(crate) mod machine_os_installation_request;
 pub(crate) mod machine_provided;
 pub(crate) mod operation;
 pub(crate) mod process;
+pub(crate) mod process_pause;
 pub(crate) mod process_rule;
 pub(crate) mod session;
 pub(crate) mod session_lease;

@@ -47,6 +47,22 @@ pub(crate) async fn exists(db: &impl ConnectionTrait, table: &str) -> Result<boo
     Ok(!found.is_empty())
 }
 
+/// Whether a table of the schema has such a column.
+pub(crate) async fn has_column(db: &impl ConnectionTrait, table: &str, column: &str) -> Result<bool, Error> {
+    let (table, column) = (list([table]), list([column]));
+    let sql = if is_sqlite(db) {
+        format!("SELECT name, type FROM pragma_table_info({table}) WHERE name = {column}")
+    } else {
+        format!(
+            "SELECT CAST(a.attname AS TEXT), CAST(c.relname AS TEXT) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = current_schema() AND c.relname = {table} AND a.attname = {column} AND NOT a.attisdropped"
+        )
+    };
+    let found = pairs(db, sql).await.map_err(Error::database("look for a column"))?;
+    Ok(!found.is_empty())
+}
+
 /// Adds a column that may be null, unless it is there. SQLite has no words for "unless".
 pub(crate) async fn add_column(
     manager: &SchemaManager<'_>,

@@ -91,6 +91,8 @@ mod m20261130_000024_index_operation_machine_id;
 mod m20261130_000025_add_work_hold_ticket;
 mod m20261130_000026_index_machine_provided_provider_id;
 mod m20261130_000027_index_machine_provided_address;
+mod m20261201_000028_create_process_pause;
+mod m20261201_000029_add_session_lease_drain_requested;
 
 pub use destroy::Destroy;
 pub use error::Error;
@@ -134,6 +136,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000025_add_work_hold_ticket::Migration),
             Box::new(m20261130_000026_index_machine_provided_provider_id::Migration),
             Box::new(m20261130_000027_index_machine_provided_address::Migration),
+            Box::new(m20261201_000028_create_process_pause::Migration),
+            Box::new(m20261201_000029_add_session_lease_drain_requested::Migration),
         ]
     }
 }

@@ -4,5 +4,6 @@ mod candidates;
 mod crowds;
 mod eligible;
 mod explain;
+mod pauses;
 pub(crate) mod rules;
 pub(crate) mod stress;

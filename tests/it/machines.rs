@@ -2,6 +2,8 @@
 
 mod observations;
 mod operators;
+mod pruning;
+mod removal;
 mod states;
 mod tags;
 mod times;

@@ -13,7 +13,7 @@ use bmdb::{
     Bmdb, CancellationToken, Counts, Error, MachineId, Process, Runner, Tx, Work, Worker, WorkerOptions, agent_started,
 };
 use bmdb_entity::work_backoff;
-use harness::{literal, on_each_backend, until};
+use harness::{ada, literal, on_each_backend, until};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
@@ -126,6 +126,35 @@ on_each_backend! {
         assert!(cause(3).await.contains("there is no machine"), "the commit phase failed");
         assert_eq!(events(&raw, machines[2]).await, ["started", "failed"]);
         assert_eq!(sessions(&raw).await, 1, "the runner's session is closed");
+    }
+
+    async fn a_component_whose_session_an_operator_drains_ends_what_it_has_and_takes_no_more(db: TestDatabase) {
+        let bmdb = connect(&db).await;
+        provide(&session(&db).await, 3).await;
+        let begun = Arc::new(AtomicU32::new(0));
+        let (shutdown, mut running) = start(of(connect(&db).await, Endless(Arc::clone(&begun)), 2).await);
+        until("two are worked on", LONG, async || begun.load(Ordering::SeqCst) == 2).await;
+        let works = bmdb.works(bmdb::WorksOf::All).await.unwrap().rows;
+        let drained = works[0].session;
+        let held = ada(&bmdb).drain_session(drained).await.unwrap().expect("it lives");
+        assert_eq!((held.component_name.as_str(), held.works.len()), ("test", 2));
+        until("it is seen to drain", LONG, async || {
+            let sessions = bmdb.sessions().await.unwrap().rows;
+            sessions.iter().find(|row| row.session == drained).unwrap().drain_requested.as_deref() == Some("a test")
+        }).await;
+        // The heartbeat that tells it of these tells it of the drain first.
+        for work in &works {
+            ada(&bmdb).ask_to_stop(work.work).await.unwrap();
+        }
+        until("both have ended", LONG, async || bmdb.works(bmdb::WorksOf::All).await.unwrap().rows.is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 2, "the third machine is left to others");
+        let sessions = bmdb.sessions().await.unwrap().rows;
+        let own: Vec<_> = sessions.iter().filter(|row| row.component == "test" && row.session == drained).collect();
+        assert_eq!((own.len(), own[0].works), (1, 0), "it lives on, and starts no other");
+        shutdown.cancel();
+        running.join_next().await.unwrap().unwrap().unwrap();
+        assert!(ada(&bmdb).drain_session(drained).await.unwrap().is_none(), "it is gone");
     }
 
     async fn shutdown_drains_then_stops_and_cancels(db: TestDatabase) {

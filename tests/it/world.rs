@@ -200,6 +200,7 @@ pub(crate) async fn row_counts(raw: &DatabaseConnection) -> Vec<u64> {
         "work_hold",
         "operation",
         "process",
+        "process_pause",
         "machine_provided",
         "machine_agent_started",
     ] {

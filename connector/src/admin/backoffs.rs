@@ -7,8 +7,7 @@ use crate::admin::page::{BACKOFF_COLUMNS, of_machines};
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
-use crate::rules::check::check_name;
-use crate::store::process::known_names;
+use crate::store::process::check_registered;
 
 /// The backoffs of a process from some machines, but for those whose time is over.
 pub(crate) async fn of_process(
@@ -62,14 +61,7 @@ impl Operator {
         process: &str,
     ) -> Result<bool, Error> {
         let database = self.database();
-        check_name("the name of a process", process)?;
-        let known = known_names(database).await?;
-        if !known.iter().any(|name| name == process) {
-            return Err(Error::UnknownProcess {
-                process: process.to_owned(),
-                known,
-            });
-        }
+        check_registered(database, process).await?;
         let change = async |tx: &Tx| {
             let was_there = tx.execute_text(change, [machine.into(), process.into()]).await? == 1;
             if was_there {

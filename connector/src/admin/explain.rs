@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bmdb_entity::{MachineId, work_backoff, work_hold};
+use bmdb_entity::{MachineId, process_pause, work_backoff, work_hold};
 use chrono::{DateTime, Utc};
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryResult, Statement};
 
@@ -44,7 +44,9 @@ pub struct Explanation {
     pub backoff: Option<work_backoff::Model>,
     /// The holds that keep the machine from the process.
     pub holds: Vec<work_hold::Model>,
-    /// When backoff and holds will be over, if they end by themselves and nothing else stands in the way.
+    /// The pause of the process, unless its time is over.
+    pub pause: Option<process_pause::Model>,
+    /// When backoff, holds and pause will be over, if they end by themselves and nothing else stands in the way.
     pub earliest: Option<DateTime<Utc>>,
 }
 
@@ -59,7 +61,7 @@ pub struct ClauseState {
 }
 
 impl<P: Process> Registered<P> {
-    /// How many machines are eligible now.
+    /// How many machines are eligible now. A pause changes none of them: it is [asked](Self::explain) of the process.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -221,10 +223,14 @@ impl Explanation {
             holder,
             backoff,
             holds,
+            pause,
         } = obstacles;
         let fit = clauses.iter().all(|clause| clause.met) && holder.is_none();
         let waits = backoff.iter().map(|backoff| backoff.until);
-        let waits: Vec<_> = waits.chain(holds.iter().map(|hold| hold.until)).collect();
+        let waits: Vec<_> = waits
+            .chain(holds.iter().map(|hold| hold.until))
+            .chain(pause.iter().map(|pause| pause.until))
+            .collect();
         // An open end anywhere leaves no earliest time.
         let ends = waits.iter().copied().collect::<Option<Vec<_>>>().filter(|_| fit);
         Self {
@@ -237,6 +243,7 @@ impl Explanation {
             holder,
             backoff,
             holds,
+            pause,
             earliest: ends.and_then(|ends| ends.into_iter().max()),
         }
     }
@@ -303,7 +310,14 @@ impl fmt::Display for Explanation {
         for state in &self.clauses {
             writeln!(f, "  [{}] {}", if state.met { "x" } else { " " }, state.clause)?;
         }
-        write_obstacles(f, &self.slot, self.holder.as_ref(), self.backoff.as_ref(), &self.holds)?;
+        write_obstacles(
+            f,
+            &self.slot,
+            self.holder.as_ref(),
+            self.backoff.as_ref(),
+            &self.holds,
+            self.pause.as_ref(),
+        )?;
         match self.earliest {
             Some(earliest) => writeln!(f, "  earliest: {earliest}"),
             None => Ok(()),

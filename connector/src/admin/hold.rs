@@ -1,21 +1,18 @@
 //! Holds: until when nobody touches a machine, and why.
 
-use std::time::Duration;
-
 use bmdb_entity::{MachineId, WorkId, work_hold};
-use chrono::{DateTime, Datelike, Utc};
 use sea_orm::DbErr;
 use sea_orm::sea_query::Value;
 
 use crate::admin::operator::{Act, Operator};
 use crate::admin::page::{HOLD_COLUMNS, of_machines};
+use crate::admin::until::Until;
 use crate::db::database::Database;
-use crate::db::dialect::{LONGEST, milliseconds};
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::rules::check::check_name;
-use crate::store::machine::exclude_claims;
+use crate::store::exclusion::exclude_claims;
 use crate::store::process::known_slots;
 
 /// A hold to be placed: nobody claims the machine, or one slot of it, until it ends. Work that is going on is not touched; [drain the
@@ -36,35 +33,6 @@ use crate::store::process::known_slots;
 pub struct Hold {
     slot: Option<String>,
     until: Until,
-}
-
-/// Until when something lasts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Until {
-    /// Until it is lifted.
-    #[default]
-    Open,
-    /// For so long from now, by the database's clock; at most a century.
-    For(Duration),
-    /// Until this time, by the database's clock, in the years 1 to 9999.
-    Time(DateTime<Utc>),
-}
-
-impl Until {
-    /// What the one database cannot hold, the other takes for no end.
-    fn check(self) -> Result<(), Error> {
-        let is_good = match self {
-            Self::Open => true,
-            Self::For(time) => time <= LONGEST,
-            Self::Time(time) => (1..=9999).contains(&time.year()),
-        };
-        if is_good {
-            return Ok(());
-        }
-        let expected = "at most a century from now, or a time in the years 1 to 9999; or Until::Open";
-        Err(Error::invalid("the end of a hold", &format!("{self:?}"), expected))
-    }
 }
 
 impl Hold {
@@ -89,13 +57,15 @@ impl Hold {
     }
 
     async fn check(&self, database: &Database) -> Result<(), Error> {
-        self.until.check()?;
+        self.until.check(END)?;
         match &self.slot {
             None => Ok(()),
             Some(slot) => check_slot(database, slot).await,
         }
     }
 }
+
+const END: &str = "the end of a hold";
 
 /// A hold on a slot that no process has would hold nothing.
 async fn check_slot(database: &Database, slot: &str) -> Result<(), Error> {
@@ -116,23 +86,10 @@ impl Hold {
         self.slot.as_deref().unwrap_or(work_hold::ALL_SLOTS)
     }
 
-    /// Until when, in words that are kept.
-    fn detail(&self) -> String {
-        match self.until {
-            Until::Open => "until lifted".to_owned(),
-            Until::For(time) => format!("for {} s", time.as_secs_f64()),
-            Until::Time(time) => format!("until {}", time.format("%Y-%m-%d %H:%M:%S UTC")),
-        }
-    }
-
     /// A claim that read the fence before the hold was placed loses: once its transaction is over, nothing new starts.
     /// `false`: one stands that lasts as long or longer.
     async fn place(&self, tx: &Tx, machine: MachineId, operator: &Operator) -> Result<bool, Error> {
-        let (until, value): (&str, Value) = match self.until {
-            Until::Open => ("{time $3}", None::<DateTime<Utc>>.into()),
-            Until::For(time) => ("{after $3}", milliseconds(time).into()),
-            Until::Time(time) => ("{time $3}", time.into()),
-        };
+        let (until, value) = self.until.value("$3");
         let text = format!(
             "INSERT INTO work_hold (machine_id, slot, until, reason, placed_by, placed_at, ticket) VALUES ($1, $2, {until}, $4, $5, {{now}}, $6) \
              ON CONFLICT (machine_id, slot) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
@@ -148,13 +105,7 @@ impl Hold {
             operator.ticket.as_deref().into(),
         ];
         exclude_claims(tx, machine).await?;
-        if let Until::Time(time) = self.until {
-            let rows = tx.query_text("SELECT {now} AS now", []).await?;
-            let now: Option<DateTime<Utc>> = rows.first().map(|row| row.try_get_by_index(0)).transpose()?;
-            if now.is_none_or(|now| time <= now) {
-                return Err(Error::invalid("the end of a hold", &time.to_string(), "a time to come"));
-            }
-        }
+        self.until.check_to_come(tx, END).await?;
         Ok(tx.execute_text(&text, values).await? == 1)
     }
 
@@ -195,7 +146,7 @@ impl Operator {
                 verb: "place-hold",
                 machine: Some(machine),
                 slot: Some(hold.slot_name()),
-                detail: Some(hold.detail()),
+                detail: Some(hold.until.detail("lifted")),
                 ..Act::default()
             };
             Ok(self.record(tx, act).await?)
@@ -220,7 +171,7 @@ impl Operator {
             // go on under the hold, and nobody would have asked it.
             let is_new = hold.place(tx, machine, self).await?;
             let held = if is_new {
-                hold.detail()
+                hold.until.detail("lifted")
             } else {
                 "held already".to_owned()
             };

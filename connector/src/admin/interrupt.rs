@@ -1,4 +1,4 @@
-//! What an operator may do to work that somebody holds: ask, or break the whole session. Never delete a work's row: then two would believe.
+//! What an operator may do to sessions and to work that somebody holds: ask, or break the whole session. Never delete a work's row: then two would believe.
 
 use bmdb_entity::{Fence, MachineId, SessionId, WorkId};
 
@@ -47,6 +47,39 @@ impl Operator {
             Ok::<_, Error>(true)
         };
         self.database().runner("ask a work to stop").run_or_error(ask).await
+    }
+
+    /// Drains a session: from its next heartbeat on it takes no new work, and the works that it holds go on to their end. Its claims answer [`Error::Draining`]; a
+    /// [`Runner`](crate::Runner) idles until it is shut down, and starts no other session. There is no way back but to restart the component. Components built
+    /// before this (schema step 29) do not obey.
+    ///
+    /// Answers what the session holds; `None`: there is no such session, or none that lives.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drains the session or does not.
+    pub async fn drain_session(&self, session: SessionId) -> Result<Option<HeldBySession>, Error> {
+        const DRAIN: &str = "UPDATE session_lease SET drain_requested = $2 WHERE session_id = $1 AND deadline > {now}";
+        let drain = async |tx: &Tx| {
+            let values = [session.into(), self.reason.as_str().into()];
+            if tx.execute_text(DRAIN, values).await? == 0 {
+                return Ok(None);
+            }
+            let Some(held) = held_by(tx, session).await? else {
+                return Ok(None);
+            };
+            let act = Act {
+                verb: "drain-session",
+                session: Some(session),
+                detail: Some(held.detail()),
+                ..Act::default()
+            };
+            self.record(tx, act).await?;
+            Ok::<_, Error>(Some(held))
+        };
+        self.database().runner("drain a session").run_or_error(drain).await
     }
 
     /// Breaks a session: it cannot be renewed any more, its holder learns that at its next heartbeat or when its trust ends, and a collector
@@ -99,37 +132,50 @@ impl Operator {
         session: SessionId,
         because_of: Option<(WorkId, MachineId)>,
     ) -> Result<Option<HeldBySession>, Error> {
-        const SESSION: &str = "SELECT component_name, runtime_info FROM session WHERE session_id = $1";
-        const WORKS: &str = "SELECT machine_id, process FROM work WHERE session_id = $1 ORDER BY machine_id";
         /// A deadline of now cannot be extended: a heartbeat demands one that is still to come. One that has passed stays.
         const BREAK: &str = "UPDATE session_lease SET deadline = {now} WHERE session_id = $1 AND deadline > {now}";
-        let rows = tx.query_text(SESSION, [session.into()]).await?;
-        let Some(row) = rows.first() else {
+        let is_new = tx.execute_text(BREAK, [session.into()]).await? == 1;
+        let Some(held) = held_by(tx, session).await? else {
             return Ok(None);
         };
-        let is_new = tx.execute_text(BREAK, [session.into()]).await? == 1;
-        let works = tx.query_text(WORKS, [session.into()]).await?;
-        let works = works
-            .iter()
-            .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
-        let works = works.collect::<Result<Vec<_>, sea_orm::DbErr>>()?;
-        let component_name: String = row.try_get_by_index(0)?;
         let act = Act {
             verb: "break-session",
             machine: because_of.map(|(_, machine)| machine),
             work: because_of.map(|(work, _)| work),
             session: Some(session),
-            detail: Some(format!("{component_name}; works that it holds: {}", works.len())),
+            detail: Some(held.detail()),
             ..Act::default()
         };
         // One whose deadline has passed was broken before, or is dead.
         if is_new {
             self.record(tx, act).await?;
         }
-        Ok(Some(HeldBySession {
-            component_name,
-            runtime_info: row.try_get_by_index(1)?,
-            works,
-        }))
+        Ok(Some(held))
     }
+}
+
+impl HeldBySession {
+    /// In words that are kept.
+    fn detail(&self) -> String {
+        format!("{}; works that it holds: {}", self.component_name, self.works.len())
+    }
+}
+
+/// What a session holds. `None`: there is no such session.
+async fn held_by(tx: &Tx, session: SessionId) -> Result<Option<HeldBySession>, Error> {
+    const SESSION: &str = "SELECT component_name, runtime_info FROM session WHERE session_id = $1";
+    const WORKS: &str = "SELECT machine_id, process FROM work WHERE session_id = $1 ORDER BY machine_id";
+    let rows = tx.query_text(SESSION, [session.into()]).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let works = tx.query_text(WORKS, [session.into()]).await?;
+    let works = works
+        .iter()
+        .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
+    Ok(Some(HeldBySession {
+        component_name: row.try_get_by_index(0)?,
+        runtime_info: row.try_get_by_index(1)?,
+        works: works.collect::<Result<_, sea_orm::DbErr>>()?,
+    }))
 }

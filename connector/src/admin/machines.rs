@@ -4,8 +4,12 @@ use bmdb_entity::{Fence, MachineId};
 use chrono::{DateTime, Utc};
 use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
+use crate::admin::operator::{Act, Operator};
 use crate::admin::page::{List, Listed, NO_MACHINE, among, sealed};
 use crate::bmdb::Bmdb;
+use crate::db::tx::Tx;
+use crate::error::Error;
+use crate::store::machine;
 
 /// A machine and what its provider said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +103,36 @@ impl MachineFilter {
     pub fn process(mut self, process: impl Into<String>) -> Self {
         self.process = Some(process.into());
         self
+    }
+}
+
+impl Operator {
+    /// Removes a machine, as [`machine::remove`]. Its history stays, and so does what operators did to it.
+    ///
+    /// # Errors
+    /// As [`machine::remove`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future removes the machine or does not.
+    pub async fn remove_machine(&self, machine: MachineId) -> Result<(), Error> {
+        const NAME: &str = "SELECT provider, provider_id FROM machine_provided WHERE machine_id = $1";
+        let remove = async |tx: &Tx| {
+            // Afterwards nobody could tell which it was.
+            let rows = tx.query_text(NAME, [machine.into()]).await?;
+            let name = rows.first().map(|row| {
+                let (provider, id): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                Ok::<_, DbErr>(format!("{provider} {id}"))
+            });
+            machine::remove(tx, machine).await?;
+            let act = Act {
+                verb: "remove-machine",
+                machine: Some(machine),
+                detail: name.transpose()?,
+                ..Act::default()
+            };
+            Ok(self.record(tx, act).await?)
+        };
+        self.database().runner("remove a machine").run_or_error(remove).await
     }
 }
 

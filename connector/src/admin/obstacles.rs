@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bmdb_entity::{Fence, MachineId, SessionId, process, work_backoff, work_hold};
+use bmdb_entity::{Fence, MachineId, SessionId, process, process_pause, work_backoff, work_hold};
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult};
 
 use crate::admin::backoffs;
-use crate::admin::hold;
+use crate::admin::{hold, pause};
 use crate::bmdb::Bmdb;
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
@@ -33,6 +33,8 @@ pub struct Obstacles {
     pub backoff: Option<work_backoff::Model>,
     /// The holds that keep the machine from the process.
     pub holds: Vec<work_hold::Model>,
+    /// The pause of the process, unless its time is over.
+    pub pause: Option<process_pause::Model>,
 }
 
 /// Who works on a machine.
@@ -112,6 +114,7 @@ pub(super) async fn obstacles_within(
     process: &str,
     slot: &str,
 ) -> Result<Vec<Result<Obstacles, Error>>, Error> {
+    let pause = pause::of_process(tx, process).await?;
     let holders = holders(tx, machines, slot).await?;
     let backoffs = backoffs::of_process(tx, machines, process).await?;
     let backoffs: Of<_> = backoffs.into_iter().collect();
@@ -132,6 +135,7 @@ pub(super) async fn obstacles_within(
             holder: holders.get(machine).cloned().transpose()?,
             backoff: backoffs.get(machine).cloned().transpose()?,
             holds: holds.get(machine).cloned().unwrap_or(Ok(Vec::new()))?,
+            pause: pause.clone(),
         })
     };
     Ok(machines.iter().map(of_machine).collect())
@@ -171,7 +175,14 @@ async fn holders(tx: &Tx, machines: &[MachineId], slot: &str) -> Result<Of<Holde
 
 impl fmt::Display for Obstacles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_obstacles(f, &self.slot, self.holder.as_ref(), self.backoff.as_ref(), &self.holds)
+        write_obstacles(
+            f,
+            &self.slot,
+            self.holder.as_ref(),
+            self.backoff.as_ref(),
+            &self.holds,
+            self.pause.as_ref(),
+        )
     }
 }
 
@@ -182,6 +193,7 @@ pub(super) fn write_obstacles(
     holder: Option<&Holder>,
     backoff: Option<&work_backoff::Model>,
     holds: &[work_hold::Model],
+    pause: Option<&process_pause::Model>,
 ) -> fmt::Result {
     match holder {
         None => writeln!(f, "  [x] nobody works in slot {}", slot)?,
@@ -219,5 +231,15 @@ pub(super) fn write_obstacles(
         }
         writeln!(f, ": {}", Escaped(&hold.reason))?;
     }
-    Ok(())
+    match pause {
+        None => writeln!(f, "  [x] the process is not paused"),
+        Some(pause) => {
+            write!(f, "  [ ] paused by {} ", Escaped(&pause.paused_by))?;
+            match pause.until {
+                Some(until) => write!(f, "until {until}")?,
+                None => write!(f, "until resumed")?,
+            }
+            writeln!(f, ": {}", Escaped(&pause.reason))
+        }
+    }
 }

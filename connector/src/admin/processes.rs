@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bmdb_entity::process_pause;
 use chrono::{DateTime, Utc};
-use sea_orm::{DbErr, QueryResult};
+use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
+use crate::admin::pause::PAUSES;
 use crate::bmdb::Bmdb;
+use crate::db::tx::Tx;
+use crate::db::tx_error::TxError;
 use crate::error::Error;
 
 /// A process that some component has registered, and where its machines stand. What is eligible, its [rules](Bmdb::rules) count.
@@ -36,6 +40,8 @@ pub struct ProcessStatus {
     pub parked: u64,
     /// On how many machines its slot, or the whole machine, is held.
     pub held: u64,
+    /// Until when no component claims for it, if somebody has paused it.
+    pub pause: Option<process_pause::Model>,
     /// When this was so.
     pub as_of: DateTime<Utc>,
 }
@@ -73,16 +79,27 @@ impl Bmdb {
                         CAST(sum(CASE WHEN until IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS parked FROM work_backoff GROUP BY process) b
                     ON b.process = p.name
             ORDER BY p.slot, p.name";
-        let rows = self.database().read(DOING, PROCESSES, []).await?;
-        let rows = rows.iter().map(read).collect::<Result<_, _>>();
-        rows.map_err(Error::database(DOING))
+        let read_all = async |tx: &Tx| {
+            let pauses = tx.query_text(PAUSES, []).await?;
+            let pauses = pauses
+                .iter()
+                .map(|row| process_pause::Model::from_query_result(row, ""));
+            let pauses: Vec<_> = pauses.collect::<Result<_, _>>()?;
+            let rows = tx.query_text(PROCESSES, []).await?;
+            let rows = rows.iter().map(|row| read(row, &pauses));
+            Ok::<Vec<_>, Error>(rows.collect::<Result<_, _>>()?)
+        };
+        let runner = self.database().snapshot(DOING);
+        runner.run(read_all).await.or_else(TxError::or_read)
     }
 }
 
-fn read(row: &QueryResult) -> Result<ProcessStatus, DbErr> {
+fn read(row: &QueryResult, pauses: &[process_pause::Model]) -> Result<ProcessStatus, DbErr> {
+    let process: String = row.try_get("", "name")?;
     let count = |column| Ok::<_, DbErr>(row.try_get::<i64>("", column)?.unsigned_abs());
     Ok(ProcessStatus {
-        process: row.try_get("", "name")?,
+        pause: pauses.iter().find(|pause| pause.process == process).cloned(),
+        process,
         slot: row.try_get("", "slot")?,
         description: row.try_get("", "description")?,
         cool_down: Duration::from_millis(count("cool_down_ms")?),

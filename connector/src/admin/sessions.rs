@@ -29,6 +29,8 @@ pub struct SessionStatus {
     pub as_of: DateTime<Utc>,
     /// How many works it holds.
     pub works: u64,
+    /// Why an operator asked it to take no new work.
+    pub drain_requested: Option<String>,
 }
 
 impl SessionStatus {
@@ -70,6 +72,7 @@ impl FromQueryResult for SessionStatus {
             deadline: row.try_get(prefix, "deadline")?,
             as_of: row.try_get(prefix, "as_of")?,
             works: works.unsigned_abs(),
+            drain_requested: row.try_get(prefix, "drain_requested")?,
         })
     }
 }
@@ -89,7 +92,7 @@ impl Listed for SessionStatus {
         const STATUS: &str = "
             SELECT s.session_id, s.component_name, s.runtime_info, {moment s.created_at} AS created_at, s.interval_ms, {moment l.deadline} AS deadline,
                 {now} AS as_of, (SELECT CAST(count(w.work_id) AS BIGINT) FROM work w WHERE w.session_id = s.session_id) AS works,
-                {id s.session_id} AS row_name
+                l.drain_requested, {id s.session_id} AS row_name
             FROM session s LEFT JOIN session_lease l ON l.session_id = s.session_id";
         let text = text.0.put(STATUS, []);
         if let Some(session) = after {

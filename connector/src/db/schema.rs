@@ -42,6 +42,8 @@ pub const MIGRATIONS: &[&str] = &[
     "m20261130_000025_add_work_hold_ticket",
     "m20261130_000026_index_machine_provided_provider_id",
     "m20261130_000027_index_machine_provided_address",
+    "m20261201_000028_create_process_pause",
+    "m20261201_000029_add_session_lease_drain_requested",
 ];
 
 /// In the name of a step that removes what older components need.

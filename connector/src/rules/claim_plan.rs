@@ -111,6 +111,8 @@ pub(crate) struct AttemptReport {
     pub(crate) more: bool,
     /// Some of them were eligible.
     pub(crate) eligible: bool,
+    /// Nobody may claim for the process.
+    pub(crate) paused: bool,
     /// The number of the search whose lease this claim has taken: it is to make it.
     pub(crate) search_lease: Option<i64>,
     pub(crate) searches: Option<SearchProgress>,
@@ -132,6 +134,7 @@ impl AttemptReport {
     pub(crate) const LOST_RACE: Self = Self {
         more: false,
         eligible: true,
+        paused: false,
         search_lease: None,
         searches: None,
     };
@@ -140,6 +143,7 @@ impl AttemptReport {
     /// has ended.
     pub(crate) fn next(&self, source: CandidateSource, searched: bool) -> Step {
         match (source, self.search_lease) {
+            _ if self.paused => Step::NothingThere,
             (_, Some(number)) => Step::Retry(CandidateSource::Search(number)),
             // Others were faster.
             (CandidateSource::Search(_), _) if self.eligible => Step::Retry(CandidateSource::HintsThenSearch),
@@ -171,6 +175,7 @@ mod tests {
     const REPORT: AttemptReport = AttemptReport {
         more: false,
         eligible: false,
+        paused: false,
         search_lease: None,
         searches: Some(SearchProgress { begun: 7, ended: 7 }),
     };
@@ -296,6 +301,21 @@ mod tests {
             REPORT.next(CandidateSource::HintsOnly, true),
             Step::Retry(CandidateSource::HintsThenSearch)
         );
+    }
+
+    #[test]
+    fn nothing_is_there_for_a_process_that_is_paused() {
+        // Whatever else the claim was told: it is not to try again, nor to search, nor to wait for a search.
+        for told in [REPORT, ELIGIBLE, AttemptReport { more: true, ..REPORT }] {
+            let paused = AttemptReport { paused: true, ..told };
+            for source in [
+                CandidateSource::HintsThenSearch,
+                CandidateSource::Scan,
+                CandidateSource::Search(7),
+            ] {
+                assert_eq!(paused.next(source, false), Step::NothingThere);
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a claim asks of a machine: the clauses of its process, and BMDB's own.
 
-use bmdb_entity::{MachineRow, machine, work, work_backoff, work_hold};
+use bmdb_entity::{MachineRow, machine, process_pause, work, work_backoff, work_hold};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType, Query, SelectStatement};
 use sea_orm::{ColumnTrait, Condition, EntityName, ModelTrait};
 
@@ -14,6 +14,7 @@ pub(crate) fn eligible_for<P: Process>(process: &P) -> Eligible {
 }
 
 /// All clauses of `P` and what BMDB itself asks of a machine: a fence that can rise, nobody in its slot, no backoff, no hold. For [`from_machines`].
+/// Whether the process is paused is asked by who takes a machine, and not by who counts or finds some: a pause changes no machine.
 pub(crate) fn claimable<P: Process>(eligible: &Eligible, dialect: Dialect, among: KeyRange) -> Condition {
     let machine = Expr::col((machine::Entity, machine::Column::MachineId));
     claimable_but_for_backoff::<P>(eligible, dialect, among).add(without_backoff(
@@ -100,6 +101,18 @@ pub(crate) fn without_hold(machine: Expr, slot: &str, now: Expr, among: KeyRange
             .cond_where(open_at(Column::Until, now))
             .take(),
     )
+}
+
+/// `process` is not paused. Of no machine: a database answers it once for a statement.
+pub(crate) fn not_paused(process: &str, now: Expr) -> Condition {
+    use process_pause::{Column, Entity};
+    let rows = Query::select()
+        .column(Column::Process)
+        .from(Entity)
+        .and_where(Column::Process.eq(process))
+        .cond_where(open_at(Column::Until, now))
+        .take();
+    lacks(rows)
 }
 
 /// A time that is still to come, or never.

@@ -141,6 +141,7 @@ mod tests {
     fn hints_are_few_when_a_claim_saw_less_than_it_looks_at() {
         let report = |more| AttemptReport {
             more,
+            paused: false,
             eligible: false,
             search_lease: None,
             searches: None,

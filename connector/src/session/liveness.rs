@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bmdb_entity::WorkId;
 use sea_orm::sea_query::Value;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::db::timeout::timed_out;
 use crate::runtime::lease::BootInstant;
@@ -52,11 +52,14 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         };
         let error = match renewed.unwrap_or_else(|_elapsed| Err(timed_out())) {
             Ok(None) => return shared.lose("its deadline has passed or its row is gone"),
-            Ok(Some(stops)) => {
+            Ok(Some(asked)) => {
                 shared.lease.renewed(sent);
                 shared.renewed.notify_waiters();
                 failures = 0;
-                for (work, reason) in stops {
+                if let Some(reason) = asked.drain {
+                    shared.drain_for(&reason);
+                }
+                for (work, reason) in asked.stops {
                     if let Some(held) = shared.held().get(&work) {
                         held.stop(StopReason::Requested(reason));
                     }
@@ -86,12 +89,24 @@ fn pause(interval: Duration, failures: u32) -> Duration {
     }
 }
 
-/// One renewal, and which works an operator has asked to stop. `None`: the session is gone.
+/// What operators have asked of a session.
+#[derive(Default)]
+struct AskedOf {
+    /// To take no new work, and why.
+    drain: Option<String>,
+    /// Works that are to stop, and why.
+    stops: Vec<(WorkId, String)>,
+}
+
+/// One renewal, and what operators have asked of the session. `None`: it is gone.
 ///
 /// The deadline never moves back, and moves by a millisecond at least: when the database's clock has jumped back, collectors still see that the
 /// session lives. One that could not move so, because somebody has written `infinity` or a text that is no time, begins anew from now.
-async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> {
-    const STOPS: &str = "SELECT work_id, stop_requested FROM work WHERE session_id = $1 AND stop_requested IS NOT NULL";
+async fn renew(shared: &Shared) -> Result<Option<AskedOf>, DbErr> {
+    const ASKED: &str = "
+        SELECT w.work_id, w.stop_requested, l.drain_requested FROM session_lease l
+        LEFT JOIN work w ON w.session_id = l.session_id AND w.stop_requested IS NOT NULL
+        WHERE l.session_id = $1";
     let database = &shared.database;
     let interval_ms =
         i64::try_from(database.config.interval.as_millis()).expect("BUG: the interval is at most an hour");
@@ -107,7 +122,7 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
             }
             database
                 .heartbeats
-                .query_all_raw(database.dialect.statement(STOPS, [shared.id.into()]))
+                .query_all_raw(database.dialect.statement(ASKED, [shared.id.into()]))
                 .await?
         }
         Some(pools) => {
@@ -115,9 +130,9 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
             let renewal = "
                 WITH beat AS (
                     UPDATE session_lease SET deadline = greatest(NULLIF(deadline, 'infinity') + INTERVAL '1 millisecond', {after $2})
-                    WHERE session_id = $1 AND deadline > {now} RETURNING session_id
+                    WHERE session_id = $1 AND deadline > {now} RETURNING session_id, drain_requested
                 )
-                SELECT w.work_id, w.stop_requested FROM beat
+                SELECT w.work_id, w.stop_requested, beat.drain_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
             let renewal = database.dialect.statement(renewal, values);
             let rows = pools.heartbeats.query(&renewal).await?;
@@ -127,15 +142,18 @@ async fn renew(shared: &Shared) -> Result<Option<Vec<(WorkId, String)>>, DbErr> 
             rows
         }
     };
-    let mut stops = Vec::new();
-    for row in rows {
+    // It was renewed, whatever somebody has written there.
+    let reason = |row: &QueryResult, column| {
+        let reason = row.try_get_by_index::<Option<String>>(column);
+        reason.unwrap_or_else(|_odd| Some("for a reason that cannot be read".to_owned()))
+    };
+    let mut asked = AskedOf::default();
+    for row in &rows {
         let work: Option<WorkId> = row.try_get_by_index(0)?;
-        // It was renewed, whatever somebody has written there.
-        let reason = row.try_get_by_index::<Option<String>>(1);
-        let reason = reason.unwrap_or_else(|_odd| Some("for a reason that cannot be read".to_owned()));
-        stops.extend(work.zip(reason));
+        asked.stops.extend(work.zip(reason(row, 1)));
+        asked.drain = reason(row, 2);
     }
-    Ok(Some(stops))
+    Ok(Some(asked))
 }
 
 /// Shows the heartbeats, which run on a thread of their own, that the runtime in which the session was started still runs tasks; and that it has ended,

@@ -18,6 +18,7 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::runtime::escaped::Escaped;
 use crate::runtime::lease::{BootInstant, Lease, Ticks};
 use crate::runtime::lock::locked;
 use crate::session::batch::Batcher;
@@ -94,6 +95,14 @@ impl Shared {
             *phase = to.max(*phase);
             is_ahead
         });
+    }
+
+    /// An operator has asked it to take no new work. Works that go on go on.
+    pub(crate) fn drain_for(&self, reason: &str) {
+        if !self.is_at(Phase::Draining) {
+            tracing::info!(session = %self.id, reason = %Escaped(reason), "an operator drains the session");
+            self.advance(Phase::Draining);
+        }
     }
 
     pub(crate) fn is_at(&self, phase: Phase) -> bool {

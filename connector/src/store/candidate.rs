@@ -12,7 +12,7 @@ use sea_orm::{
 use crate::db::dialect::Dialect;
 use crate::db::sql::SqlFragment;
 use crate::rules::backoff::Failures;
-use crate::rules::claimable::{claimable_but_for_backoff, from_machines};
+use crate::rules::claimable::{claimable_but_for_backoff, from_machines, not_paused};
 use crate::rules::eligible::{Eligible, KeyRange};
 use crate::rules::process::Process;
 use crate::rules::work_key::{RuleKey, WorkKey};
@@ -75,7 +75,7 @@ pub(crate) struct Candidate<P: Process> {
 }
 
 impl<P: Process> Candidate<P> {
-    /// [`select`](Self::select) of machines that can be claimed.
+    /// [`select`](Self::select) of machines that can be claimed: none while the process is paused.
     pub(crate) fn select_eligible(eligible: &Eligible, dialect: Dialect) -> SelectStatement {
         use work_backoff::Column;
         let backoff = |column: Column| Expr::col((BACKOFF, column));
@@ -90,7 +90,8 @@ impl<P: Process> Candidate<P> {
         let mut select = Self::select(fence);
         select
             .cond_where(claimable_but_for_backoff::<P>(eligible, dialect, KeyRange::All))
-            .cond_where(may_try);
+            .cond_where(may_try)
+            .cond_where(not_paused(P::NAME, dialect.now_expr()));
         select
     }
 

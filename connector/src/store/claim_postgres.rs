@@ -21,7 +21,7 @@ use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimSql, ClaimedMachine};
 use crate::store::end;
-use crate::store::hints::{END_SEARCH, TAKE_SEARCH_LEASE, search};
+use crate::store::hints::{END_SEARCH, TAKE_SEARCH_LEASE, paused, search};
 use crate::store::rule::Rule;
 use crate::store::writer::Writer;
 
@@ -70,6 +70,7 @@ fn read<P: Process>(
         _ => Some(AttemptReport {
             more: source.may_have_more(first.try_get::<i64>("", "bmdb_candidates")?.unsigned_abs(), count),
             eligible: first.try_get("", "bmdb_eligible")?,
+            paused: first.try_get("", "bmdb_paused")?,
             search_lease: first.try_get("", "bmdb_search_lease")?,
             searches: SearchProgress::read(first)?,
         }),
@@ -202,10 +203,10 @@ fn put_answer(text: &mut SqlBuilder, rule: &Rule, source: CandidateSource, is_af
         text.put(
             &format!(
                 ", (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) AS bmdb_candidates, EXISTS (SELECT bmdb_machine FROM chosen) AS bmdb_eligible, \
-                 {search_lease} AS bmdb_search_lease, {}",
+                 {search_lease} AS bmdb_search_lease, {PAUSED} AS bmdb_paused, {}",
                 SearchProgress::COLUMNS
             ),
-            [],
+            [rule.key.process.into()],
         );
     }
     text.put(
@@ -325,6 +326,9 @@ const TAKEN_OR_PASSED: &str = "EXISTS (SELECT fenced.machine_id FROM candidates 
 /// Nothing could be taken.
 const NOTHING: &str = "NOT EXISTS (SELECT chosen.bmdb_machine FROM chosen)";
 
+/// Nobody may claim for the process: what a claim of it has seen says nothing of the machines.
+const PAUSED: &str = paused!("$1");
+
 /// What a statement knows a hint by.
 fn hint_of(dialect: Dialect) -> &'static str {
     match dialect {
@@ -342,12 +346,19 @@ fn among_hints(dialect: Dialect, rows: &str) -> String {
     }
 }
 
-/// What was taken is no candidate any more, nor what was passed over, nor is any of them when none could be taken. And when the window was not full then, it may be time to
-/// search.
+/// What was taken is no candidate any more, nor what was passed over, nor is any of them when none could be taken, unless that is for a pause. And when the window was
+/// not full then, it may be time to search.
 fn put_hints_after(text: &mut SqlBuilder, rule: RuleKey, baseline: Option<i64>, window: u64, is_after: bool) {
-    put_gone(text, rule, &format!("({TAKEN_OR_PASSED} OR {NOTHING})"));
+    put_gone(
+        text,
+        rule,
+        &format!("({TAKEN_OR_PASSED} OR {NOTHING} AND NOT {})", paused!("$2")),
+    );
     text.put(", search_lease AS (", [])
-        .put(TAKE_SEARCH_LEASE, [rule.into(), Value::BigInt(baseline)])
+        .put(
+            TAKE_SEARCH_LEASE,
+            [rule.into(), Value::BigInt(baseline), rule.process.into()],
+        )
         .put(
             &format!(" AND {NOTHING} AND (SELECT CAST(count(machine_id) AS BIGINT) FROM candidates) < $1"),
             [Value::BigInt(i64::try_from(window).ok())],
@@ -371,6 +382,6 @@ fn put_gone(text: &mut SqlBuilder, rule: RuleKey, condition: &str) {
         &format!(
             ", spent_hints AS (SELECT {hint} AS hint FROM work_candidate WHERE {looked_at}{skip}), removed_hints AS (DELETE FROM work_candidate WHERE {gone})"
         ),
-        [rule.into()],
+        [rule.into(), rule.process.into()],
     );
 }

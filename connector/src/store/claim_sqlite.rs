@@ -16,7 +16,7 @@ use crate::runtime::detach::Detach;
 use crate::store::attempt::{Attempt, ClaimRequest};
 use crate::store::candidate::{Candidate, ClaimedMachine};
 use crate::store::end;
-use crate::store::hints::{self, TAKE_SEARCH_LEASE};
+use crate::store::hints::{self, TAKE_SEARCH_LEASE, paused};
 use crate::store::history;
 use crate::store::writer::Writer;
 
@@ -60,8 +60,13 @@ pub(crate) async fn attempt<P: Process>(
             _ => found.clone(),
         };
         let taken = choose(tx, request, &candidates, works).await?;
+        let (searches, paused) = match source {
+            CandidateSource::HintsOnly => (None, false),
+            _ => searches(tx, rule.key).await?,
+        };
         let gone: Vec<MachineId> = match source {
-            CandidateSource::HintsThenSearch if taken.is_empty() => candidates.clone(),
+            // Of a process that is paused they are as good as before.
+            CandidateSource::HintsThenSearch if taken.is_empty() && !paused => candidates.clone(),
             _ => taken.iter().map(|taken| taken.seen.machine).collect(),
         };
         let mut writes = SqlBuilder::new(tx.dialect());
@@ -78,8 +83,9 @@ pub(crate) async fn attempt<P: Process>(
             more: source.may_have_more(candidates.len() as u64, asked),
             // What a search of its own had found was taken before this transaction began: it reads other candidates.
             eligible: !taken.is_empty() || source == CandidateSource::Scan && !candidates.is_empty(),
+            paused,
             search_lease: None,
-            searches: searches(tx, rule.key).await?,
+            searches,
         };
         match source {
             CandidateSource::HintsThenSearch if taken.is_empty() && !report.more => {
@@ -178,13 +184,18 @@ fn put_taken<P: Process>(text: &mut SqlBuilder, by: &Writer<'_>, rule: RuleKey, 
     history::put(text, &by.author, started, Event::Started);
 }
 
-async fn searches(tx: &Tx, rule: RuleKey) -> Result<Option<SearchProgress>, DbErr> {
+/// The searches for a rule, and whether its process is paused.
+async fn searches(tx: &Tx, rule: RuleKey) -> Result<(Option<SearchProgress>, bool), DbErr> {
     let text = format!(
-        "SELECT {} FROM work_retrieval WHERE process = $1",
-        SearchProgress::COLUMNS
+        "SELECT {}, {} AS bmdb_paused FROM (SELECT 1) AS one LEFT JOIN work_retrieval ON work_retrieval.process = $1",
+        SearchProgress::COLUMNS,
+        paused!("$2")
     );
-    let rows = tx.query_text(&text, [rule.into()]).await?;
-    Ok(rows.first().map(SearchProgress::read).transpose()?.flatten())
+    let rows = tx.query_text(&text, [rule.into(), rule.process.into()]).await?;
+    let row = rows
+        .first()
+        .ok_or(DbErr::RecordNotFound("a rule's searches".to_owned()))?;
+    Ok((SearchProgress::read(row)?, row.try_get("", "bmdb_paused")?))
 }
 
 async fn take_search_lease(
@@ -194,7 +205,7 @@ async fn take_search_lease(
     searches: Option<SearchProgress>,
 ) -> Result<Option<i64>, DbErr> {
     let took = tx
-        .execute_text(TAKE_SEARCH_LEASE, [rule.into(), baseline.into()])
+        .execute_text(TAKE_SEARCH_LEASE, [rule.into(), baseline.into(), rule.process.into()])
         .await?
         == 1;
     Ok(searches

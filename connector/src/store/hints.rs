@@ -21,12 +21,27 @@ use crate::rules::process::Process;
 use crate::rules::work_key::RuleKey;
 use crate::store::rule::Rule;
 
-/// Takes the search lease, unless somebody has it or a search that began after `$2` has ended; NULL: the search that had begun when this statement's
-/// snapshot was taken, since the locked row may say a later one. After ten seconds whoever began is taken for dead. A lease that seems to end more
-/// than 20 s ahead is ignored: the clock has gone back.
-pub(crate) const TAKE_SEARCH_LEASE: &str = "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
-    WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
-    COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1))";
+/// Whether a process is paused, of which a statement has the name in this place.
+macro_rules! paused {
+    ($process:literal) => {
+        concat!(
+            "EXISTS (SELECT pause.process FROM process_pause AS pause WHERE pause.process = ",
+            $process,
+            " AND (pause.until IS NULL OR pause.until > {now}))"
+        )
+    };
+}
+pub(crate) use paused;
+
+/// Takes the search lease, unless the process `$3` is paused, somebody has the lease, or a search that began after `$2` has ended; NULL: the search that had
+/// begun when this statement's snapshot was taken, since the locked row may say a later one. After ten seconds whoever began is taken for dead. A lease that
+/// seems to end more than 20 s ahead is ignored: the clock has gone back.
+pub(crate) const TAKE_SEARCH_LEASE: &str = concat!(
+    "UPDATE work_retrieval SET begun = begun + 1, began_at = {now}, until = {after 10000} \
+     WHERE process = $1 AND (until <= {now} OR until > {after 20000}) AND ended <= \
+     COALESCE(CAST($2 AS BIGINT), (SELECT seen.begun FROM work_retrieval AS seen WHERE seen.process = $1)) AND NOT ",
+    paused!("$3")
+);
 
 pub(crate) const END_SEARCH: &str =
     "UPDATE work_retrieval SET ended = begun, until = {now} WHERE process = $1 AND begun = $2";
@@ -127,7 +142,10 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         let only = if hints.is_some_and(are_few) { "" } else { OLD };
         let take = format!("{TAKE_SEARCH_LEASE}{only}");
         if tx
-            .execute_text(&take, [rule.key.into(), Option::<i64>::None.into()])
+            .execute_text(
+                &take,
+                [rule.key.into(), Option::<i64>::None.into(), rule.key.process.into()],
+            )
             .await?
             == 0
         {

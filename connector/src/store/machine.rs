@@ -1,6 +1,8 @@
 //! Machines: how they come into the database.
 
+pub use crate::store::exclusion::exclude_claims;
 pub use crate::store::hints::hint;
+pub use crate::store::removal::remove;
 pub use bmdb_entity::machine::*;
 
 use std::collections::{HashMap, HashSet};
@@ -142,29 +144,6 @@ pub async fn create(tx: &Tx) -> Result<MachineId, Error> {
         .await
         .map_err(Error::database("create a machine"))?;
     Ok(machine)
-}
-
-/// Orders this transaction against claims on the machine, by raising its fence: a claim that read the fence before this commits loses and tries
-/// again; if a claim committed after this transaction began, the body runs again.
-///
-/// For a body that decides by what is *not* there: before it writes that a machine is gone because nobody works on it, say.
-///
-/// # Errors
-/// [`Error::UnknownMachine`].
-///
-/// # Cancel safety
-/// Dropping the future half-way spoils the transaction: it rolls back, and a body that returns `Ok` gets [`Error::Poisoned`].
-pub async fn exclude_claims(tx: &Tx, machine: MachineId) -> Result<(), Error> {
-    const RAISE: &str = "UPDATE machine SET fence = {fence} WHERE machine_id = $1 AND fence < $2";
-    let raised = tx.execute_text(RAISE, [machine.into(), i64::MAX.into()]).await;
-    let is_raised = raised.map_err(Error::database("order against claims"))? == 1;
-    // One whose fence cannot rise is one that nobody can claim.
-    let is_known = async || Entity::find_by_id(machine).one(tx).await.map_err(Error::database(FIND));
-    if is_raised || is_known().await?.is_some() {
-        Ok(())
-    } else {
-        Err(Error::UnknownMachine { machine })
-    }
 }
 
 /// Creates a machine that a provider gave us.

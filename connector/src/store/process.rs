@@ -13,6 +13,7 @@ use crate::db::sql::SqlBuilder;
 use crate::db::transaction::check_not_nested;
 use crate::db::tx::Tx;
 use crate::error::Error;
+use crate::rules::check::check_name;
 use crate::rules::process::Process;
 use crate::store::known::{Known, Registering, Registration};
 use crate::store::rule::Rule;
@@ -287,6 +288,22 @@ pub(crate) async fn known_slots(database: &Database) -> Result<Vec<String>, Erro
 /// The names of all registered processes.
 pub(crate) async fn known_names(database: &Database) -> Result<Vec<String>, Error> {
     names(database, "SELECT name FROM process ORDER BY name").await
+}
+
+/// Whether somebody has registered a process: what is done to another would do nothing.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::UnknownProcess`], or when the database cannot be read.
+pub(crate) async fn check_registered(database: &Database, process: &str) -> Result<(), Error> {
+    check_name("the name of a process", process)?;
+    let known = known_names(database).await?;
+    if known.iter().any(|name| name == process) {
+        return Ok(());
+    }
+    Err(Error::UnknownProcess {
+        process: process.to_owned(),
+        known,
+    })
 }
 
 async fn names(database: &Database, text: &str) -> Result<Vec<String>, Error> {

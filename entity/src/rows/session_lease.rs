@@ -14,6 +14,9 @@ pub struct Model {
     pub session_id: SessionId,
     /// Database time after which the session may be expired.
     pub deadline: DateTimeUtc,
+    /// Why an operator asked it to take no new work; its next heartbeat tells it.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub drain_requested: Option<String>,
     /// The session's row.
     #[sea_orm(belongs_to, from = "session_id", to = "session_id", on_delete = "Cascade")]
     pub session: BelongsTo<super::session::Entity>,

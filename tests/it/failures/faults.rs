@@ -4,6 +4,7 @@
 //! [`Proxy`](harness::Proxy) that makes just that one fail, on a machine and in a session of its own. Whatever it reports must be true, what it
 //! does must have happened at most once, and nothing may be left behind.
 
+mod effect;
 mod odd;
 mod operation;
 mod scene;
@@ -142,9 +143,17 @@ async fn every_fault_everywhere(db: TestDatabase) {
             run(&db, nth, operation, strike).await
         });
     };
-    // One operation only, to look at it.
+    // Some operations only, to look at them.
     let only = std::env::var("BMDB_TEST_ONLY").ok();
-    let chosen = |operation: &Operation| only.as_ref().is_none_or(|only| *only == format!("{operation:?}"));
+    let only: Option<Vec<&str>> = only.as_deref().map(|only| only.split(',').collect());
+    for name in only.iter().flatten() {
+        let is_one = Operation::ALL.iter().any(|operation| *name == format!("{operation:?}"));
+        assert!(is_one, "BMDB_TEST_ONLY: there is no operation {name:?}");
+    }
+    let chosen = |operation: &Operation| {
+        only.as_ref()
+            .is_none_or(|only| only.contains(&format!("{operation:?}").as_str()))
+    };
     let mut calm = Vec::new();
     // One after the other, so that none meets a conflict and sends more statements than it needs.
     for operation in Operation::ALL.into_iter().filter(chosen) {

@@ -18,7 +18,7 @@ use schema::{dump, is_bookkeeping, shape, texts};
 const ROWS: &[&str] = &[
     "INSERT INTO machine VALUES ('6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0001', '2026-11-01 00:00:00Z', 7)",
     "INSERT INTO session VALUES ('6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0002', 'shepherd', 'v1', '2026-11-01 00:00:00Z', 10000)",
-    "INSERT INTO session_lease VALUES ('6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0002', '2026-11-01 00:00:10Z')",
+    "INSERT INTO session_lease (session_id, deadline) VALUES ('6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0002', '2026-11-01 00:00:10Z')",
     "INSERT INTO work VALUES ('6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0001', 'agent', 'agent-start',
          '6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0003', '6d5f4a86-0e5b-4a4e-9a39-5f0a8c7a0002', 7, '2026-11-01 00:00:00Z', NULL, NULL)",
 ];

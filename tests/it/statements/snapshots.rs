@@ -3,14 +3,16 @@
 //!
 //! `BMDB_TEST_UPDATE=1` writes them anew.
 
+mod acts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bmdb::{
-    Config, Error, Facts, Hold, MachineFilter, MachineId, MachineState, Observation, Session, Work, WorksOf,
-    agent_heartbeat, agent_started, hardware_report, machine, provided, tag,
+    Config, Error, Facts, MachineFilter, MachineId, MachineState, Observation, Session, Work, WorksOf, agent_heartbeat,
+    agent_started, hardware_report, machine, provided, tag,
 };
 use futures_util::future::join_all;
 use harness::{Backend, TestDatabase, ada, of};
@@ -22,7 +24,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::claims::rules::of_provider;
-use crate::world::{AgentStart, Survey, kill_session, park, tamper};
+use crate::world::{AgentStart, Survey, kill_session, tamper};
 
 /// The statements of each call, in the order in which they were first sent.
 type Calls = BTreeMap<String, Vec<String>>;
@@ -287,12 +289,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("history", bmdb.history(machine)).await.unwrap();
-    ear.to("place_hold", ada(&bmdb).place_hold(machines[3], Hold::new()))
-        .await
-        .unwrap();
-    ear.to("drain_machine", ada(&bmdb).drain_machine(machines[3], Hold::new()))
-        .await
-        .unwrap();
+    acts::hold(&ear, &bmdb, machines[3]).await;
     ear.to("operations", bmdb.operations(Some(machines[3]))).await.unwrap();
     ear.to("holds", bmdb.holds(None)).await.unwrap();
     ear.to("sessions", bmdb.sessions()).await.unwrap();
@@ -306,18 +303,8 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
     ear.to("machine_find", machine::find(bmdb.reads(), "a", "7"))
         .await
         .unwrap();
-    ear.to("lift_hold", ada(&bmdb).lift_hold(machines[3], None))
-        .await
-        .unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
-    // Whichever machines failed above.
-    park(raw, machines[3], "agent-start").await;
-    ear.to("run_now", ada(&bmdb).run_now(machines[3], "agent-start"))
-        .await
-        .unwrap();
-    ear.to("clear_backoff", ada(&bmdb).clear_backoff(machines[3], "agent-start"))
-        .await
-        .unwrap();
+    acts::act(&ear, &bmdb, raw, &session, machines[3]).await;
 
     let [dead, broken] = [bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap()];
     let held = (claimed::<Survey>(&dead).await, claimed::<Survey>(&broken).await);

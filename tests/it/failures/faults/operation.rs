@@ -38,6 +38,12 @@ pub(super) enum Operation {
     AskToStop,
     BreakSession,
     BreakHolder,
+    DrainSession,
+    PauseProcess,
+    ResumeProcess,
+    AskAllToStop,
+    RemoveMachine,
+    PruneHistory,
     Count,
     Explain,
     History,
@@ -53,7 +59,7 @@ pub(super) enum Operation {
 use Operation::*;
 
 impl Operation {
-    pub(super) const ALL: [Self; 38] = [
+    pub(super) const ALL: [Self; 44] = [
         Connect,
         Register,
         StartSession,
@@ -82,6 +88,12 @@ impl Operation {
         AskToStop,
         BreakSession,
         BreakHolder,
+        DrainSession,
+        PauseProcess,
+        ResumeProcess,
+        AskAllToStop,
+        RemoveMachine,
+        PruneHistory,
         Count,
         Explain,
         History,
@@ -97,14 +109,18 @@ impl Operation {
     pub(super) fn needs(self) -> Needs {
         match self {
             WorkTransact | Progress | Finish | Done | Update | Fail | FailThenClaim | Cancel | Drop | Close
-            | AskToStop | DrainMachine | Works | Explain | History => Needs::Work,
+            | AskToStop | AskAllToStop | DrainMachine | Works | Explain | History => Needs::Work,
             FailMany => Needs::Works,
             BreakHolder => Needs::OthersWork,
             Sweep => Needs::DeadWork,
             LiftHold | Holds | Operations => Needs::Hold,
+            ResumeProcess => Needs::Pause,
+            PruneHistory => Needs::OldHistory,
             ClearBackoff | RunNow | Backoffs => Needs::Backoff,
             Connect | Register | StartSession | Heartbeat | Transact | State | Claim | ClaimMany | PlaceHold
-            | BreakSession | Count | Sessions | Machines | Processes => Needs::Nothing,
+            | BreakSession | DrainSession | PauseProcess | RemoveMachine | Count | Sessions | Machines | Processes => {
+                Needs::Nothing
+            }
         }
     }
 
@@ -241,6 +257,30 @@ impl Operation {
                     .await
                     .map(|broken| broken.is_some()),
             ),
+            DrainSession => told(
+                ada(bmdb)
+                    .drain_session(scene.other.id())
+                    .await
+                    .map(|drained| drained.is_some()),
+            ),
+            PauseProcess => Said::of(ada(bmdb).pause_process(Survey::NAME, bmdb::Until::Open).await),
+            ResumeProcess => told(ada(bmdb).resume_process(Survey::NAME).await),
+            AskAllToStop => {
+                let work = scene.take();
+                let said = told(ada(bmdb).ask_all_to_stop(Survey::NAME).await.map(|asked| asked >= 1));
+                scene.keep(work);
+                said
+            }
+            RemoveMachine => Said::of(ada(bmdb).remove_machine(machine).await),
+            PruneHistory => {
+                let two_days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
+                told(
+                    ada(bmdb)
+                        .prune_history(two_days_ago.into())
+                        .await
+                        .map(|events| events == 2),
+                )
+            }
             // Its own two machines at least.
             Count => read(of::<Survey>(&bmdb).await.count().await, |count| *count >= 2),
             Explain => read(of::<Survey>(&bmdb).await.explain(machine).await, |it| {
@@ -267,129 +307,12 @@ impl Operation {
         }
     }
 
-    /// Whether it must be alone in its database: a collector sees every session, a claim from hints every machine.
+    /// Whether it must be alone in its database: a collector sees every session, a claim from hints every machine, and all scenes have one process.
     pub(super) fn is_alone(self) -> bool {
-        matches!(self, Sweep | FailThenClaim)
-    }
-
-    /// How often it took effect so far.
-    pub(super) async fn effect(self, scene: &Scene) -> i64 {
-        let events = async |event: &str| {
-            let count = format!("SELECT count(*) FROM work_history WHERE machine_id = $1 AND event = '{event}'");
-            scene.number(&count).await
-        };
-        // An operator's act and its row are one, however often it was done. At one moment, for a statement may still be under way.
-        let recorded = async |verb: &str, effect: &str| {
-            let both = format!(
-                "SELECT CASE WHEN (e.n > 0) = (a.n > 0) THEN e.n ELSE {} END FROM ({effect}) AS e (n), \
-                 (SELECT count(*) FROM operation WHERE verb = '{verb}' AND (machine_id = $1 OR session_id = '{}')) AS a (n)",
-                i64::MAX,
-                scene.other.id()
-            );
-            scene.number(&both).await
-        };
-        const HEARD: &str = "SELECT count(*) FROM machine_agent_heartbeat WHERE machine_id = $1";
-        const COUNTER: &str = "SELECT n FROM counter WHERE id = {nth}";
-        match self {
-            Connect | Heartbeat | Count | Explain | History | Holds | Backoffs | Sessions | Operations | Machines
-            | Works | Processes => 1,
-            Register => {
-                let rules = "SELECT count(*) FROM process_rule WHERE process = 'numbered' AND CAST(clauses AS TEXT) LIKE '%CAST({nth} AS BIGINT)%'";
-                scene.number(rules).await
-            }
-            StartSession => {
-                let own = format!(
-                    "SELECT count(*) - 1 FROM session WHERE component_name = '{}'",
-                    scene.component()
-                );
-                scene.number(&own).await
-            }
-            Transact | WorkTransact => scene.number(COUNTER).await,
-            State => scene.number(HEARD).await,
-            Claim | ClaimMany => events("started").await,
-            Progress => {
-                let written = "SELECT count(*) FROM work WHERE machine_id = $1 AND progress IS NOT NULL";
-                scene.number(written).await
-            }
-            Finish => {
-                let (counted, finished) = (scene.number(COUNTER).await, events("finished").await);
-                // The body and the end are one.
-                if counted == finished { finished } else { i64::MAX }
-            }
-            Done => {
-                let (stated, finished) = (scene.number(HEARD).await, events("finished").await);
-                // What an end states and the end are one.
-                if stated == finished { finished } else { i64::MAX }
-            }
-            Update => {
-                let updated = "SELECT count(*) FROM machine_provided WHERE machine_id = $1 AND address = '192.0.2.7'";
-                let (updated, finished) = (scene.number(updated).await, events("finished").await);
-                if updated == finished { finished } else { i64::MAX }
-            }
-            Fail | FailThenClaim => {
-                let attempts = "SELECT coalesce(max(attempts), 0) FROM work_backoff WHERE machine_id = $1";
-                let (backed_off, failed) = (scene.number(attempts).await, events("failed").await);
-                let stated = if self == Fail {
-                    failed
-                } else {
-                    scene.number(HEARD).await
-                };
-                if backed_off == failed && stated == failed {
-                    failed
-                } else {
-                    i64::MAX
-                }
-            }
-            FailMany => {
-                let other = format!(
-                    "SELECT count(*) FROM work_history JOIN work_backoff USING (machine_id) WHERE machine_id = '{}' AND event = 'failed'",
-                    scene.machines[1]
-                );
-                let (one, other) = (events("failed").await, scene.number(&other).await);
-                if one == other { one } else { i64::MAX }
-            }
-            Cancel | Drop => events("canceled").await,
-            Close => {
-                let gone = format!(
-                    "SELECT 1 - count(*) FROM session WHERE session_id = '{}'",
-                    scene.session.id()
-                );
-                scene.number(&gone).await
-            }
-            Sweep => events("expired").await,
-            PlaceHold => recorded("place-hold", "SELECT count(*) FROM work_hold WHERE machine_id = $1").await,
-            DrainMachine => {
-                // Whoever is gone has let go of the work as well, and nobody need ask any more.
-                const DRAINED: &str = "SELECT count(*) FROM work_hold LEFT JOIN work USING (machine_id) \
-                    WHERE machine_id = $1 AND (work_id IS NULL OR stop_requested = 'a test')";
-                recorded("drain-machine", DRAINED).await
-            }
-            LiftHold => {
-                let lifted = "SELECT 1 - count(*) FROM work_hold WHERE machine_id = $1";
-                recorded("lift-hold", lifted).await
-            }
-            RunNow => {
-                let due = "SELECT count(*) FROM work_backoff WHERE machine_id = $1 AND until <= now()";
-                recorded("run-now", due).await
-            }
-            ClearBackoff => {
-                let cleared = "SELECT 1 - count(*) FROM work_backoff WHERE machine_id = $1";
-                recorded("clear-backoff", cleared).await
-            }
-            AskToStop => {
-                // Nor is there anything left to see where the work is gone: then its row tells.
-                let asked = "SELECT count(*) FROM operation LEFT JOIN work USING (machine_id) \
-                    WHERE machine_id = $1 AND verb = 'ask-to-stop' AND (work.work_id IS NULL OR stop_requested = 'a test')";
-                recorded("ask-to-stop", asked).await
-            }
-            BreakSession | BreakHolder => {
-                let broken = format!(
-                    "SELECT count(*) FROM session_lease WHERE deadline <= now() AND session_id = '{}'",
-                    scene.other.id()
-                );
-                recorded("break-session", &broken).await
-            }
-        }
+        matches!(
+            self,
+            Sweep | FailThenClaim | PauseProcess | ResumeProcess | AskAllToStop | PruneHistory
+        )
     }
 }
 

@@ -99,6 +99,10 @@ pub(super) enum Needs {
     Hold,
     /// A work that has failed, so that a backoff is left.
     Backoff,
+    /// A pause of the process.
+    Pause,
+    /// A work on the first machine that ended three days ago.
+    OldHistory,
 }
 
 pub(super) struct Scene {
@@ -219,6 +223,16 @@ impl Scene {
                     .place_hold(self.machines[0], bmdb::Hold::new())
                     .await
                     .expect("nothing fails yet");
+            }
+            Needs::Pause => {
+                ada(&self.bmdb)
+                    .pause_process("survey", bmdb::Until::Open)
+                    .await
+                    .expect("nothing fails yet");
+            }
+            Needs::OldHistory => {
+                claim(&self.session).await.cancel().await.expect("nothing fails yet");
+                tamper(&self.raw, "UPDATE work_history SET at = now() - INTERVAL '3 days'").await;
             }
             Needs::Backoff => {
                 let work = claim(&self.session).await;

@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bmdb::{Bmdb, Hold, MachineId, Process, Session, Work, agent_heartbeat, agent_started, provided};
+use bmdb::{Bmdb, Hold, MachineId, Process, Session, Until, Work, agent_heartbeat, agent_started, provided};
 use harness::{ada, of, until};
 use sea_orm::ColumnTrait;
 
@@ -17,6 +17,7 @@ pub(crate) async fn run(scene: &mut Scene) {
     ends(scene).await;
     heartbeats(scene).await;
     operators(scene).await;
+    wholes(scene).await;
     sessions(scene).await;
     collector(scene).await;
 }
@@ -227,6 +228,14 @@ async fn operators(scene: &mut Scene) {
                 .await
                 .unwrap()
         );
+        let drained = ada.drain_session(holder.session);
+        assert!(
+            scene
+                .watch("drain a session", "UPDATE session_lease SET drain_requested", drained)
+                .await
+                .unwrap()
+                .is_some()
+        );
         let broken = ada.break_session(holder.session);
         assert!(
             scene
@@ -235,6 +244,37 @@ async fn operators(scene: &mut Scene) {
                 .unwrap()
                 .is_some()
         );
+    }
+}
+
+/// What concerns a process as a whole, and what goes.
+async fn wholes(scene: &mut Scene) {
+    let bmdb = scene.component("operator", HOUR).await;
+    let start = of::<AgentStart>(&bmdb).await;
+    let ada = ada(&bmdb);
+    for machine in due(&scene.raw, OFTEN).await {
+        let pause = ada.pause_process(AgentStart::NAME, Until::Open);
+        scene
+            .watch("pause a process", "INSERT INTO process_pause", pause)
+            .await
+            .unwrap();
+        let session = bmdb.start_session().await.unwrap();
+        let claim = session.claim(&start).into_future();
+        let claimed = scene.watch("claim of a paused process", CLAIM, claim).await;
+        assert!(claimed.unwrap().is_none());
+        session.close().await.unwrap();
+        let resume = ada.resume_process(AgentStart::NAME);
+        assert!(
+            scene
+                .watch("resume a process", "DELETE FROM process_pause", resume)
+                .await
+                .unwrap()
+        );
+        let remove = ada.remove_machine(machine);
+        scene
+            .watch("remove a machine", "DELETE FROM machine WHERE", remove)
+            .await
+            .unwrap();
     }
 }
 

@@ -19,6 +19,11 @@ const BOTH_KINDS_OF_PLANS: usize = 6;
 const MORE_BUFFERS: &[(&str, u64, &str)] = &[
     ("claim many", 700, "it takes ten machines"),
     ("cancel many", 700, "it ends ten works"),
+    (
+        "remove a machine",
+        400,
+        "it deletes from nine tables, and asks the catalogue which others refer to machines",
+    ),
     ("list holds", 1200, A_PAGE),
     ("list holds from the middle", 1200, A_PAGE),
     ("list backoffs", 1200, A_PAGE),

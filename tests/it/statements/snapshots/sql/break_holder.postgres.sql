@@ -8,14 +8,6 @@ WHERE
     AND fence = $2
 FOR UPDATE;
 
-SELECT
-    component_name,
-    runtime_info
-FROM
-    session
-WHERE
-    session_id = $1;
-
 UPDATE
     session_lease
 SET
@@ -23,6 +15,14 @@ SET
 WHERE
     session_id = $1
     AND deadline > now();
+
+SELECT
+    component_name,
+    runtime_info
+FROM
+    session
+WHERE
+    session_id = $1;
 
 SELECT
     machine_id,

@@ -7,14 +7,6 @@ WHERE
     work_id = $1
     AND fence = $2;
 
-SELECT
-    component_name,
-    runtime_info
-FROM
-    session
-WHERE
-    session_id = $1;
-
 UPDATE
     session_lease
 SET
@@ -22,6 +14,14 @@ SET
 WHERE
     session_id = $1
     AND deadline > strftime('%Y-%m-%d %H:%M:%f', 'now');
+
+SELECT
+    component_name,
+    runtime_info
+FROM
+    session
+WHERE
+    session_id = $1;
 
 SELECT
     machine_id,

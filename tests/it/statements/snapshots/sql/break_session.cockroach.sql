@@ -1,11 +1,3 @@
-SELECT
-    component_name,
-    runtime_info
-FROM
-    session
-WHERE
-    session_id = $1;
-
 UPDATE
     session_lease
 SET
@@ -13,6 +5,14 @@ SET
 WHERE
     session_id = $1
     AND deadline > now();
+
+SELECT
+    component_name,
+    runtime_info
+FROM
+    session
+WHERE
+    session_id = $1;
 
 SELECT
     machine_id,

@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -165,7 +179,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($10 AS UUID) AS work_id
+        CAST($11 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -182,10 +196,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         identified.work_id,
-        CAST($13 AS UUID),
+        CAST($14 AS UUID),
         identified.fence,
         now()
     FROM
@@ -220,8 +234,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($14 AS TEXT),
         CAST($15 AS TEXT),
+        CAST($16 AS TEXT),
         now()
     FROM
         claimed

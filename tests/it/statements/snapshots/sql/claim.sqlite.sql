@@ -77,6 +77,20 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
     AND machine.machine_id IN (
         SELECT
             machine_id
@@ -91,8 +105,8 @@ WHERE
                         FROM
                             work_candidate
                         WHERE
-                            process = $5
-                            AND machine_id >= $6
+                            process = $6
+                            AND machine_id >= $7
                         ORDER BY
                             machine_id
                         LIMIT
@@ -108,8 +122,8 @@ WHERE
                         FROM
                             work_candidate
                         WHERE
-                            process = $7
-                            AND machine_id < $8
+                            process = $8
+                            AND machine_id < $9
                         ORDER BY
                             machine_id
                         LIMIT
@@ -117,10 +131,10 @@ WHERE
                     )
             )
         LIMIT
-            9 OFFSET $9
+            9 OFFSET $10
     )
 ORDER BY
-    machine.machine_id < $10,
+    machine.machine_id < $11,
     machine.machine_id
 LIMIT
     1;

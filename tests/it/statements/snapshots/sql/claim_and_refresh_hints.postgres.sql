@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -165,7 +179,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($10 AS UUID) AS work_id
+        CAST($11 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -182,10 +196,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         identified.work_id,
-        CAST($13 AS UUID),
+        CAST($14 AS UUID),
         identified.fence,
         now()
     FROM
@@ -220,8 +234,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($14 AS TEXT),
         CAST($15 AS TEXT),
+        CAST($16 AS TEXT),
         now()
     FROM
         claimed
@@ -256,6 +270,18 @@ spent_hints AS (
                                 chosen.bmdb_machine
                             FROM
                                 chosen
+                        )
+                        AND NOT EXISTS (
+                            SELECT
+                                pause.process
+                            FROM
+                                process_pause AS pause
+                            WHERE
+                                pause.process = $17
+                                AND (
+                                    pause.until IS NULL
+                                    OR pause.until > now()
+                                )
                         )
                     )
             )
@@ -293,7 +319,7 @@ search_lease AS (
             ) * INTERVAL '1 millisecond'
         )
     WHERE
-        process = $16
+        process = $18
         AND (
             until <= now()
             OR until > (
@@ -308,15 +334,27 @@ search_lease AS (
             )
         )
         AND ended <= COALESCE(
-            CAST($17 AS BIGINT),
+            CAST($19 AS BIGINT),
             (
                 SELECT
                     seen.begun
                 FROM
                     work_retrieval AS seen
                 WHERE
-                    seen.process = $18
+                    seen.process = $20
             )
+        )
+        AND NOT EXISTS (
+            SELECT
+                pause.process
+            FROM
+                process_pause AS pause
+            WHERE
+                pause.process = $21
+                AND (
+                    pause.until IS NULL
+                    OR pause.until > now()
+                )
         )
         AND NOT EXISTS (
             SELECT
@@ -329,7 +367,7 @@ search_lease AS (
                 CAST(count(machine_id) AS BIGINT)
             FROM
                 candidates
-        ) < $19
+        ) < $22
     RETURNING
         begun
 )
@@ -365,6 +403,18 @@ SELECT
         FROM
             search_lease
     ) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $23
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -375,7 +425,7 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $20;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $24;
 
 SELECT
     CAST(count(process) AS BIGINT)
@@ -431,6 +481,18 @@ WHERE
             WHERE
                 seen.process = $1
         )
+    )
+    AND NOT EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $3
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
     );
 
 SELECT

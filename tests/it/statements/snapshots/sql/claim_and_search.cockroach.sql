@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
         ) AS chosen
     ORDER BY
@@ -166,7 +180,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($10 AS UUID) AS work_id
+        CAST($11 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -183,10 +197,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         identified.work_id,
-        CAST($13 AS UUID),
+        CAST($14 AS UUID),
         identified.fence,
         now()
     FROM
@@ -221,8 +235,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($14 AS TEXT),
         CAST($15 AS TEXT),
+        CAST($16 AS TEXT),
         now()
     FROM
         claimed
@@ -235,7 +249,7 @@ spent_hints AS (
     FROM
         work_candidate
     WHERE
-        process = $16
+        process = $17
         AND machine_id IN (
             SELECT
                 candidates.hint
@@ -258,6 +272,18 @@ spent_hints AS (
                         FROM
                             chosen
                     )
+                    AND NOT EXISTS (
+                        SELECT
+                            pause.process
+                        FROM
+                            process_pause AS pause
+                        WHERE
+                            pause.process = $18
+                            AND (
+                                pause.until IS NULL
+                                OR pause.until > now()
+                            )
+                    )
                 )
         )
 ),
@@ -265,7 +291,7 @@ removed_hints AS (
     DELETE FROM
         work_candidate
     WHERE
-        process = $17
+        process = $19
         AND machine_id IN (
             SELECT
                 spent_hints.hint
@@ -290,7 +316,7 @@ search_lease AS (
             ) * INTERVAL '1 millisecond'
         )
     WHERE
-        process = $18
+        process = $20
         AND (
             until <= now()
             OR until > (
@@ -305,15 +331,27 @@ search_lease AS (
             )
         )
         AND ended <= COALESCE(
-            CAST($19 AS BIGINT),
+            CAST($21 AS BIGINT),
             (
                 SELECT
                     seen.begun
                 FROM
                     work_retrieval AS seen
                 WHERE
-                    seen.process = $20
+                    seen.process = $22
             )
+        )
+        AND NOT EXISTS (
+            SELECT
+                pause.process
+            FROM
+                process_pause AS pause
+            WHERE
+                pause.process = $23
+                AND (
+                    pause.until IS NULL
+                    OR pause.until > now()
+                )
         )
         AND NOT EXISTS (
             SELECT
@@ -326,7 +364,7 @@ search_lease AS (
                 CAST(count(machine_id) AS BIGINT)
             FROM
                 candidates
-        ) < $21
+        ) < $24
     RETURNING
         begun
 )
@@ -362,6 +400,18 @@ SELECT
         FROM
             search_lease
     ) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $25
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -372,7 +422,7 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $22;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $26;
 
 WITH
 candidates AS (
@@ -620,8 +670,22 @@ chosen AS MATERIALIZED (
             "bmdb_backoff"."machine_id" IS NULL
             OR "bmdb_backoff"."until" <= (now())
         )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "process"
+                FROM
+                    "process_pause"
+                WHERE
+                    "process_pause"."process" = $17
+                    AND (
+                        "process_pause"."until" IS NULL
+                        OR "process_pause"."until" > (now())
+                    )
+            )
+        )
     LIMIT
-        $17
+        $18
 ),
 fenced AS (
     UPDATE
@@ -646,7 +710,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($18 AS UUID) AS work_id
+        CAST($19 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -663,10 +727,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($19 AS TEXT),
         CAST($20 AS TEXT),
+        CAST($21 AS TEXT),
         identified.work_id,
-        CAST($21 AS UUID),
+        CAST($22 AS UUID),
         identified.fence,
         now()
     FROM
@@ -701,8 +765,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($22 AS TEXT),
         CAST($23 AS TEXT),
+        CAST($24 AS TEXT),
         now()
     FROM
         claimed
@@ -713,7 +777,7 @@ new_hints AS (
     INSERT INTO
         work_candidate (process, machine_id, found_at)
     SELECT
-        CAST($24 AS TEXT),
+        CAST($25 AS TEXT),
         candidates.machine_id,
         now()
     FROM
@@ -740,8 +804,8 @@ search_end AS (
         ended = begun,
         until = now()
     WHERE
-        process = $25
-        AND begun = $26
+        process = $26
+        AND begun = $27
 )
 SELECT
     CAST(NULL AS TEXT) AS bmdb_left,
@@ -770,6 +834,18 @@ SELECT
             chosen
     ) AS bmdb_eligible,
     CAST(NULL AS BIGINT) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $28
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -780,4 +856,4 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $27;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $29;

@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -165,7 +179,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($10 AS UUID) AS work_id
+        CAST($11 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -182,10 +196,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         identified.work_id,
-        CAST($13 AS UUID),
+        CAST($14 AS UUID),
         identified.fence,
         now()
     FROM
@@ -220,8 +234,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($14 AS TEXT),
         CAST($15 AS TEXT),
+        CAST($16 AS TEXT),
         now()
     FROM
         claimed
@@ -256,6 +270,18 @@ spent_hints AS (
                                 chosen.bmdb_machine
                             FROM
                                 chosen
+                        )
+                        AND NOT EXISTS (
+                            SELECT
+                                pause.process
+                            FROM
+                                process_pause AS pause
+                            WHERE
+                                pause.process = $17
+                                AND (
+                                    pause.until IS NULL
+                                    OR pause.until > now()
+                                )
                         )
                     )
             )
@@ -293,7 +319,7 @@ search_lease AS (
             ) * INTERVAL '1 millisecond'
         )
     WHERE
-        process = $16
+        process = $18
         AND (
             until <= now()
             OR until > (
@@ -308,15 +334,27 @@ search_lease AS (
             )
         )
         AND ended <= COALESCE(
-            CAST($17 AS BIGINT),
+            CAST($19 AS BIGINT),
             (
                 SELECT
                     seen.begun
                 FROM
                     work_retrieval AS seen
                 WHERE
-                    seen.process = $18
+                    seen.process = $20
             )
+        )
+        AND NOT EXISTS (
+            SELECT
+                pause.process
+            FROM
+                process_pause AS pause
+            WHERE
+                pause.process = $21
+                AND (
+                    pause.until IS NULL
+                    OR pause.until > now()
+                )
         )
         AND NOT EXISTS (
             SELECT
@@ -329,7 +367,7 @@ search_lease AS (
                 CAST(count(machine_id) AS BIGINT)
             FROM
                 candidates
-        ) < $19
+        ) < $22
     RETURNING
         begun
 )
@@ -365,6 +403,18 @@ SELECT
         FROM
             search_lease
     ) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $23
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -375,7 +425,7 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $20;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $24;
 
 WITH
 candidates AS (
@@ -623,8 +673,22 @@ chosen AS MATERIALIZED (
             "bmdb_backoff"."machine_id" IS NULL
             OR "bmdb_backoff"."until" <= (now())
         )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "process"
+                FROM
+                    "process_pause"
+                WHERE
+                    "process_pause"."process" = $17
+                    AND (
+                        "process_pause"."until" IS NULL
+                        OR "process_pause"."until" > (now())
+                    )
+            )
+        )
     LIMIT
-        $17
+        $18
 ),
 fenced AS (
     UPDATE
@@ -649,7 +713,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($18 AS UUID) AS work_id
+        CAST($19 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -666,10 +730,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($19 AS TEXT),
         CAST($20 AS TEXT),
+        CAST($21 AS TEXT),
         identified.work_id,
-        CAST($21 AS UUID),
+        CAST($22 AS UUID),
         identified.fence,
         now()
     FROM
@@ -704,8 +768,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($22 AS TEXT),
         CAST($23 AS TEXT),
+        CAST($24 AS TEXT),
         now()
     FROM
         claimed
@@ -716,7 +780,7 @@ new_hints AS (
     INSERT INTO
         work_candidate (process, machine_id, found_at)
     SELECT
-        CAST($24 AS TEXT),
+        CAST($25 AS TEXT),
         candidates.machine_id,
         now()
     FROM
@@ -743,8 +807,8 @@ search_end AS (
         ended = begun,
         until = now()
     WHERE
-        process = $25
-        AND begun = $26
+        process = $26
+        AND begun = $27
 )
 SELECT
     CAST(NULL AS TEXT) AS bmdb_left,
@@ -773,6 +837,18 @@ SELECT
             chosen
     ) AS bmdb_eligible,
     CAST(NULL AS BIGINT) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $28
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -783,4 +859,4 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $27;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $29;

@@ -118,20 +118,47 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
     AND machine.machine_id IN ()
 ORDER BY
-    machine.machine_id < $5,
+    machine.machine_id < $6,
     machine.machine_id
 LIMIT
     1;
 
 SELECT
     work_retrieval.begun AS bmdb_begun,
-    work_retrieval.ended AS bmdb_ended
+    work_retrieval.ended AS bmdb_ended,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $2
+            AND (
+                pause.until IS NULL
+                OR pause.until > strftime('%Y-%m-%d %H:%M:%f', 'now')
+            )
+    ) AS bmdb_paused
 FROM
-    work_retrieval
-WHERE
-    process = $1;
+    (
+        SELECT
+            1) AS one
+    LEFT JOIN work_retrieval ON work_retrieval.process = $1;
 
 UPDATE
     work_retrieval
@@ -177,6 +204,18 @@ WHERE
             WHERE
                 seen.process = $1
         )
+    )
+    AND NOT EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $3
+            AND (
+                pause.until IS NULL
+                OR pause.until > strftime('%Y-%m-%d %H:%M:%f', 'now')
+            )
     );
 
 SELECT
@@ -420,9 +459,23 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     )
-    AND machine.machine_id IN ($5, …)
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
+    AND machine.machine_id IN ($6, …)
 ORDER BY
-    machine.machine_id < $45,
+    machine.machine_id < $46,
     machine.machine_id
 LIMIT
     1;

@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
         ) AS chosen
     ORDER BY
@@ -180,7 +194,7 @@ identified AS (
         ) AS taken
         JOIN (
             VALUES
-                (CAST($10 AS BIGINT), CAST($11 AS UUID)),
+                (CAST($11 AS BIGINT), CAST($12 AS UUID)),
                 …
         ) AS ids (nth, work_id) ON ids.nth = taken.nth
 ),
@@ -197,10 +211,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($16 AS TEXT),
         CAST($17 AS TEXT),
+        CAST($18 AS TEXT),
         identified.work_id,
-        CAST($18 AS UUID),
+        CAST($19 AS UUID),
         identified.fence,
         now()
     FROM
@@ -235,8 +249,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($19 AS TEXT),
         CAST($20 AS TEXT),
+        CAST($21 AS TEXT),
         now()
     FROM
         claimed
@@ -249,7 +263,7 @@ spent_hints AS (
     FROM
         work_candidate
     WHERE
-        process = $21
+        process = $22
         AND machine_id IN (
             SELECT
                 candidates.hint
@@ -271,7 +285,7 @@ removed_hints AS (
     DELETE FROM
         work_candidate
     WHERE
-        process = $22
+        process = $23
         AND machine_id IN (
             SELECT
                 spent_hints.hint

@@ -135,6 +135,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -179,7 +193,7 @@ identified AS (
         ) AS taken
         JOIN (
             VALUES
-                (CAST($10 AS BIGINT), CAST($11 AS UUID)),
+                (CAST($11 AS BIGINT), CAST($12 AS UUID)),
                 …
         ) AS ids (nth, work_id) ON ids.nth = taken.nth
 ),
@@ -196,10 +210,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($16 AS TEXT),
         CAST($17 AS TEXT),
+        CAST($18 AS TEXT),
         identified.work_id,
-        CAST($18 AS UUID),
+        CAST($19 AS UUID),
         identified.fence,
         now()
     FROM
@@ -234,8 +248,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($19 AS TEXT),
         CAST($20 AS TEXT),
+        CAST($21 AS TEXT),
         now()
     FROM
         claimed

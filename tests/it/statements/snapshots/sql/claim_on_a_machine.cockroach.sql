@@ -80,8 +80,22 @@ chosen AS MATERIALIZED (
             "bmdb_backoff"."machine_id" IS NULL
             OR "bmdb_backoff"."until" <= (now())
         )
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "process"
+                FROM
+                    "process_pause"
+                WHERE
+                    "process_pause"."process" = $6
+                    AND (
+                        "process_pause"."until" IS NULL
+                        OR "process_pause"."until" > (now())
+                    )
+            )
+        )
     LIMIT
-        $6
+        $7
 ),
 fenced AS (
     UPDATE
@@ -106,7 +120,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($7 AS UUID) AS work_id
+        CAST($8 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -123,10 +137,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($8 AS TEXT),
         CAST($9 AS TEXT),
+        CAST($10 AS TEXT),
         identified.work_id,
-        CAST($10 AS UUID),
+        CAST($11 AS UUID),
         identified.fence,
         now()
     FROM
@@ -161,8 +175,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         now()
     FROM
         claimed
@@ -196,6 +210,18 @@ SELECT
             chosen
     ) AS bmdb_eligible,
     CAST(NULL AS BIGINT) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $14
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -206,4 +232,4 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $13;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $15;

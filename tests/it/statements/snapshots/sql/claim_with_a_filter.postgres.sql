@@ -258,9 +258,23 @@ chosen AS MATERIALIZED (
             "bmdb_backoff"."machine_id" IS NULL
             OR "bmdb_backoff"."until" <= (now())
         )
-        AND "machine_provided"."provider_id" IN ($37, …)
+        AND (
+            NOT EXISTS (
+                SELECT
+                    "process"
+                FROM
+                    "process_pause"
+                WHERE
+                    "process_pause"."process" = $37
+                    AND (
+                        "process_pause"."until" IS NULL
+                        OR "process_pause"."until" > (now())
+                    )
+            )
+        )
+        AND "machine_provided"."provider_id" IN ($38, …)
     LIMIT
-        $40
+        $41
 ),
 fenced AS (
     UPDATE
@@ -285,7 +299,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($41 AS UUID) AS work_id
+        CAST($42 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -302,10 +316,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($42 AS TEXT),
         CAST($43 AS TEXT),
+        CAST($44 AS TEXT),
         identified.work_id,
-        CAST($44 AS UUID),
+        CAST($45 AS UUID),
         identified.fence,
         now()
     FROM
@@ -340,8 +354,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($45 AS TEXT),
         CAST($46 AS TEXT),
+        CAST($47 AS TEXT),
         now()
     FROM
         claimed
@@ -375,6 +389,18 @@ SELECT
             chosen
     ) AS bmdb_eligible,
     CAST(NULL AS BIGINT) AS bmdb_search_lease,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $48
+            AND (
+                pause.until IS NULL
+                OR pause.until > now()
+            )
+    ) AS bmdb_paused,
     work_retrieval.begun AS bmdb_begun,
     work_retrieval.ended AS bmdb_ended
 FROM
@@ -385,4 +411,4 @@ FROM
         claimed
         JOIN chosen ON chosen.bmdb_machine = claimed.machine_id
     ) ON true
-    LEFT JOIN work_retrieval ON work_retrieval.process = $47;
+    LEFT JOIN work_retrieval ON work_retrieval.process = $49;

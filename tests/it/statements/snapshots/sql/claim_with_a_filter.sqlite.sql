@@ -253,13 +253,48 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     )
-    AND "machine"."machine_id" IN ($5, …)
-    AND "machine_provided"."provider_id" IN ($8, …)
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
+    AND "machine"."machine_id" IN ($6, …)
+    AND "machine_provided"."provider_id" IN ($9, …)
 ORDER BY
-    "machine"."machine_id" < $11 ASC,
+    "machine"."machine_id" < $12 ASC,
     "machine"."machine_id" ASC
 LIMIT
     1;
+
+SELECT
+    work_retrieval.begun AS bmdb_begun,
+    work_retrieval.ended AS bmdb_ended,
+    EXISTS (
+        SELECT
+            pause.process
+        FROM
+            process_pause AS pause
+        WHERE
+            pause.process = $2
+            AND (
+                pause.until IS NULL
+                OR pause.until > strftime('%Y-%m-%d %H:%M:%f', 'now')
+            )
+    ) AS bmdb_paused
+FROM
+    (
+        SELECT
+            1) AS one
+    LEFT JOIN work_retrieval ON work_retrieval.process = $1;
 
 UPDATE
     machine
@@ -324,11 +359,3 @@ DELETE FROM
 WHERE
     process = $19
     AND machine_id IN ($20);
-
-SELECT
-    work_retrieval.begun AS bmdb_begun,
-    work_retrieval.ended AS bmdb_ended
-FROM
-    work_retrieval
-WHERE
-    process = $1;

@@ -51,7 +51,8 @@ FROM
             ('work_retrieval', 'SELECT'),
             ('session_sighting', 'SELECT'),
             ('process_rule', 'SELECT'),
-            ('operation', 'SELECT')
+            ('operation', 'SELECT'),
+            ('process_pause', 'SELECT')
     ) AS w (name, privilege)
     JOIN pg_class c ON c.relname = w.name
     JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -229,6 +229,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $10
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
         ) AS chosen
     ORDER BY
@@ -260,7 +274,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($10 AS UUID) AS work_id
+        CAST($11 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -277,10 +291,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($11 AS TEXT),
         CAST($12 AS TEXT),
+        CAST($13 AS TEXT),
         identified.work_id,
-        CAST($13 AS UUID),
+        CAST($14 AS UUID),
         identified.fence,
         now()
     FROM
@@ -315,8 +329,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($14 AS TEXT),
         CAST($15 AS TEXT),
+        CAST($16 AS TEXT),
         now()
     FROM
         claimed
@@ -329,7 +343,7 @@ spent_hints AS (
     FROM
         work_candidate
     WHERE
-        process = $16
+        process = $17
         AND machine_id IN (
             SELECT
                 candidates.hint
@@ -351,7 +365,7 @@ removed_hints AS (
     DELETE FROM
         work_candidate
     WHERE
-        process = $17
+        process = $18
         AND machine_id IN (
             SELECT
                 spent_hints.hint

@@ -256,6 +256,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $22
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -286,7 +300,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($22 AS UUID) AS work_id
+        CAST($23 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -303,10 +317,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($23 AS TEXT),
         CAST($24 AS TEXT),
+        CAST($25 AS TEXT),
         identified.work_id,
-        CAST($25 AS UUID),
+        CAST($26 AS UUID),
         identified.fence,
         now()
     FROM
@@ -341,8 +355,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($26 AS TEXT),
         CAST($27 AS TEXT),
+        CAST($28 AS TEXT),
         now()
     FROM
         claimed

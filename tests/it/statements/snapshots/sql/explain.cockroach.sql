@@ -64,6 +64,29 @@ WHERE
     machine.machine_id IN ($1);
 
 SELECT
+    process,
+    CASE
+        WHEN until < TIMESTAMPTZ '0001-01-01 00:00:00+00' THEN TIMESTAMPTZ '0001-01-01 00:00:00+00'
+        WHEN until <= TIMESTAMPTZ '9999-12-31 23:59:59.999+00' THEN until
+    END AS until,
+    reason,
+    paused_by,
+    CASE
+        WHEN paused_at BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999+00' THEN paused_at
+        WHEN paused_at < TIMESTAMPTZ '0001-01-01 00:00:00+00' THEN TIMESTAMPTZ '0001-01-01 00:00:00+00'
+        WHEN paused_at > TIMESTAMPTZ '9999-12-31 23:59:59.999+00' THEN TIMESTAMPTZ '9999-12-31 23:59:59.999+00'
+    END AS paused_at,
+    ticket
+FROM
+    process_pause
+WHERE
+    (
+        until IS NULL
+        OR until > now()
+    )
+    AND process = $1;
+
+SELECT
     w.machine_id,
     w.process,
     w.session_id,

@@ -291,6 +291,20 @@ chosen AS MATERIALIZED (
                     "bmdb_backoff"."machine_id" IS NULL
                     OR "bmdb_backoff"."until" <= (now())
                 )
+                AND (
+                    NOT EXISTS (
+                        SELECT
+                            "process"
+                        FROM
+                            "process_pause"
+                        WHERE
+                            "process_pause"."process" = $24
+                            AND (
+                                "process_pause"."until" IS NULL
+                                OR "process_pause"."until" > (now())
+                            )
+                    )
+                )
                 AND candidates.machine_id = machine.machine_id
             FOR NO KEY UPDATE
                 OF machine SKIP LOCKED
@@ -321,7 +335,7 @@ identified AS (
     SELECT
         machine_id,
         fence,
-        CAST($24 AS UUID) AS work_id
+        CAST($25 AS UUID) AS work_id
     FROM
         fenced
 ),
@@ -338,10 +352,10 @@ claimed AS (
         )
     SELECT
         identified.machine_id,
-        CAST($25 AS TEXT),
         CAST($26 AS TEXT),
+        CAST($27 AS TEXT),
         identified.work_id,
-        CAST($27 AS UUID),
+        CAST($28 AS UUID),
         identified.fence,
         now()
     FROM
@@ -376,8 +390,8 @@ recorded AS (
         claimed.process,
         claimed.slot,
         claimed.session_id,
-        CAST($28 AS TEXT),
         CAST($29 AS TEXT),
+        CAST($30 AS TEXT),
         now()
     FROM
         claimed

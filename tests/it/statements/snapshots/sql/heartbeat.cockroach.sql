@@ -13,11 +13,13 @@ beat AS (
         session_id = $1
         AND deadline > now()
     RETURNING
-        session_id
+        session_id,
+        drain_requested
 )
 SELECT
     w.work_id,
-    w.stop_requested
+    w.stop_requested,
+    beat.drain_requested
 FROM
     beat
     LEFT JOIN work w ON w.session_id = beat.session_id

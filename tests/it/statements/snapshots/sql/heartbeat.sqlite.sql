@@ -17,10 +17,12 @@ WHERE
     AND deadline > strftime('%Y-%m-%d %H:%M:%f', 'now');
 
 SELECT
-    work_id,
-    stop_requested
+    w.work_id,
+    w.stop_requested,
+    l.drain_requested
 FROM
-    work
+    session_lease l
+    LEFT JOIN work w ON w.session_id = l.session_id
+    AND w.stop_requested IS NOT NULL
 WHERE
-    session_id = $1
-    AND stop_requested IS NOT NULL;
+    l.session_id = $1;

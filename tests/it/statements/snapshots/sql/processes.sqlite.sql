@@ -1,4 +1,25 @@
 SELECT
+    process,
+    CASE
+        WHEN strftime('%Y-%m-%d %H:%M:%f', until) IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', until)
+        WHEN until <= strftime('%Y-%m-%d %H:%M:%f', 'now') THEN '0001-01-01 00:00:00.000'
+    END AS until,
+    reason,
+    paused_by,
+    ifnull (
+        strftime('%Y-%m-%d %H:%M:%f', paused_at),
+        paused_at
+    ) AS paused_at,
+    ticket
+FROM
+    process_pause
+WHERE
+    (
+        until IS NULL
+        OR until > strftime('%Y-%m-%d %H:%M:%f', 'now')
+    );
+
+SELECT
     p.name,
     p.slot,
     p.description,

@@ -87,6 +87,20 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (now())
     )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (now())
+                )
+        )
+    )
 LIMIT
     0;
 
@@ -167,7 +181,11 @@ FROM
             ('process_rule', 'UPDATE'),
             ('process_rule', 'DELETE'),
             ('operation', 'SELECT'),
-            ('operation', 'INSERT')
+            ('operation', 'INSERT'),
+            ('process_pause', 'SELECT'),
+            ('process_pause', 'INSERT'),
+            ('process_pause', 'UPDATE'),
+            ('process_pause', 'DELETE')
     ) AS w (name, privilege)
     JOIN pg_class c ON c.relname = w.name
     JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -98,6 +98,20 @@ WHERE
         "bmdb_backoff"."machine_id" IS NULL
         OR "bmdb_backoff"."until" <= (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     )
+    AND (
+        NOT EXISTS (
+            SELECT
+                "process"
+            FROM
+                "process_pause"
+            WHERE
+                "process_pause"."process" = $5
+                AND (
+                    "process_pause"."until" IS NULL
+                    OR "process_pause"."until" > (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+                )
+        )
+    )
 LIMIT
     0;
 

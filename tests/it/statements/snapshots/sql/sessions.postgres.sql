@@ -22,6 +22,7 @@ SELECT
         WHERE
             w.session_id = s.session_id
     ) AS works,
+    l.drain_requested,
     CAST(s.session_id AS TEXT) AS row_name
 FROM
     session s

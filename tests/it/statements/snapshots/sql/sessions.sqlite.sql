@@ -20,6 +20,7 @@ SELECT
         WHERE
             w.session_id = s.session_id
     ) AS works,
+    l.drain_requested,
     lower(
         substr(hex(s.session_id), 1, 8) || '-' || substr(hex(s.session_id), 9, 4) || '-' || substr(hex(s.session_id), 13, 4) || '-' || substr(hex(s.session_id), 17, 4) || '-' || substr(hex(s.session_id), 21, 12)
     ) AS row_name

@@ -1,0 +1,42 @@
+SELECT
+    name
+FROM
+    process
+ORDER BY
+    name;
+
+SELECT
+    work_id
+FROM
+    work
+WHERE
+    process = $1
+ORDER BY
+    machine_id,
+    slot;
+
+UPDATE
+    work
+SET
+    stop_requested = $1
+WHERE
+    work_id IN ($2);
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    ($1, now(), $2, …);

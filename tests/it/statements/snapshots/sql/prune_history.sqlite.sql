@@ -1,0 +1,56 @@
+SELECT
+    strftime('%Y-%m-%d %H:%M:%f', 'now') AS now;
+
+INSERT INTO
+    operation (
+        operation_id,
+        at,
+        done_by,
+        component,
+        verb,
+        machine_id,
+        slot,
+        process,
+        work_id,
+        session_id,
+        detail,
+        reason,
+        ticket
+    )
+VALUES
+    (
+        $1,
+        strftime('%Y-%m-%d %H:%M:%f', 'now'),
+        $2,
+        …
+    );
+
+SELECT
+    machine_id,
+    fence
+FROM
+    work_history
+WHERE
+    (machine_id, fence) > ($1, $2)
+ORDER BY
+    machine_id,
+    fence
+LIMIT
+    1 OFFSET $3;
+
+DELETE FROM
+    work_history
+WHERE
+    (machine_id, fence) > ($1, $2)
+    AND (machine_id, fence) <= ($3, $4)
+    AND EXISTS (
+        SELECT
+            e.event
+        FROM
+            work_history AS e
+        WHERE
+            e.machine_id = work_history.machine_id
+            AND e.fence = work_history.fence
+            AND e.event <> 'started'
+            AND e.at < strftime('%Y-%m-%d %H:%M:%f', $5)
+    );
