@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod cli;
 mod commands;
+mod facts;
 pub mod failure;
 mod source;
 
