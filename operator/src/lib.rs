@@ -13,6 +13,7 @@ pub mod cli;
 mod commands;
 mod facts;
 pub mod failure;
+mod serve;
 mod source;
 
 use std::process::ExitCode;

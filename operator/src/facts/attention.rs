@@ -102,10 +102,16 @@ pub(crate) async fn read(source: &Source, processes: &Processes, longest: TimeDe
         None if row.age() > longest => Some(Thing::LongWork(row)),
         None => None,
     }));
-    things.extend(processes.rows.iter().filter(|row| row.is_idle()).map(|row| Thing::Unrun {
-        process: row.status.process.clone(),
-        eligible: row.eligible(),
-    }));
+    things.extend(
+        processes
+            .rows
+            .iter()
+            .filter(|row| row.is_idle())
+            .map(|row| Thing::Unrun {
+                process: row.status.process.clone(),
+                eligible: row.eligible(),
+            }),
+    );
     let mut parked: BTreeMap<(String, String), Vec<MachineId>> = BTreeMap::new();
     let mut often: BTreeMap<(String, String), Vec<MachineId>> = BTreeMap::new();
     for row in backoffs.rows {
