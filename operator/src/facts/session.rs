@@ -44,3 +44,9 @@ pub(crate) fn as_json(session: &SessionStatus) -> Value {
         "silent": is_silent(session),
     })
 }
+
+/// Silent for so long that a collector which runs would have expired it: its bound is an interval and two periods, and an interval more where it has just begun.
+pub(crate) fn is_overdue(session: &SessionStatus) -> bool {
+    let left = session.left().and_then(|left| left.abs().to_std().ok());
+    is_silent(session) && left.is_some_and(|silent| silent > 3 * session.interval)
+}

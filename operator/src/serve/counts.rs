@@ -11,13 +11,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::facts::{attention, process};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::serve::console::Console;
 
 /// How long counts are good for.
 pub(super) const PERIOD: Duration = Duration::from_secs(15);
 /// Counting takes at most this part of the time: the larger the fleet, the rarer.
 const SHARE: u32 = 10;
+/// How long a page waits for the first counts.
+const FIRST: Duration = Duration::from_secs(10);
 /// After so long without anybody who looks, nothing is counted.
 const IDLE: Duration = Duration::from_secs(300);
 /// Work that is held for longer is told of.
@@ -53,14 +55,18 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// The last counts. Waits for the first ones; they may be old where nobody has looked for a while.
+    /// The last counts. They may be old where nobody has looked for a while; the first ones are waited for, but not for long.
     pub(super) async fn get(&self) -> Result<Arc<Counts>, Failure> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.wanted.notify_one();
         let mut last = self.last.subscribe();
-        let counted = last.wait_for(Option::is_some).await;
-        let counted = counted.expect("BUG: the sender is ours").clone();
-        counted.expect("BUG: it was waited for")
+        let first = tokio::time::timeout(FIRST, last.wait_for(Option::is_some)).await;
+        let counted = first.ok().and_then(Result::ok).and_then(|last| last.clone());
+        counted.unwrap_or_else(|| {
+            let text = "the machines of each process are being counted for the first time since the console started, and that takes long. Machines, works and \
+                sessions can be looked at meanwhile";
+            Err(Failure::new(Kind::Unreachable, text))
+        })
     }
 
     /// How many things needed a person when that was last counted, if it ever was.

@@ -24,6 +24,8 @@ use crate::serve::view::Part;
 const SHARE: u32 = 10;
 /// A beat tells who looks that what they see is still so.
 const BEAT: Duration = Duration::from_secs(5);
+/// A stream that lasts for longer ends, and its browser opens another: so that who has signed out sees no more.
+const LONGEST: Duration = Duration::from_secs(300);
 /// Browsers that look at once. More are refused, and say that they are stale.
 const MOST: usize = 500;
 
@@ -122,6 +124,7 @@ struct Looking {
     /// The digests of what was sent.
     sent: HashMap<&'static str, String>,
     waiting: Vec<Event>,
+    ends: Instant,
     has_ended: bool,
 }
 
@@ -147,6 +150,7 @@ pub(super) fn stream(console: &Arc<Console>, page: Page, may_write: bool) -> Res
         frames,
         sent: HashMap::new(),
         waiting: Vec::new(),
+        ends: Instant::now() + LONGEST,
         has_ended: false,
     };
     let events = stream::unfold(looking, |mut looking| async move {
@@ -161,7 +165,7 @@ impl Looking {
         if let Some(event) = self.waiting.pop() {
             return Some(event);
         }
-        if self.has_ended {
+        if self.has_ended || Instant::now() >= self.ends {
             return None;
         }
         let stop = self.console.stop.clone();

@@ -29,11 +29,13 @@ pub(super) fn page(console: &Console, who: Option<&Who>, failure: &Failure) -> R
         Kind::Changed => "Nothing was done",
         Kind::NotFound => "There is no such thing",
         Kind::NotAllowed => "Not allowed",
-        Kind::Unreachable => "The database does not answer",
+        Kind::Unreachable => "This cannot be shown now",
     };
     let body = html! {
-        header.head { h1 { (title) } }
-        @for line in failure.text.lines() { p.lead { (prose(&sentence(line))) } }
+        header.head {
+            h1 { (title) }
+            @for line in failure.text.lines() { p.lead { (prose(&sentence(line))) } }
+        }
         @if failure.kind == Kind::Unreachable {
             p.quiet { "What was shown before may still be so. Reload this page to ask again; the console's log has more." }
         }

@@ -65,7 +65,6 @@
     stream.addEventListener("still", alive);
     stream.addEventListener("trouble", (event) => say("stale", "Stale since " + clock() + ". " + event.data.slice(0, 120)));
     stream.addEventListener("bye", () => { close(); say("stale", "The console restarts. Stale since " + clock()); });
-    stream.onerror = () => { if (!live.classList.contains("stale")) say("stale", "Stale since " + clock() + ". Reconnecting"); };
   };
   const close = () => { if (stream) stream.close(); stream = null; };
   if (live && body.dataset.live) {
@@ -78,7 +77,7 @@
     document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
     setInterval(() => {
       if (paused || document.hidden) return;
-      if (stream && heard && performance.now() - heard > 3 * BEAT && !live.classList.contains("stale")) say("stale", "Stale since " + clock());
+      if (stream && heard && performance.now() - heard > 3 * BEAT && !live.classList.contains("stale")) say("stale", "Stale since " + clock() + ". Reconnecting");
       // A stream that was refused does not come back by itself.
       if (!stream || stream.readyState === EventSource.CLOSED) { close(); open(); }
     }, 3000);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::answer::words::{count, grouped, quoted};
 use crate::facts::attention::{self, Failures, OFTEN, Thing, Urgency};
 use crate::facts::name::name_of;
+use crate::facts::session::is_overdue;
 use crate::failure::Failure;
 use crate::serve::console::Console;
 use crate::serve::counts::LONG;
@@ -59,7 +60,7 @@ pub(super) async fn read(console: &Console, may_write: bool) -> Result<View, Fai
                     (many(Urgency::Later)) " a look when there is time. Equal causes are one line, however many machines they hit."
                 }
             }
-            (source(console, &Page::Attention, now, "bmdb attention", &[html! { "what nobody runs is known to " (span(now - counts.at)) " ago" }, html! { "long is over " (span(LONG)) }]))
+            (source(console, &Page::Attention, now, "bmdb attention", &[html! { "who runs what was counted " (span(now - counts.at)) " ago" }, html! { "long is over " (span(LONG)) }]))
         }
     };
     let mut parts = vec![Part::new("head", head)];
@@ -104,7 +105,7 @@ fn line(console: &Console, thing: &Thing, now: DateTime<Utc>, may_write: bool) -
             chip("work", Tone::Person, "stuck"),
             html! {
                 h3 { (machine(row.machine, &name_of(row.machine, row.provider_id.as_deref()))) ": " (process(&row.process)) " has not let go for " (span(row.age())) }
-                p { (foreign(&row.component)) " " (session(row.session)) " was asked to stop: " (long(row.stop_requested.as_deref().unwrap_or_default()))
+                div.say { (foreign(&row.component)) " " (session(row.session)) " was asked to stop: " (long(row.stop_requested.as_deref().unwrap_or_default()))
                     ". Its session is alive, so the collector will not free it." }
             },
             html! {
@@ -159,7 +160,7 @@ fn line(console: &Console, thing: &Thing, now: DateTime<Utc>, may_write: bool) -
             chip("held", Tone::Quiet, "held for long"),
             html! {
                 h3 { (machine(hold.machine_id, name)) " has been held for " (span(now - hold.placed_at)) }
-                p { "By " (foreign(&hold.placed_by)) " until lifted" @if let Some(text) = &hold.ticket { ", " (ticket(text, &console.portals)) } ": " (long(&hold.reason)) }
+                div.say { "By " (foreign(&hold.placed_by)) " until lifted" @if let Some(text) = &hold.ticket { ", " (ticket(text, &console.portals)) } ": " (long(&hold.reason)) }
             },
             html! { div.actions { @if may_write { a.button.small href=(release_address(hold.machine_id, &hold.slot)) { "Release…" } } } },
         ),
@@ -168,8 +169,9 @@ fn line(console: &Console, thing: &Thing, now: DateTime<Utc>, may_write: bool) -
 }
 
 fn silent(row: &SessionStatus, may_write: bool) -> (Markup, Markup, Markup) {
+    let is_overdue = is_overdue(row);
     (
-        chip("silent", Tone::Soon, "silent"),
+        chip("silent", if is_overdue { Tone::Person } else { Tone::Soon }, "silent"),
         html! {
             h3 { "Session " (session(row.session)) " of " (foreign(&row.component)) " is silent" }
             p {
@@ -178,7 +180,8 @@ fn silent(row: &SessionStatus, may_write: bool) -> (Markup, Markup, Markup) {
             }
         },
         html! {
-            p { "Nothing to do yet. If it is still here in a minute, look at the " a href="/collector" { "collector" } "." }
+            @if is_overdue { p { "No collector has expired it in three intervals. See " a href="/collector" { "who collects" } "." } (command("bmdb collect")) }
+            @else { p { "Nothing to do yet. If it is still here in a minute, see " a href="/collector" { "who collects" } "." } }
             div.actions { @if may_write { a.button.small href={ "/sessions/" (row.session) "/expire" } { "Expire it…" } } }
         },
     )
@@ -191,7 +194,7 @@ fn failed(chip: Markup, failures: &Failures, how: &Markup, next: &Markup) -> (Ma
             @match failures.machines { 1 => " is", 2 => " and 1 other are", many => { " and " (grouped(many as u64 - 1)) " others are" } }
             (how)
         }
-        p { (long(&failures.cause)) }
+        div.say { (long(&failures.cause)) }
     };
     (chip, what, next.clone())
 }

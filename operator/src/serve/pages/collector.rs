@@ -4,7 +4,7 @@ use maud::html;
 use serde_json::json;
 
 use crate::answer::words::count;
-use crate::facts::session::{as_json, is_silent, read as read_sessions};
+use crate::facts::session::{as_json, is_overdue, is_silent, read as read_sessions};
 use crate::failure::Failure;
 use crate::serve::console::Console;
 use crate::serve::page::Page;
@@ -50,7 +50,6 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
                     tbody {
                         @for row in silent {
                             @let left = row.left().map(|left| left.abs());
-                            @let interval = chrono::TimeDelta::from_std(row.interval).unwrap_or(chrono::TimeDelta::MAX);
                             tr data-row {
                                 th scope="row" { (foreign(&row.component)) }
                                 td data-label="Session" { (session(row.session)) }
@@ -58,7 +57,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
                                 td.number data-label="Interval" { (row.interval.as_secs_f64()) " s" }
                                 td.number data-label="Works" { (row.works) }
                                 td data-label="Next" { @match left {
-                                    Some(left) if left > interval * 3 => { (chip("alert", Tone::Person, "overdue")) " no collector has expired it for " (span(left)) },
+                                    Some(left) if is_overdue(row) => { (chip("alert", Tone::Person, "overdue")) " no collector has expired it for " (span(left)) },
                                     _ => (chip("waits", Tone::Waits, "a collector watches it for an interval")),
                                 } }
                             }
@@ -68,12 +67,8 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
             }
         },
     };
-    let overdue = silent.iter().any(|row| {
-        let interval = chrono::TimeDelta::from_std(row.interval).unwrap_or(chrono::TimeDelta::MAX);
-        row.left().is_some_and(|left| left.abs() > interval * 3)
-    });
     let notice = html! {
-        @if overdue { div.notice.bad { (icon("alert")) div { h2 { "Nobody seems to collect" } p { "A session has been silent for three intervals and more. Run " code { "bmdb collect" } ", or look at the log of the component that runs a collector." } } } }
+        @if silent.iter().any(is_overdue) { div.notice.bad { (icon("alert")) div { h2 { "Nobody seems to collect" } p { "A session has been silent for three intervals and more. Run " code { "bmdb collect" } ", or look at the log of the component that runs a collector." } } } }
     };
     Ok(View {
         page: Page::Collector,

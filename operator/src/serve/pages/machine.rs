@@ -153,7 +153,7 @@ fn head(
                 (icon(if is_silent(work) { "silent" } else { "work" }))
                 div {
                     h2 { @if is_silent(work) { "Silent: nobody has heard from " (foreign(&work.component)) " in time" } @else { "Stuck: " (foreign(&work.process)) " does not let go of slot " (foreign(&work.slot)) } }
-                    p {
+                    div.say {
                         "It has held it for " (span(work.age())) ". "
                         @if let Some(reason) = &work.stop_requested { "It was asked to stop: " (long(reason)) ". " }
                         @if is_silent(work) { "A collector frees it once the session has stood still for its interval." } @else { "Its session is alive, so the collector will not free it." }
@@ -182,7 +182,7 @@ fn slots(
     slots.dedup();
     let held = |hold: &work_hold::Model| {
         html! {
-            p {
+            div.say {
                 b { "Held by " (foreign(&hold.placed_by)) " " @match hold.until { Some(end) => { "until " (clock(end, now)) ", " (when(end, now)) }, None => "until lifted" } }
                 ", for " (since(hold.placed_at, now)) @if let Some(text) = &hold.ticket { ", " (ticket(text, &console.portals)) } ": " (long(&hold.reason))
                 @if may_write { " " a href=(release_address(id, &hold.slot)) { "Release it…" } }
@@ -282,7 +282,7 @@ fn told_to_wait(id: MachineId, backoffs: &[work_backoff::Model], now: DateTime<U
                             Some(end) if end > now => { (chip("waits", Tone::Waits, "backing off")) " until " (clock(end, now)) ", " (when(end, now)) },
                             Some(_) => (chip("none", Tone::Quiet, "over")),
                         }
-                        span.under { "after " (count(row.attempts.unsigned_abs(), "failure", "failures")) ": " (long(&row.cause)) }
+                        div.under { "after " (count(row.attempts.unsigned_abs(), "failure", "failures")) ": " (long(&row.cause)) }
                         @if may_write { p.links { (act("clear", "Clear…")) @if row.until.is_some_and(|end| end > now) { " · " (act("run-now", "Run now…")) } } }
                     }
                 }

@@ -41,7 +41,7 @@ pub(super) async fn read(console: &Console, name: &str) -> Result<View, Failure>
         header.head {
             p.crumb { a href="/processes" { "Processes" } " / slot " (foreign(&status.slot)) }
             h1 { (foreign(name)) }
-            p.lead { (long(&status.description)) }
+            div.lead { (long(&status.description)) }
             (source(console, &page, now, &format!("bmdb process show {}", crate::answer::words::quoted(name)), &[html! { "counts are " (span(now - counts.at)) " old" }]))
         }
         @if row.is_idle() {

@@ -72,7 +72,7 @@ impl Shares {
             svg.bar role="img" aria-label=(said) {
                 @if all == 0 { rect.fill-none x="0" y="1" width="100%" height="12" rx="2" {} }
                 @for (shape, x, width) in &pieces {
-                    rect.(format!("fill-{shape}")) x=(format!("{x:.2}%")) y="1" width=(format!("{:.2}%", (width - 0.5).max(0.6))) height="12" rx="1.5" {}
+                    rect.(format!("fill-{shape}")) x=(format!("{x:.2}%")) y="1" width=(format!("{:.2}%", (width - 0.4).max(0.6))) height="12" rx="1.5" {}
                 }
             }
         }

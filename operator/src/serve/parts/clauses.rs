@@ -215,7 +215,7 @@ impl Asked<'_> {
         html! {
             li class=(class) {
                 (icon(sign))
-                div { span.unseen { (word) } span.what { (what) } @if let Some(evidence) = evidence { div.evidence { (evidence) } } }
+                div { span.unseen { (word) } div.what { (what) } @if let Some(evidence) = evidence { div.evidence { (evidence) } } }
                 div.ends { @if let Some(ends) = ends { (ends) } }
             }
         }

@@ -26,10 +26,10 @@ pub(in crate::serve) fn long(text: &str) -> Markup {
     let shown = Escaped(text).to_string();
     let many = shown.chars().count();
     let Some((cut, _)) = shown.char_indices().nth(FOLD).filter(|_| many > FOLD + 40) else {
-        return html! { bdi { (shown) } };
+        return html! { bdi.long { (shown) } };
     };
     html! {
-        details.fold {
+        details.fold.long {
             summary { bdi { (&shown[..cut]) "…" } " " span.more { "All " (many) " characters" } }
             bdi { (shown) }
         }

@@ -36,6 +36,13 @@ pub(crate) fn check(page: &str) {
         if name_lower == "script" {
             assert!(tag.contains("src=\"/assets/"), "{tag}");
         }
+        // A browser would end the paragraph before these.
+        let is_block = ["details", "div", "p", "ul", "dl", "table", "section"].contains(&name);
+        assert!(
+            !(is_block && open.contains(&"p")),
+            "a {name} in a p, before {:?}",
+            &rest[..rest.len().min(200)]
+        );
         if !VOID.contains(&name_lower.as_str()) {
             open.push(name);
         }

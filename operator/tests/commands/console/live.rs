@@ -122,5 +122,5 @@ async fn it_is_not_ready_without_its_database() {
     assert_eq!(console.get("/healthz").await.status, 200);
     let page = console.get("/sessions").await;
     assert_eq!(page.status, 503, "{page:?}");
-    assert!(page.body.contains("The database does not answer"), "{page:?}");
+    assert!(page.body.contains("This cannot be shown now"), "{page:?}");
 }

@@ -15,7 +15,7 @@ on_each_backend! {
         let (stuck, session) = (fleet.stuck.id(), fleet.session.id());
         let pages = [
             ("/fleet".to_owned(), "among 250 machines"),
-            ("/attention".to_owned(), "was asked to stop: <bdi>BMC answers 503"),
+            ("/attention".to_owned(), "was asked to stop: <bdi class=\"long\">BMC answers 503"),
             ("/machines".to_owned(), "The first 50 machines of more, by id."),
             ("/machines?state=parked&process=install".to_owned(), "1 machine matches in all."),
             ("/machines?q=OAK-0007".to_owned(), "198.51.100.7"),
