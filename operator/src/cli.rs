@@ -9,6 +9,7 @@ use crate::answer::{Format, Output};
 use crate::cli::values::{Span, session, span, time, work};
 
 pub mod reference;
+pub(crate) mod serve;
 pub mod values;
 
 /// The exit statuses, as the help says them.
@@ -143,6 +144,11 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "once")]
         dry_run: bool,
     },
+    /// Serve the web console, and run a collector, until Ctrl-C
+    #[command(
+        after_help = "Examples:\n  bmdb serve\n  bmdb serve --listen 0.0.0.0:8080 --token-file /etc/bmdb/tokens --public-host bmdb.example.com"
+    )]
+    Serve(Box<serve::Serve>),
     /// The schema: make it, move it along its steps
     #[command(subcommand)]
     Migrate(Migrate),

@@ -11,7 +11,9 @@
 pub mod answer;
 pub mod cli;
 mod commands;
+mod facts;
 pub mod failure;
+mod serve;
 mod source;
 
 use std::process::ExitCode;

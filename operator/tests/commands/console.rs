@@ -1,0 +1,9 @@
+//! The web console, as browsers and programs reach it.
+
+mod access;
+mod client;
+mod fleet;
+mod html;
+mod live;
+mod pages;
+mod writes;
