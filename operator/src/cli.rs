@@ -3,13 +3,19 @@
 use std::path::PathBuf;
 
 use bmdb::{SessionId, WorkId};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::answer::{Format, Output};
+pub(crate) use crate::cli::machine::{Hold, Machine, State, Which};
+pub(crate) use crate::cli::process::Process;
+pub(crate) use crate::cli::session::Session;
 use crate::cli::values::{Span, session, span, time, work};
 
+pub(crate) mod machine;
+pub(crate) mod process;
 pub mod reference;
 pub(crate) mod serve;
+pub(crate) mod session;
 pub mod values;
 
 /// The exit statuses, as the help says them.
@@ -87,6 +93,18 @@ pub struct Reason {
     pub(crate) by: Option<String>,
 }
 
+/// Until when something lasts.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(id = "end-options")]
+pub(crate) struct End {
+    /// For so long: 90s, 30m, 2h, 3d. By default until somebody ends it
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    pub(crate) span: Option<Span>,
+    /// Until this time, such as 2026-12-01T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "span")]
+    pub(crate) until: Option<chrono::DateTime<chrono::Utc>>,
+}
+
 /// How much of a list is shown.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Limit {
@@ -134,6 +152,21 @@ pub(crate) enum Command {
     /// What operators have done
     #[command(subcommand)]
     Operation(Operation),
+    /// Delete the history of claims that ended long ago. Without --yes it only says how much that is
+    #[command(
+        after_help = "It needs a login that may delete history, such as bmdb_migrator: a component's may not.\n\n\
+            Examples:\n  bmdb prune --older-than 90d --reason 'we keep a quarter'\n  bmdb prune --older-than 90d --yes 48212 --reason 'we keep a quarter'"
+    )]
+    Prune {
+        /// Claims that ended longer ago, at least a day
+        #[arg(long, value_name = "TIME", value_parser = span)]
+        older_than: Span,
+        /// How many events it was seen to be: if there are fewer by now, nothing is done
+        #[arg(long, value_name = "COUNT")]
+        yes: Option<u64>,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Expire the sessions of dead components, until Ctrl-C
     #[command(after_help = "Examples:\n  bmdb collect\n  bmdb collect --dry-run")]
     Collect {
@@ -164,141 +197,6 @@ pub(crate) enum Command {
         /// The folder
         folder: PathBuf,
     },
-}
-
-/// A state that machines are listed by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum State {
-    /// Somebody works on it
-    InWork,
-    /// A process leaves it alone for a while
-    BackingOff,
-    /// A process leaves it alone until a person has looked
-    Parked,
-    /// It, or a slot of it, is held
-    Held,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Machine {
-    /// List machines
-    #[command(
-        after_help = "Examples:\n  bmdb machine ls --state parked --process install\n  bmdb machine ls --provider equinix --limit 500"
-    )]
-    Ls {
-        /// Only those in this state
-        #[arg(long, value_enum)]
-        state: Option<State>,
-        /// Only those in that state for this process
-        #[arg(long, value_name = "NAME", requires = "state")]
-        process: Option<String>,
-        /// Only this provider's
-        #[arg(long, value_name = "NAME")]
-        provider: Option<String>,
-        /// Only those after this one, by id: the last of the page before
-        #[arg(long, value_name = "MACHINE")]
-        after: Option<uuid::Uuid>,
-        #[command(flatten)]
-        limit: Limit,
-    },
-    /// Who may touch a machine now, and what has happened on it
-    #[command(after_help = "Example:\n  bmdb machine show OAK-4177")]
-    Show {
-        #[command(flatten)]
-        machine: Which,
-    },
-    /// Why a process works on a machine, or does not: by the very rule that claims use
-    #[command(after_help = "Example:\n  bmdb machine why OAK-4177 install")]
-    Why {
-        #[command(flatten)]
-        machine: Which,
-        /// The process
-        #[arg(value_name = "PROCESS")]
-        process: String,
-    },
-    /// What has happened on a machine, claim by claim
-    #[command(after_help = "Example:\n  bmdb machine history OAK-4177 --limit 200")]
-    History {
-        #[command(flatten)]
-        machine: Which,
-        #[command(flatten)]
-        limit: Limit,
-    },
-    /// Keep everybody from claiming a machine. Work that goes on goes on
-    #[command(
-        after_help = "Example:\n  bmdb machine hold OAK-4177 --reason 'replacing a disk' --ticket OPS-4471 --for 2h"
-    )]
-    Hold {
-        #[command(flatten)]
-        machine: Which,
-        #[command(flatten)]
-        hold: Hold,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Lift a hold
-    #[command(after_help = "Example:\n  bmdb machine release-hold OAK-4177 --reason 'the disk is in'")]
-    ReleaseHold {
-        #[command(flatten)]
-        machine: Which,
-        /// Only the hold on this slot. Without it, the one on the whole machine
-        #[arg(long, value_name = "SLOT")]
-        slot: Option<String>,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Hold a machine and ask all who work on it to stop
-    #[command(after_help = "Example:\n  bmdb machine drain OAK-4177 --reason 'replacing a disk' --ticket OPS-4471")]
-    Drain {
-        #[command(flatten)]
-        machine: Which,
-        #[command(flatten)]
-        hold: Hold,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Add a machine that a provider gave us
-    #[command(after_help = "Example:\n  bmdb machine add --provider oak --provider-id OAK-4177 --address 192.0.2.7")]
-    Add {
-        /// The provider's name
-        #[arg(long, value_name = "NAME")]
-        provider: String,
-        /// What the provider calls it
-        #[arg(long, value_name = "ID")]
-        provider_id: String,
-        /// Where it answers
-        #[arg(long)]
-        address: Option<String>,
-        /// Where it stands
-        #[arg(long)]
-        location: Option<String>,
-        /// The provider's reservation
-        #[arg(long)]
-        reservation: Option<String>,
-    },
-}
-
-/// A machine, as people name it.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Which {
-    /// The machine: its id, its provider's id of it, or its address
-    #[arg(value_name = "MACHINE")]
-    pub(crate) machine: String,
-}
-
-/// What a hold is to be.
-#[derive(Args, Clone, Debug)]
-#[group(id = "hold-options")]
-pub(crate) struct Hold {
-    /// Hold only this slot
-    #[arg(long, value_name = "SLOT")]
-    pub(crate) slot: Option<String>,
-    /// For so long: 90s, 30m, 2h, 3d. By default until it is lifted
-    #[arg(long = "for", value_name = "TIME", value_parser = span)]
-    pub(crate) span: Option<Span>,
-    /// Until this time, such as 2026-12-01T08:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "span")]
-    pub(crate) until: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -352,52 +250,6 @@ pub(crate) enum Work {
         expect_fence: i64,
         #[command(flatten)]
         reason: Reason,
-    },
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Session {
-    /// List sessions, silent ones first
-    #[command(after_help = "Example:\n  bmdb session ls --silent")]
-    Ls {
-        /// Only those whose deadline has passed
-        #[arg(long)]
-        silent: bool,
-    },
-    /// A session: whose it is, whether it is alive, what it holds
-    #[command(after_help = "Example:\n  bmdb session show a91f0c9b-3d0e-4c1e-8a27-5f0a8c7a0002")]
-    Show {
-        /// The session
-        #[arg(value_parser = session)]
-        session: SessionId,
-    },
-    /// Break a session: all that it holds is lost to it, and free once it can believe in nothing any more
-    #[command(
-        after_help = "Example:\n  bmdb session expire a91f0c9b-3d0e-4c1e-8a27-5f0a8c7a0002 --yes 3 --reason 'its host burns'"
-    )]
-    Expire {
-        /// The session
-        #[arg(value_parser = session)]
-        session: SessionId,
-        /// How many works it was seen to hold: where it is found to hold another number, nothing is done
-        #[arg(long, value_name = "COUNT")]
-        yes: u64,
-        #[command(flatten)]
-        reason: Reason,
-    },
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Process {
-    /// List processes by slot, with where their machines stand
-    #[command(after_help = "Example:\n  bmdb process ls")]
-    Ls,
-    /// A process: its slot, its rules clause by clause, how many machines are eligible
-    #[command(after_help = "Example:\n  bmdb process show install")]
-    Show {
-        /// The process
-        #[arg(value_name = "PROCESS")]
-        process: String,
     },
 }
 

@@ -3,10 +3,12 @@
 mod attention;
 mod backoff;
 mod collect;
+mod end;
 mod machine;
 mod migrate;
 mod operation;
 mod process;
+mod prune;
 mod serve;
 mod session;
 mod status;
@@ -45,6 +47,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Process(verb) => process::run(&source, verb).await,
         Command::Backoff(verb) => backoff::run(&source, verb).await,
         Command::Operation(verb) => operation::run(&source, verb).await,
+        Command::Prune {
+            older_than,
+            yes,
+            reason,
+        } => prune::run(&source, older_than, yes, &reason).await,
         Command::Collect { once, dry_run } => collect::run(&source, once, dry_run).await,
         Command::Completions { .. } | Command::Man { .. } | Command::Migrate(_) | Command::Serve(_) => {
             unreachable!("BUG: done above")

@@ -94,7 +94,11 @@ impl From<Error> for Failure {
         let kind = match &error {
             Error::Config(_) | Error::Invalid { .. } => Kind::Usage,
             Error::UnknownMachine { .. } | Error::UnknownProcess { .. } | Error::UnknownSlot { .. } => Kind::NotFound,
-            Error::DuplicateProviderId { .. } | Error::AlreadyHeld { .. } => Kind::Changed,
+            Error::DuplicateProviderId { .. }
+            | Error::AlreadyHeld { .. }
+            | Error::AlreadyPaused { .. }
+            | Error::MachineInWork { .. }
+            | Error::MachineReferred { .. } => Kind::Changed,
             Error::NotAllowed { .. } | Error::MayWrite { .. } => Kind::NotAllowed,
             _ => Kind::Unreachable,
         };

@@ -2,10 +2,11 @@
 
 use bmdb_entity::{WorkId, process_pause};
 use chrono::{DateTime, Utc};
-use sea_orm::{DbErr, FromQueryResult};
+use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
 use crate::admin::operator::{Act, Operator};
 use crate::admin::until::Until;
+use crate::bmdb::Bmdb;
 use crate::db::sql::SqlBuilder;
 use crate::db::tx::Tx;
 use crate::error::Error;
@@ -15,6 +16,24 @@ const END: &str = "the end of a pause";
 
 /// So many works are asked to stop at once: nobody waits for long for what that locks.
 const TOGETHER: usize = 500;
+
+impl Bmdb {
+    /// The pauses that are on, by process. [`processes`](Self::processes) has them too, with counts for which it reads much more.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn pauses(&self) -> Result<Vec<process_pause::Model>, Error> {
+        const DOING: &str = "read the pauses";
+        let rows = self
+            .database()
+            .read(DOING, &format!("{PAUSES} ORDER BY process"), [])
+            .await?;
+        read(&rows).map_err(Error::database(DOING))
+    }
+}
 
 impl Operator {
     /// Pauses a process: no component claims for it until the pause ends. Work that is going on goes on; [`ask_all_to_stop`](Self::ask_all_to_stop) asks it to
@@ -164,11 +183,17 @@ pub(super) const PAUSES: &str = "
     SELECT process, {until until} AS until, reason, paused_by, {moment paused_at} AS paused_at, ticket FROM process_pause
     WHERE (until IS NULL OR until > {now})";
 
+/// The rows of [`PAUSES`].
+pub(super) fn read(rows: &[QueryResult]) -> Result<Vec<process_pause::Model>, DbErr> {
+    let pauses = rows.iter().map(|row| process_pause::Model::from_query_result(row, ""));
+    pauses.collect()
+}
+
 /// The pause of a process, unless its time is over.
 pub(super) async fn of_process(tx: &Tx, process: &str) -> Result<Option<process_pause::Model>, Error> {
     let rows = tx
         .query_text(&format!("{PAUSES} AND process = $1"), [process.into()])
         .await?;
-    let pause = rows.first().map(|row| process_pause::Model::from_query_result(row, ""));
-    pause.transpose().map_err(Error::database("read a process's pause"))
+    let pauses = read(&rows).map_err(Error::database("read a process's pause"))?;
+    Ok(pauses.into_iter().next())
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bmdb_entity::process_pause;
 use chrono::{DateTime, Utc};
-use sea_orm::{DbErr, FromQueryResult, QueryResult};
+use sea_orm::{DbErr, QueryResult};
 
-use crate::admin::pause::PAUSES;
+use crate::admin::pause::{self, PAUSES};
 use crate::bmdb::Bmdb;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
@@ -80,11 +80,7 @@ impl Bmdb {
                     ON b.process = p.name
             ORDER BY p.slot, p.name";
         let read_all = async |tx: &Tx| {
-            let pauses = tx.query_text(PAUSES, []).await?;
-            let pauses = pauses
-                .iter()
-                .map(|row| process_pause::Model::from_query_result(row, ""));
-            let pauses: Vec<_> = pauses.collect::<Result<_, _>>()?;
+            let pauses = pause::read(&tx.query_text(PAUSES, []).await?)?;
             let rows = tx.query_text(PROCESSES, []).await?;
             let rows = rows.iter().map(|row| read(row, &pauses));
             Ok::<Vec<_>, Error>(rows.collect::<Result<_, _>>()?)

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::answer::Answer;
 use crate::answer::words::{brief, count, foreign, grouped, quoted, span};
 use crate::cli::values::Span;
+use crate::commands::process::pauses;
 use crate::facts::attention::{self, Failures, OFTEN, Thing, Urgency};
 use crate::facts::name::name_of;
 use crate::facts::process;
@@ -131,6 +132,10 @@ impl Said {
                     brief(&hold.reason)
                 ),
                 format!("bmdb machine show {}", name.pasted),
+            ),
+            Thing::PausedForLong(pause) => (
+                format!("{} is {}", foreign(&pause.process), pauses::said(pause, now)),
+                format!("bmdb process resume {} --reason '…'", quoted(&pause.process)),
             ),
         };
         Self {

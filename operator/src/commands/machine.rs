@@ -2,6 +2,7 @@
 
 mod claims;
 mod holds;
+mod import;
 
 use bmdb::entity::work_hold;
 use bmdb::machine::NewMachine;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use crate::answer::words::{brief, count, foreign, span, until, when};
 use crate::answer::{Answer, Table};
-use crate::cli::{Machine, State};
+use crate::cli::{Machine, Reason, State, Which};
 use crate::commands::{backoff, operation, why};
 use crate::facts::claims::{event_json, events, latest};
 use crate::facts::machine::{Standing, as_json, hold_json, is_on, standing};
@@ -51,6 +52,8 @@ pub(super) async fn run(source: &Source, verb: Machine) -> Result<Answer, Failur
             holds::release(source, &machine, slot.as_deref(), &reason).await
         }
         Machine::Drain { machine, hold, reason } => holds::drain(source, &machine, &hold, &reason).await,
+        Machine::Remove { machine, reason } => remove(source, &machine, &reason).await,
+        Machine::Import { file, yes } => import::import(bmdb, &file, yes).await,
         Machine::Add {
             provider,
             provider_id,
@@ -75,6 +78,22 @@ pub(super) async fn run(source: &Source, verb: Machine) -> Result<Answer, Failur
             .await
         }
     }
+}
+
+async fn remove(source: &Source, which: &Which, reason: &Reason) -> Result<Answer, Failure> {
+    let operator = source.operator(reason)?;
+    let machine = find(&source.bmdb, &which.machine).await?;
+    operator.remove_machine(machine.machine).await?;
+    let name = name_of(machine.machine, machine.provider_id.as_deref());
+    Answer::new(
+        format!(
+            "{name} is removed. Its history stays, under its id {}.",
+            machine.machine
+        ),
+        json!({"machine": machine.machine.to_string(), "provider_id": machine.provider_id}),
+    )
+    .from(&source.bmdb)
+    .await
 }
 
 fn filter(state: Option<State>, process: Option<String>, provider: Option<String>) -> MachineFilter {

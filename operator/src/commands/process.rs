@@ -1,8 +1,10 @@
-//! Processes: what there is to do, and by which rules.
+//! Processes: what there is to do, and by which rules; paused and resumed.
+
+pub(super) mod pauses;
 
 use serde_json::json;
 
-use crate::answer::words::{brief, foreign, grouped, when};
+use crate::answer::words::{brief, foreign, grouped, quoted, when};
 use crate::answer::{Answer, Table};
 use crate::cli::Process;
 use crate::facts::process::{Processes, as_json, read, unasked, unknown};
@@ -26,6 +28,13 @@ pub(super) async fn run(source: &Source, verb: Process) -> Result<Answer, Failur
                 .await
         }
         Process::Show { process } => show(source, &process).await,
+        Process::Pause {
+            process,
+            end,
+            and_stop,
+            reason,
+        } => pauses::pause(source, &process, end, and_stop, &reason).await,
+        Process::Resume { process, reason } => pauses::resume(source, &process, &reason).await,
     }
 }
 
@@ -52,10 +61,10 @@ pub(super) fn table(processes: &Processes) -> Table {
             grouped(status.backing_off),
             grouped(status.parked),
             grouped(status.held),
-            if row.is_unrun() {
-                "✕ nobody runs it".to_owned()
-            } else {
-                used.unwrap_or_else(|| "now".to_owned())
+            match &status.pause {
+                Some(pause) => format!("⊘ paused by {}", brief(&pause.paused_by)),
+                None if row.is_unrun() => "✕ nobody runs it".to_owned(),
+                None => used.unwrap_or_else(|| "now".to_owned()),
             },
         ]);
     }
@@ -90,6 +99,14 @@ async fn show(source: &Source, process: &str) -> Result<Answer, Failure> {
             foreign(&status.registered_by)
         ),
     ];
+    if let Some(pause) = &status.pause {
+        lines.push(format!(
+            "⊘ Nobody claims for it: {}.",
+            pauses::said(pause, status.as_of)
+        ));
+        let process = quoted(&status.process);
+        lines.push(format!("  next: bmdb process resume {process} --reason '…'"));
+    }
     if row.is_unrun() {
         lines.push("✕ Nobody has used a rule of it for two hours: start a component that runs it.".to_owned());
     }

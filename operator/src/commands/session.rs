@@ -47,12 +47,15 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
                 liveness(&found),
                 count(found.works, "work", "works")
             );
-            let lines = vec![
+            let mut lines = vec![
                 format!("session   {}", found.session),
                 format!("runs as   {}", foreign(&found.runtime_info)),
                 format!("started   {}", when(found.started_at, found.as_of)),
                 format!("interval  {} s", found.interval.as_secs_f64()),
             ];
+            if let Some(reason) = &found.drain_requested {
+                lines.push(format!("⊘ it takes no new work, for it is drained: {}", brief(reason)));
+            }
             let next = format!("next: bmdb session expire {session} --yes {} --reason '…'", found.works);
             let mut json = as_json(&found);
             json["held"] = works.rows.iter().map(work_json).collect();
@@ -62,6 +65,23 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
                 .lines(vec![next])
                 .unreadable(&works.unreadable)
                 .read_at(bmdb, found.as_of))
+        }
+        Session::Drain { session, reason } => {
+            let operator = source.operator(&reason)?;
+            let held = operator.drain_session(session).await?.ok_or_else(|| gone(session))?;
+            let sentence = format!(
+                "{} takes no new work from its next heartbeat on. It holds {}.",
+                foreign(&held.component_name),
+                count(held.works.len() as u64, "work", "works")
+            );
+            let json = json!({"session": session.to_string(), "component": held.component_name, "works": held.works.len().to_string()});
+            Answer::new(sentence, json)
+                .lines(vec![
+                    format!("next: bmdb session show {session}"),
+                    "There is no way back but to restart the component.".to_owned(),
+                ])
+                .from(bmdb)
+                .await
         }
         Session::Expire { session, yes, reason } => {
             let operator = source.operator(&reason)?;
@@ -110,7 +130,12 @@ fn table(sessions: &[SessionStatus]) -> Table {
         let deadline = session.deadline.map(|deadline| when(deadline, session.as_of));
         table.row([
             brief(&session.component),
-            if is_silent(session) { "✕ silent" } else { "alive" }.to_owned(),
+            match &session.drain_requested {
+                _ if is_silent(session) => "✕ silent",
+                Some(_) => "⊘ draining",
+                None => "alive",
+            }
+            .to_owned(),
             deadline.unwrap_or_else(|| "none".to_owned()),
             when(session.started_at, session.as_of),
             format!("{} s", session.interval.as_secs_f64()),

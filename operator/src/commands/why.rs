@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::answer::words::{brief, foreign, quoted, span, until, when};
 use crate::answer::{Answer, Table};
+use crate::commands::process::pauses;
 use crate::facts::name::{Name, name_of};
 use crate::facts::why::{self, Clause};
 use crate::failure::Failure;
@@ -41,7 +42,7 @@ pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str)
         let unasked = why_unread.unwrap_or_else(|| "the process has no rule: nobody has used it for a day".to_owned());
         let json = json!({"machine": machine.machine.to_string(), "process": process, "eligible": Value::Null, "clauses": own.iter().map(as_json).collect::<Vec<_>>()});
         return Ok(Answer::new(sentence, json)
-            .lines(vec!["slot, backoff, holds".to_owned()])
+            .lines(vec!["slot, backoff, holds, pause".to_owned()])
             .table(table(&own))
             .note(unasked)
             .read_at(&source.bmdb, now));
@@ -78,7 +79,7 @@ pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str)
     let mut answer = Answer::new(sentence, json)
         .lines(vec![format!("its rule {}", rule.digest)])
         .table(table(&clauses))
-        .lines(vec!["slot, backoff, holds".to_owned()])
+        .lines(vec!["slot, backoff, holds, pause".to_owned()])
         .table(table(&own));
     for (other, explanation) in &asked.explained[1..] {
         let verdict = if explanation.eligible {
@@ -128,6 +129,14 @@ impl Line {
                 String::new(),
             ),
             Clause::Hold(hold) => said_of_hold(hold, name, now),
+            Clause::Pause(pause) => (
+                "the process is not paused".to_owned(),
+                pause.map_or_else(String::new, |pause| pauses::said(pause, now)),
+                pause.map_or_else(String::new, |pause| match pause.until {
+                    Some(end) => format!("by itself {}", when(end, now)),
+                    None => format!("a person: bmdb process resume {} --reason '…'", quoted(process)),
+                }),
+            ),
         };
         Self {
             met: clause.is_met(),

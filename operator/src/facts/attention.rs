@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bmdb::entity::work_hold;
+use bmdb::entity::{process_pause, work_hold};
 use bmdb::{MachineId, SessionStatus, Unreadable, WorkStatus, WorksOf};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -37,6 +37,8 @@ pub(crate) enum Thing {
     FailsOften(Failures),
     /// A hold without an end that may have been forgotten.
     HeldForLong { hold: work_hold::Model, name: Name },
+    /// A pause without an end that may have been forgotten.
+    PausedForLong(process_pause::Model),
 }
 
 /// Machines on which one process failed by one cause.
@@ -59,7 +61,7 @@ pub(crate) struct Attention {
 
 /// As often, a failure is a pattern.
 pub(crate) const OFTEN: i64 = 3;
-/// A hold without an end that is older may have been forgotten.
+/// A hold or a pause without an end that is older may have been forgotten.
 const FORGOTTEN: TimeDelta = TimeDelta::hours(24);
 
 impl Thing {
@@ -67,7 +69,9 @@ impl Thing {
         match self {
             Self::SilentSession(_) | Self::StuckWork(_) => Urgency::Now,
             Self::Unrun { .. } | Self::Parked(_) => Urgency::Decision,
-            Self::LongWork(_) | Self::FailsOften(_) | Self::HeldForLong { .. } => Urgency::Later,
+            Self::LongWork(_) | Self::FailsOften(_) | Self::HeldForLong { .. } | Self::PausedForLong(_) => {
+                Urgency::Later
+            }
         }
     }
 
@@ -81,6 +85,7 @@ impl Thing {
             Self::Parked(_) => "parked",
             Self::FailsOften(_) => "fails again and again",
             Self::HeldForLong { .. } => "held for long",
+            Self::PausedForLong(_) => "paused for long",
         }
     }
 }
@@ -142,6 +147,9 @@ pub(crate) async fn read(source: &Source, processes: &Processes, longest: TimeDe
         let name = name(hold.machine_id);
         Thing::HeldForLong { hold, name }
     }));
+    let pauses = processes.rows.iter().filter_map(|row| row.status.pause.clone());
+    let forgotten = pauses.filter(|pause| pause.until.is_none() && now - pause.paused_at > FORGOTTEN);
+    things.extend(forgotten.map(Thing::PausedForLong));
     things.sort_by_key(Thing::urgency);
     let unreadable = works.unreadable.into_iter().chain(sessions.unreadable);
     let unreadable = unreadable.chain(backoffs.unreadable).chain(holds.unreadable);

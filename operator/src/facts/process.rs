@@ -1,6 +1,6 @@
 //! Processes: what there is to do, by which rules, and whether anybody does it.
 
-use bmdb::entity::process;
+use bmdb::entity::{process, process_pause};
 use bmdb::sea_orm::{EntityTrait, QueryOrder, QuerySelect};
 use bmdb::{Bmdb, Error, ProcessStatus, StoredRule};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -135,6 +135,13 @@ pub(crate) fn as_json(row: &Row) -> Value {
         "cool_down_ms": status.cool_down.as_millis().to_string(), "registered_at": status.registered_at.to_rfc3339(),
         "registered_by": status.registered_by, "eligible": row.eligible().map(|count| count.to_string()),
         "in_work": status.in_work.to_string(), "backing_off": status.backing_off.to_string(), "parked": status.parked.to_string(),
-        "held": status.held.to_string(), "nobody_runs_it": row.is_unrun(), "rules": rules.collect::<Vec<_>>(),
+        "held": status.held.to_string(), "nobody_runs_it": row.is_unrun(), "pause": status.pause.as_ref().map(pause_json), "rules": rules.collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn pause_json(pause: &process_pause::Model) -> Value {
+    json!({
+        "until": pause.until.map(|at| at.to_rfc3339()), "reason": pause.reason, "paused_by": pause.paused_by,
+        "paused_at": pause.paused_at.to_rfc3339(), "ticket": pause.ticket,
     })
 }

@@ -41,7 +41,7 @@ pub(crate) fn as_json(session: &SessionStatus) -> Value {
         "session": session.session.to_string(), "component": session.component, "runtime_info": session.runtime_info,
         "started_at": session.started_at.to_rfc3339(), "interval_ms": session.interval.as_millis().to_string(),
         "deadline": session.deadline.map(|at| at.to_rfc3339()), "as_of": session.as_of.to_rfc3339(), "works": session.works.to_string(),
-        "silent": is_silent(session),
+        "silent": is_silent(session), "drain_requested": session.drain_requested,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Why a process works on a machine, or does not: by the very rule that claims use, clause by clause.
 
-use bmdb::entity::{work_backoff, work_hold};
+use bmdb::entity::{process_pause, work_backoff, work_hold};
 use bmdb::{Error, Explanation, Holder, MachineId, Obstacles, StoredRule};
 use chrono::{DateTime, Utc};
 
@@ -31,6 +31,8 @@ pub(crate) enum Clause<'a> {
     NoHold,
     /// Something does.
     Hold(&'a work_hold::Model),
+    /// The process is not paused.
+    Pause(Option<&'a process_pause::Model>),
 }
 
 impl Clause<'_> {
@@ -41,6 +43,7 @@ impl Clause<'_> {
             Self::Backoff(backoff) => backoff.is_none(),
             Self::NoHold => true,
             Self::Hold(_) => false,
+            Self::Pause(pause) => pause.is_none(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Clause<'_> {
         match self {
             Self::Backoff(backoff) => backoff.and_then(|backoff| backoff.until),
             Self::Hold(hold) => hold.until,
+            Self::Pause(pause) => pause.and_then(|pause| pause.until),
             _ => None,
         }
     }
@@ -72,7 +76,7 @@ impl Why {
             .collect()
     }
 
-    /// BMDB's own: the slot, the backoff, the holds.
+    /// BMDB's own: the slot, the backoff, the holds, the pause.
     pub(crate) fn of_bmdb(&self) -> Vec<Clause<'_>> {
         let own = &self.obstacles;
         let mut clauses = vec![Clause::Slot(own.holder.as_ref()), Clause::Backoff(own.backoff.as_ref())];
@@ -80,6 +84,7 @@ impl Why {
             clauses.push(Clause::NoHold);
         }
         clauses.extend(own.holds.iter().map(Clause::Hold));
+        clauses.push(Clause::Pause(own.pause.as_ref()));
         clauses
     }
 }

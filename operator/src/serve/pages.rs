@@ -35,7 +35,7 @@ pub(super) async fn read(console: &Console, page: &Page, may_write: bool) -> Res
         Page::Sessions => sessions::list(console).await,
         Page::Session(id) => sessions::one(console, *id, may_write).await,
         Page::Processes => processes::read(console).await,
-        Page::Process(name) => process::read(console, name).await,
+        Page::Process(name) => process::read(console, name, may_write).await,
         Page::Actions(actions) => actions::read(console, actions).await,
         Page::Collector => collector::read(console).await,
         Page::Schema => schema::read(console).await,

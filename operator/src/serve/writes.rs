@@ -2,6 +2,7 @@
 
 mod form;
 mod machine;
+mod process;
 mod session;
 mod work;
 
@@ -36,6 +37,12 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         )
         .route("/works/{id}/ask-to-stop", get(work::ask_to_ask).post(work::ask_to_stop))
         .route("/works/{id}/break", get(work::ask_break).post(work::break_holder))
+        .route("/processes/{name}/pause", get(process::ask_pause).post(process::pause))
+        .route(
+            "/processes/{name}/resume",
+            get(process::ask_resume).post(process::resume),
+        )
+        .route("/sessions/{id}/drain", get(session::ask_drain).post(session::drain))
         .route("/sessions/{id}/expire", get(session::ask_expire).post(session::expire))
 }
 

@@ -33,7 +33,7 @@ async fn a_rule_is_asked_by_a_login_that_can_only_read() {
     );
     assert_eq!(
         with_both.sentence(),
-        "ELM-1 is not eligible for install: 1 of 5 clauses stands in the way. No earliest time."
+        "ELM-1 is not eligible for install: 1 of 6 clauses stands in the way. No earliest time."
     );
     assert!(with_both.out.contains("✕  is of oak"), "{}", with_both.out);
     let looking = done(&console, &["machine", "why", "OAK-1", "install"]);

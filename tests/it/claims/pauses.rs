@@ -85,6 +85,7 @@ on_each_backend! {
         assert!(bmdb.now().await.unwrap() >= end.unwrap());
         until("the guard is let go of", LONG, async || survey.explain(machine).await.unwrap().eligible).await;
         assert!(bmdb.processes().await.unwrap()[0].pause.is_none());
+        assert!(bmdb.pauses().await.unwrap().is_empty());
         assert!(!ada(&bmdb).resume_process("survey").await.unwrap(), "it was over");
     }
 
@@ -107,6 +108,7 @@ on_each_backend! {
             ("survey", None, "the new image does not boot", "ada", Some("OPS-1"))
         );
         assert!(pause.paused_at <= status.as_of);
+        assert_eq!(bmdb.pauses().await.unwrap(), [pause]);
         ada.resume_process("survey").await.unwrap();
         let explained = survey.explain(machine).await.unwrap();
         assert!(explained.eligible && explained.to_string().contains("[x] the process is not paused"), "{explained}");

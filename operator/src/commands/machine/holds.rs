@@ -1,11 +1,11 @@
 //! Holds: placed, lifted, and drains, which ask to stop as well.
 
-use bmdb::Until;
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::answer::words::{count, foreign, quoted, span};
+use crate::answer::words::{count, foreign, quoted};
 use crate::cli::{Hold, Reason, Which};
+use crate::commands::end::{lasts, until_of};
 use crate::facts::machine::is_on;
 use crate::facts::name::{Name, find, name_of};
 use crate::failure::Failure;
@@ -17,7 +17,7 @@ pub(super) async fn place(source: &Source, which: &Which, hold: &Hold, reason: &
     let machine = find(bmdb, &which.machine).await?;
     operator.place_hold(machine.machine, hold_of(hold)).await?;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
-    let sentence = format!("{} {}.", held(hold, &name), ends(hold));
+    let sentence = format!("{} {}.", held(hold, &name), lasts(hold.end, "the hold is released"));
     let undo = undo(&name, hold.slot.as_deref());
     Answer::new(
         sentence,
@@ -97,12 +97,7 @@ pub(super) async fn drain(source: &Source, which: &Which, hold: &Hold, reason: &
 }
 
 fn hold_of(hold: &Hold) -> bmdb::Hold {
-    let end = match (hold.span, hold.until) {
-        (Some(span), _) => Until::For(span.0),
-        (None, Some(time)) => Until::Time(time),
-        (None, None) => Until::Open,
-    };
-    let placed = bmdb::Hold::new().until(end);
+    let placed = bmdb::Hold::new().until(until_of(hold.end));
     match &hold.slot {
         Some(slot) => placed.slot(slot.as_str()),
         None => placed,
@@ -113,17 +108,6 @@ fn held(hold: &Hold, name: &Name) -> String {
     match &hold.slot {
         Some(slot) => format!("Slot {} of {name} is held", foreign(slot)),
         None => format!("{name} is held"),
-    }
-}
-
-fn ends(hold: &Hold) -> String {
-    match (hold.span, hold.until) {
-        (Some(time), _) => format!(
-            "for {}",
-            chrono::TimeDelta::from_std(time.0).map_or_else(|_long| "a century".to_owned(), span)
-        ),
-        (None, Some(time)) => format!("until {}", time.format("%Y-%m-%d %H:%M:%S UTC")),
-        (None, None) => "until the hold is released".to_owned(),
     }
 }
 

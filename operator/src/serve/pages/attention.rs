@@ -164,6 +164,14 @@ fn line(console: &Console, thing: &Thing, now: DateTime<Utc>, may_write: bool) -
             },
             html! { div.actions { @if may_write { a.button.small href=(release_address(hold.machine_id, &hold.slot)) { "Release…" } } } },
         ),
+        Thing::PausedForLong(pause) => (
+            chip("held", Tone::Quiet, "paused for long"),
+            html! {
+                h3 { (process(&pause.process)) " has been paused for " (span(now - pause.paused_at)) }
+                div.say { "By " (foreign(&pause.paused_by)) " until resumed" @if let Some(text) = &pause.ticket { ", " (ticket(text, &console.portals)) } ": " (long(&pause.reason)) }
+            },
+            html! { div.actions { @if may_write { a.button.small href={ "/processes/" (encoded(&pause.process)) "/resume" } { "Resume…" } } } },
+        ),
     };
     html! { li.thing data-row { div { (chip) } div.what { (what) } div.next { (next) } } }
 }
@@ -221,6 +229,11 @@ fn as_json(thing: &Thing) -> Value {
         Thing::HeldForLong { hold, .. } => {
             let mut json = crate::facts::machine::hold_json(hold);
             json["machine"] = hold.machine_id.to_string().into();
+            json
+        }
+        Thing::PausedForLong(pause) => {
+            let mut json = crate::facts::process::pause_json(pause);
+            json["process"] = pause.process.clone().into();
             json
         }
     };

@@ -1,6 +1,7 @@
 //! The fleet: where the machines of each process stand, and what stands still.
 
 use bmdb::WorksOf;
+use bmdb::entity::process_pause;
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -21,6 +22,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
     let counts = console.counts.get().await?;
     let works = read_works(console, WorksOf::All).await?;
     let sessions = session::read(&console.source).await?;
+    let pauses = console.source.bmdb.pauses().await?;
     let now = console.source.bmdb.now().await?;
     let silent = sessions.rows.iter().filter(|row| session::is_silent(row)).count() as u64;
     let alive = sessions.rows.len() as u64 - silent;
@@ -86,7 +88,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
             "No process is registered.",
             "A component registers its processes when it starts: none has run on this database yet.",
         ),
-        false => table(&counts.processes),
+        false => table(&counts.processes, &pauses),
     };
     let note = "A bar is the machines that stand to a process; a small part is drawn wide enough to be seen.";
     let json = json!({
@@ -116,7 +118,8 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
 }
 
 /// A row for each process, with its bar.
-pub(super) fn table(processes: &Processes) -> Markup {
+/// A pause is asked for anew: who has just placed one wants to see it.
+pub(super) fn table(processes: &Processes, pauses: &[process_pause::Model]) -> Markup {
     html! {
         div.panel {
             table.stacks.fleet {
@@ -132,6 +135,7 @@ pub(super) fn table(processes: &Processes) -> Markup {
                             th scope="row" {
                                 span.name { (process(&row.status.process)) }
                                 span.under { "slot " (foreign(&row.status.slot)) @if !row.status.description.is_empty() { ": " (foreign(&row.status.description)) } }
+                                @if pauses.iter().any(|pause| pause.process == row.status.process) { (chip("held", Tone::Soon, "paused")) }
                                 @if row.is_idle() { (chip("alert", Tone::Person, "nobody runs it")) } @else if row.is_unrun() { (chip("none", Tone::Quiet, "nobody runs it, nothing to do")) }
                             }
                             td.bar-cell { (shares.bar()) }

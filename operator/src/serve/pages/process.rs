@@ -4,13 +4,14 @@ use bmdb::WorksOf;
 use maud::html;
 
 use crate::answer::words::{count, grouped};
-use crate::facts::process::{as_json, unasked, unknown};
+use crate::facts::process::{as_json, pause_json, unasked, unknown};
 use crate::failure::Failure;
 use crate::serve::console::Console;
-use crate::serve::page::{Machines, Page, State, Works};
+use crate::serve::page::{Machines, Page, State, Works, encoded};
 use crate::serve::pages::fleet::components;
 use crate::serve::parts::bar::Shares;
 use crate::serve::parts::chip::icon;
+use crate::serve::parts::clauses::paused;
 use crate::serve::parts::lists::{self, empty, read_works, section, source, unreadable};
 use crate::serve::parts::text::{foreign, long};
 use crate::serve::parts::time::{span, when};
@@ -19,7 +20,7 @@ use crate::serve::view::{Part, Place, View};
 /// More works are on a page of their own.
 const WORKS: usize = 10;
 
-pub(super) async fn read(console: &Console, name: &str) -> Result<View, Failure> {
+pub(super) async fn read(console: &Console, name: &str, may_write: bool) -> Result<View, Failure> {
     let counts = console.counts.get().await?;
     let Some(row) = counts.processes.rows.iter().find(|row| row.status.process == name) else {
         let known: Vec<_> = counts
@@ -32,6 +33,8 @@ pub(super) async fn read(console: &Console, name: &str) -> Result<View, Failure>
     };
     let status = &row.status;
     let mut works = read_works(console, WorksOf::Process(name.to_owned())).await?;
+    let pauses = console.source.bmdb.pauses().await?;
+    let pause = pauses.iter().find(|pause| pause.process == name);
     let now = console.source.bmdb.now().await?;
     let at_work = works.rows.len();
     works.rows.truncate(WORKS);
@@ -40,9 +43,20 @@ pub(super) async fn read(console: &Console, name: &str) -> Result<View, Failure>
     let head = html! {
         header.head {
             p.crumb { a href="/processes" { "Processes" } " / slot " (foreign(&status.slot)) }
-            h1 { (foreign(name)) }
+            div.titled {
+                h1 { (foreign(name)) }
+                @if may_write { div.actions {
+                    @if pause.is_some() { a.button href={ "/processes/" (encoded(name)) "/resume" } { "Resume it…" } }
+                    @else { a.button href={ "/processes/" (encoded(name)) "/pause" } { "Pause it…" } }
+                } }
+            }
             div.lead { (long(&status.description)) }
             (source(console, &page, now, &format!("bmdb process show {}", crate::answer::words::quoted(name)), &[html! { "counts are " (span(now - counts.at)) " old" }]))
+        }
+        @if let Some(pause) = pause {
+            div.notice.warn { (icon("held")) div { h2 { "It is paused" }
+                p { "Nobody claims for it. Paused " (paused(pause, now)) }
+                p { @match pause.until { Some(end) => { "It goes on by itself " (when(end, now)) "." }, None => "It goes on when somebody resumes it." } } } }
         }
         @if row.is_idle() {
             div.notice.bad { (icon("alert")) div { h2 { "Nobody runs it" }
@@ -117,7 +131,12 @@ pub(super) async fn read(console: &Console, name: &str) -> Result<View, Failure>
                 ),
             ),
         ],
-        json: as_json(row),
+        json: {
+            // Newer than the counts.
+            let mut json = as_json(row);
+            json["pause"] = pause.map_or(serde_json::Value::Null, pause_json);
+            json
+        },
         at: now,
         page,
     })

@@ -15,6 +15,7 @@ use crate::serve::view::{Part, View};
 
 pub(super) async fn read(console: &Console) -> Result<View, Failure> {
     let counts = console.counts.get().await?;
+    let pauses = console.source.bmdb.pauses().await?;
     let now = console.source.bmdb.now().await?;
     let rows = &counts.processes.rows;
     let unrun = rows.iter().filter(|row| row.is_unrun()).count();
@@ -27,6 +28,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
             p.lead {
                 @if !rows.is_empty() { (count(rows.len() as u64, "process", "processes")) " in " (count(slots.len() as u64, "slot", "slots")) "; "
                     @match unrun { 0 => "somebody runs each.", unrun => { "nobody runs " (unrun) " of them." } }
+                    @if !pauses.is_empty() { " " (count(pauses.len() as u64, "is paused.", "are paused.")) }
                     " Processes of one slot exclude each other on a machine." }
             }
             (source(console, &Page::Processes, now, "bmdb process ls", &[html! { "counts are " (span(now - counts.at)) " old" }]))
@@ -38,7 +40,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
             "A component registers its processes when it starts: none has run on this database yet.",
         ),
         false => {
-            html! { @for why in &counts.processes.unread { p.note { (prose(why)) "." } } (table(&counts.processes)) }
+            html! { @for why in &counts.processes.unread { p.note { (prose(why)) "." } } (table(&counts.processes, &pauses)) }
         }
     };
     Ok(View {

@@ -13,7 +13,7 @@ use crate::serve::console::Console;
 use crate::serve::page::Page;
 use crate::serve::parts::chip::{Tone, chip, icon};
 use crate::serve::parts::lists::{self, empty, read_works, section, source, unreadable};
-use crate::serve::parts::text::{command, foreign, session};
+use crate::serve::parts::text::{command, foreign, long, session};
 use crate::serve::parts::time::{clock, span, when};
 use crate::serve::view::{Part, View};
 
@@ -82,9 +82,10 @@ fn table(rows: &[SessionStatus]) -> Markup {
 }
 
 fn liveness(row: &SessionStatus) -> Markup {
-    match is_silent(row) {
-        true => chip("silent", Tone::Soon, "silent"),
-        false => chip("live", Tone::Quiet, "alive"),
+    match (is_silent(row), &row.drain_requested) {
+        (true, _) => chip("silent", Tone::Soon, "silent"),
+        (false, Some(_)) => chip("held", Tone::Soon, "draining"),
+        (false, None) => chip("live", Tone::Quiet, "alive"),
     }
 }
 
@@ -101,7 +102,10 @@ pub(super) async fn one(console: &Console, id: SessionId, may_write: bool) -> Re
                 h1 { (foreign(&row.component)) }
                 code.id.whole { (id) }
                 button.copy type="button" hidden data-copy=(id) data-key="y" aria-label="Copy the session’s id" { (icon("copy")) }
-                @if may_write { div.actions { a.button.danger href={ "/sessions/" (id) "/expire" } { "Expire it…" } } }
+                @if may_write { div.actions {
+                    @if row.drain_requested.is_none() && !is_silent(&row) { a.button href={ "/sessions/" (id) "/drain" } { "Drain it…" } }
+                    a.button.danger href={ "/sessions/" (id) "/expire" } { "Expire it…" }
+                } }
             }
             p.lead {
                 (liveness(&row)) " "
@@ -111,6 +115,7 @@ pub(super) async fn one(console: &Console, id: SessionId, may_write: bool) -> Re
                     None => "It has no lease, and will be expired; ",
                 }
                 "it holds " (count(row.works, "work", "works")) "."
+                @if let Some(reason) = &row.drain_requested { " An operator drains it, so it takes no new work: " (long(reason)) }
             }
             (source(console, &page, row.as_of, &format!("bmdb session show {id}"), &[]))
         }

@@ -1,6 +1,6 @@
 //! Why a process is, or is not, at work on a machine: clause by clause, each with its evidence and what ends it.
 
-use bmdb::entity::{work_backoff, work_hold};
+use bmdb::entity::{process_pause, work_backoff, work_hold};
 use bmdb::{Holder, MachineId};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
@@ -129,7 +129,7 @@ impl Asked<'_> {
                         p.quiet { "It has no rule: nobody has used one for a day." }
                     }
                     @for unread in &why.unread { p.quiet { (super::text::prose(unread)) "." } }
-                    h4 { "Slot, backoff, holds" }
+                    h4 { "Slot, backoff, holds, pause" }
                     ul.clauses { @for clause in &own { (self.clause(clause, slot)) } }
                     (self.end(&of_rule, &own))
                     @for (other, explanation) in why.explained.iter().skip(1) {
@@ -211,6 +211,11 @@ impl Asked<'_> {
                 };
                 (on, Some(placed(hold, now)), Some(self.hold_ends(hold, now)))
             }
+            Clause::Pause(pause) => (
+                html! { "the process is not paused" },
+                pause.map(|pause| paused(pause, now)),
+                pause.map(|pause| self.pause_ends(pause, now)),
+            ),
         };
         html! {
             li class=(class) {
@@ -231,6 +236,16 @@ impl Asked<'_> {
         }
     }
 
+    fn pause_ends(&self, pause: &process_pause::Model, now: DateTime<Utc>) -> Markup {
+        html! {
+            @match pause.until {
+                Some(end) => { b { "By itself" } " " (when(end, now)) },
+                None => b { "A person" },
+            }
+            @if self.may_write { @if pause.until.is_some() { ", or " } " " a href={ "/processes/" (encoded(self.process)) "/resume" } { "resume it…" } }
+        }
+    }
+
     fn hold_ends(&self, hold: &work_hold::Model, now: DateTime<Utc>) -> Markup {
         let address = release_address(self.machine, &hold.slot);
         html! {
@@ -240,6 +255,15 @@ impl Asked<'_> {
             }
             @if self.may_write { @if hold.until.is_some() { ", or " } " " a href=(address) { "release it…" } }
         }
+    }
+}
+
+/// Who paused a process, when, and why.
+pub(in crate::serve) fn paused(pause: &process_pause::Model, now: DateTime<Utc>) -> Markup {
+    html! {
+        "by " (foreign(&pause.paused_by)) " " (when(pause.paused_at, now))
+        @if let Some(ticket) = &pause.ticket { ", " (foreign(ticket)) }
+        ": " (long(&pause.reason))
     }
 }
 

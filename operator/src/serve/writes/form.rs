@@ -3,8 +3,11 @@
 use axum::Form;
 use axum::extract::rejection::FormRejection;
 use axum::response::{Html, IntoResponse, Response};
+use bmdb::Until;
 use maud::{Markup, html};
 
+use crate::answer::words::foreign;
+use crate::cli::values;
 use crate::failure::Failure;
 use crate::serve::access::Writer;
 use crate::serve::console::Console;
@@ -55,6 +58,13 @@ impl Question<'_> {
     }
 }
 
+/// For how long.
+pub(super) fn span_field(open: &str) -> Markup {
+    html! {
+        label { "For how long " span.hint { "Such as 90s, 30m, 2h, 3d. Left empty: " (open) "." } input type="text" name="span" autocomplete="off" pattern="[0-9]+[smhd]" placeholder=(open); }
+    }
+}
+
 /// What was sent.
 pub(super) struct Sent(Vec<(String, String)>);
 
@@ -72,6 +82,19 @@ impl Sent {
     /// What the form carried unseen.
     pub(super) fn seen(&self, name: &str) -> Result<&str, Failure> {
         self.get(name).ok_or_else(unreadable_form)
+    }
+
+    /// What [`span_field`] asked for, and how it is said.
+    pub(super) fn until(&self, open: &str) -> Result<(Until, String), Failure> {
+        let Some(text) = self.get("span") else {
+            return Ok((Until::Open, open.to_owned()));
+        };
+        let span = values::span(text).map_err(|_odd| {
+            Failure::usage(format!(
+                "nothing was done: {text:?} is no time. Write 90s, 30m, 2h or 3d"
+            ))
+        })?;
+        Ok((Until::For(span.0), format!("for {}", foreign(text))))
     }
 
     /// Who acts, and why.

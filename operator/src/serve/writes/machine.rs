@@ -6,12 +6,11 @@ use axum::Form;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use bmdb::{Hold, MachineId, MachineStatus, Until, WorksOf};
+use bmdb::{Hold, MachineId, MachineStatus, WorksOf};
 use maud::{Markup, html};
 use uuid::Uuid;
 
 use crate::answer::words::{count, foreign as plain, quoted};
-use crate::cli::values;
 use crate::facts::machine::is_on;
 use crate::facts::name::{Name, find, name_of};
 use crate::facts::process::registered;
@@ -22,7 +21,7 @@ use crate::serve::page::Page;
 use crate::serve::parts::text::{foreign, long, prose};
 use crate::serve::parts::time::when;
 use crate::serve::router::unreadable_form;
-use crate::serve::writes::form::{Question, Sent};
+use crate::serve::writes::form::{Question, Sent, span_field};
 use crate::serve::writes::{answer, done};
 
 /// The pairs behind the `?`, or of a form.
@@ -49,28 +48,14 @@ async fn hold_fields(console: &Console) -> Result<Markup, Failure> {
     slots.dedup_by(|a, b| a.1 == b.1);
     Ok(html! {
         label { "What is held" select name="slot" { option value="" { "the whole machine" } @for (_, slot) in &slots { option value=(slot) { "slot " (prose(slot)) } } } }
-        label { "For how long " span.hint { "Such as 90s, 30m, 2h, 3d. Left empty: until it is released." } input type="text" name="span" autocomplete="off" pattern="[0-9]+[smhd]" placeholder="until it is released"; }
+        (span_field("until it is released"))
     })
 }
 
 /// The hold that was asked for, and how it is said.
 fn hold_of(sent: &Sent) -> Result<(Hold, String), Failure> {
-    let span = sent.get("span").map(|text| {
-        values::span(text).map_err(|_odd| {
-            Failure::usage(format!(
-                "nothing was done: {text:?} is no time. Write 90s, 30m, 2h or 3d"
-            ))
-        })
-    });
-    let span = span.transpose()?;
-    let mut hold = Hold::new();
-    if let Some(span) = span {
-        hold = hold.until(Until::For(span.0));
-    }
-    let ends = match sent.get("span") {
-        Some(text) => format!("for {}", plain(text)),
-        None => "until it is released".to_owned(),
-    };
+    let (until, ends) = sent.until("until it is released")?;
+    let hold = Hold::new().until(until);
     Ok((
         match sent.get("slot") {
             Some(slot) => hold.slot(slot),

@@ -1,4 +1,4 @@
-//! Expiring a session, by who knows what it holds.
+//! Draining a session, and expiring one by who knows what it holds.
 
 use std::sync::Arc;
 
@@ -20,6 +20,51 @@ use crate::serve::parts::text::foreign;
 use crate::serve::router::unreadable_form;
 use crate::serve::writes::form::{Question, Sent};
 use crate::serve::writes::{answer, done};
+
+pub(super) async fn ask_drain(State(console): State<Arc<Console>>, writer: Writer, Path(id): Path<Uuid>) -> Response {
+    let asked = async {
+        let row = find(&console.source, SessionId(id)).await?;
+        let question = Question {
+            title: html! { "Drain the session of " (foreign(&row.component)) "?" },
+            tab: format!("Drain the session of {}", row.component),
+            points: vec![
+                html! { "It takes no new work from its next heartbeat on. What it holds goes on to its end: " b { (count(row.works, "work", "works")) } "." },
+                html! { "It lives on, and can be stopped once it holds nothing. There is no way back but to restart the component." },
+            ],
+            fields: html! {},
+            seen: Vec::new(),
+            action: format!("/sessions/{id}/drain"),
+            verb: "Drain it",
+            is_dangerous: false,
+            back: Page::Session(SessionId(id)).address(),
+            twin: format!("bmdb session drain {id} --reason '…'"),
+        };
+        Ok(question.page(&console, &writer))
+    };
+    let asked: Result<_, Failure> = asked.await;
+    answer(&console, &writer, asked)
+}
+
+pub(super) async fn drain(
+    State(console): State<Arc<Console>>,
+    writer: Writer,
+    Path(id): Path<Uuid>,
+    form: Result<Form<Vec<(String, String)>>, FormRejection>,
+) -> Response {
+    let acted = async {
+        let operator = Sent::read(form)?.operator(&writer)?;
+        let session = SessionId(id);
+        let held = operator.drain_session(session).await?.ok_or_else(|| gone(session))?;
+        let text = format!(
+            "{} takes no new work from its next heartbeat on. It holds {}.",
+            plain(&held.component_name),
+            count(held.works.len() as u64, "work", "works")
+        );
+        Ok(done(&console, &Page::Session(session), text))
+    };
+    let acted: Result<_, Failure> = acted.await;
+    answer(&console, &writer, acted)
+}
 
 pub(super) async fn ask_expire(State(console): State<Arc<Console>>, writer: Writer, Path(id): Path<Uuid>) -> Response {
     let asked = async {

@@ -100,4 +100,49 @@ on_each_backend! {
         let by_ada: Vec<_> = acts.iter().filter(|act| act.done_by == "ada").map(|act| act.verb.as_str()).rev().collect();
         assert_eq!(by_ada.len(), 7, "each act leaves its row, and what was refused none: {by_ada:?}");
     }
+
+    async fn a_process_is_paused_and_resumed_and_a_session_drained(db: TestDatabase) {
+        let fleet = fleet(&db, 10).await;
+        let console = Console::start(&db, &[]).await;
+        let reason = [("reason", "the image does not boot"), ("ticket", "OPS-7")];
+        let paused = console.act("/processes/install/pause", &[reason[0], reason[1], ("span", "2h"), ("and-stop", "yes")]).await;
+        assert_eq!(paused.status, 303, "{paused:?}");
+        let page = console.get(paused.location()).await;
+        check(&page.body);
+        // At once, however old the counts are.
+        assert!(page.body.contains("It is paused") && page.body.contains("the image does not boot") && page.body.contains("Resume it…"), "{}", page.body);
+        assert!(page.body.contains("install is paused for 2h. Undo: resume it."), "{}", page.body);
+        until("a holder has been asked", Duration::from_secs(30), async || fleet.works[0].stop().is_cancelled()).await;
+        assert!(fleet.session.claim(&fleet.install).await.unwrap().is_none());
+        for list in ["/fleet", "/processes"] {
+            assert!(console.get(list).await.body.contains("paused"), "{list}");
+        }
+        let why = console.get(&format!("/machines/{}?why=install", fleet.held)).await;
+        assert!(why.body.contains("the process is not paused") && why.body.contains("/processes/install/resume"), "{}", why.body);
+        let again = console.act("/processes/install/pause", &[("reason", "me too"), ("span", "1h")]).await;
+        assert_eq!(again.status, 409, "{again:?}");
+
+        // The pause that was looked at is ended, and no other.
+        let form = console.get("/processes/install/resume").await;
+        let bob = fleet.bmdb.operator("bob", "a fan").unwrap();
+        bob.resume_process("install").await.unwrap();
+        bob.pause_process("install", bmdb::Until::Open).await.unwrap();
+        let refused = console.send_form("/processes/install/resume", &form, &reason).await;
+        assert_eq!(refused.status, 409, "{refused:?}");
+        assert!(refused.body.contains("bob has paused install anew"), "{}", refused.body);
+        let resumed = console.act("/processes/install/resume", &reason).await;
+        assert_eq!(resumed.status, 303, "{resumed:?}");
+        assert_eq!(console.get("/processes/install/resume").await.status, 404);
+        assert_eq!(console.get("/processes/instal/pause").await.status, 404);
+
+        let session = fleet.session.id();
+        let drained = console.act(&format!("/sessions/{session}/drain"), &reason).await;
+        assert_eq!(drained.status, 303, "{drained:?}");
+        let page = console.get(drained.location()).await;
+        check(&page.body);
+        assert!(page.body.contains("draining") && page.body.contains("An operator drains it"), "{}", page.body);
+        until("it takes no more", Duration::from_secs(30), async || {
+            matches!(fleet.session.claim(&fleet.install).await, Err(bmdb::Error::Draining { .. }))
+        }).await;
+    }
 }
