@@ -12,6 +12,7 @@ use axum::{Form, middleware};
 use maud::html;
 use serde_json::json;
 
+use crate::answer::json_text;
 use crate::failure::{Failure, Kind};
 use crate::serve::access::{COOKIE_NAME, Reader, guard};
 use crate::serve::console::Console;
@@ -80,7 +81,7 @@ async fn page(State(console): State<Arc<Console>>, uri: Uri, reader: Result<Read
             Ok(view) => {
                 let document =
                     json!({"answer": view.json, "source": console.source.bmdb.name(), "at": view.at.to_rfc3339()});
-                ([(CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+                ([(CONTENT_TYPE, "application/json")], json_text(&document)).into_response()
             }
             Err(failure) => trouble::json(&failure),
         },
