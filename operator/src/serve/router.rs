@@ -146,13 +146,13 @@ async fn sign_in(State(console): State<Arc<Console>>, Form(pairs): Form<Pairs>) 
         let wrong = "Nobody has this token. Ask who runs this console for yours.";
         return sign_in_page(&console, StatusCode::FORBIDDEN, Some(wrong));
     };
-    let cookie = format!("{COOKIE_NAME}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict");
+    let cookie = format!("{COOKIE_NAME}={cookie}; Path=/; Secure; HttpOnly; SameSite=Lax");
     (StatusCode::SEE_OTHER, [(SET_COOKIE, cookie)], [("location", "/fleet")]).into_response()
 }
 
 async fn sign_out(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
     console.access.sign_out(&headers);
-    let gone = format!("{COOKIE_NAME}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0");
+    let gone = format!("{COOKIE_NAME}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
     (StatusCode::SEE_OTHER, [(SET_COOKIE, gone)], [("location", "/sign-in")]).into_response()
 }
 

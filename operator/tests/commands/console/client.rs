@@ -32,9 +32,16 @@ pub(crate) struct Answer {
 impl Console {
     /// Starts one as ada, without a collector.
     pub(crate) async fn start(db: &TestDatabase, arguments: &[&str]) -> Self {
+        let mut all = vec!["--no-collector"];
+        all.extend(arguments);
+        Self::start_with(db, &all).await
+    }
+
+    /// Starts one as ada.
+    pub(crate) async fn start_with(db: &TestDatabase, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bmdb"));
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-collector"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .env("BMDB_DATABASE_URL", db.url())
             .env("USER", "ada")
