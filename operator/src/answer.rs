@@ -164,8 +164,12 @@ impl Format {
     }
 }
 
-/// Marks of direction and the like, which JSON lets stand in a text, are written as escapes.
 pub(crate) fn out_json(document: &Value, status: u8) -> ExitCode {
+    out(&json_text(document), status)
+}
+
+/// Marks of direction and the like, which JSON lets stand in a text, are written as escapes.
+pub(crate) fn json_text(document: &Value) -> String {
     let mut text = String::new();
     for letter in format!("{document:#}\n").chars() {
         let mut alone = [0; 4];
@@ -182,7 +186,7 @@ pub(crate) fn out_json(document: &Value, status: u8) -> ExitCode {
             );
         }
     }
-    out(&text, status)
+    text
 }
 
 /// Writes to stdout. Who has stopped reading, such as `head`, has read enough; what else stands in the way, such as a full disk, is told.

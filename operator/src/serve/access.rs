@@ -28,7 +28,8 @@ use crate::serve::assets::hex;
 use crate::serve::console::Console;
 use crate::serve::trouble;
 
-/// The cookie of who has signed in. Its prefix has browsers keep it to this host, and send it over TLS only, or to the loopback.
+/// The cookie of who has signed in. Its prefix has browsers keep it to this host, and send it over TLS only, or to the loopback. It comes along when
+/// somebody follows a link from a ticket; what acts needs a form of ours as well.
 pub(super) const COOKIE_NAME: &str = "__Host-bmdb";
 
 /// What somebody may do.

@@ -191,7 +191,7 @@ impl Looking {
         let parts = match &frame.parts {
             Ok(parts) => parts,
             Err(failure) => {
-                let text = bmdb::Escaped(&failure.text).to_string();
+                let text = crate::serve::parts::text::prose(&failure.text);
                 self.waiting.push(Event::default().event("trouble").data(text));
                 return;
             }

@@ -12,6 +12,7 @@ use axum::{Form, middleware};
 use maud::html;
 use serde_json::json;
 
+use crate::answer::json_text;
 use crate::failure::{Failure, Kind};
 use crate::serve::access::{COOKIE_NAME, Reader, guard};
 use crate::serve::console::Console;
@@ -80,7 +81,7 @@ async fn page(State(console): State<Arc<Console>>, uri: Uri, reader: Result<Read
             Ok(view) => {
                 let document =
                     json!({"answer": view.json, "source": console.source.bmdb.name(), "at": view.at.to_rfc3339()});
-                ([(CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+                ([(CONTENT_TYPE, "application/json")], json_text(&document)).into_response()
             }
             Err(failure) => trouble::json(&failure),
         },
@@ -145,13 +146,13 @@ async fn sign_in(State(console): State<Arc<Console>>, Form(pairs): Form<Pairs>) 
         let wrong = "Nobody has this token. Ask who runs this console for yours.";
         return sign_in_page(&console, StatusCode::FORBIDDEN, Some(wrong));
     };
-    let cookie = format!("{COOKIE_NAME}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict");
+    let cookie = format!("{COOKIE_NAME}={cookie}; Path=/; Secure; HttpOnly; SameSite=Lax");
     (StatusCode::SEE_OTHER, [(SET_COOKIE, cookie)], [("location", "/fleet")]).into_response()
 }
 
 async fn sign_out(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
     console.access.sign_out(&headers);
-    let gone = format!("{COOKIE_NAME}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0");
+    let gone = format!("{COOKIE_NAME}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
     (StatusCode::SEE_OTHER, [(SET_COOKIE, gone)], [("location", "/sign-in")]).into_response()
 }
 

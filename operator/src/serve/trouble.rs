@@ -5,6 +5,7 @@ use axum::response::{Html, IntoResponse, Response};
 use maud::html;
 use serde_json::json;
 
+use crate::answer::json_text;
 use crate::failure::{Failure, Kind};
 use crate::serve::access::Who;
 use crate::serve::console::Console;
@@ -50,7 +51,7 @@ pub(super) fn json(failure: &Failure) -> Response {
     (
         status(failure.kind),
         axum::response::AppendHeaders([(axum::http::header::CONTENT_TYPE, "application/json")]),
-        format!("{document:#}\n"),
+        json_text(&document),
     )
         .into_response()
 }

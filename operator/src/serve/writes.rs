@@ -1,5 +1,6 @@
 //! Acts: a form that says what will happen, and the act itself. What was decided on goes along; where it has changed, nothing is done.
 
+mod backoff;
 mod form;
 mod machine;
 mod process;
@@ -29,11 +30,11 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         )
         .route(
             "/machines/{id}/backoff/clear",
-            get(machine::ask_clear).post(machine::clear),
+            get(backoff::ask_clear).post(backoff::clear),
         )
         .route(
             "/machines/{id}/backoff/run-now",
-            get(machine::ask_run_now).post(machine::run_now),
+            get(backoff::ask_run_now).post(backoff::run_now),
         )
         .route("/works/{id}/ask-to-stop", get(work::ask_to_ask).post(work::ask_to_stop))
         .route("/works/{id}/break", get(work::ask_break).post(work::break_holder))

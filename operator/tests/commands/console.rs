@@ -1,6 +1,7 @@
 //! The web console, as browsers and programs reach it.
 
 mod access;
+mod browser;
 mod client;
 mod fleet;
 mod html;

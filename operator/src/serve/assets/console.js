@@ -29,10 +29,12 @@
     }
     if (old.nodeType !== Node.ELEMENT_NODE) return;
     if (old.matches("input, select, textarea, dialog, .copy")) return;
+    // What somebody has unfolded is theirs: `name` would fold all but one again.
+    const theirs = (name) => name === "open" || (name === "name" && old.nodeName === "DETAILS");
     for (const { name } of [...old.attributes])
-      if (!fresh.hasAttribute(name) && name !== "open" && name !== "class") old.removeAttribute(name);
+      if (!fresh.hasAttribute(name) && name !== "class" && !theirs(name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes)
-      if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
+      if (!theirs(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
     const before = [...old.childNodes], after = [...fresh.childNodes];
     after.forEach((node, at) => (at < before.length ? morph(before[at], node) : old.append(node)));
     before.slice(after.length).forEach((node) => node.remove());

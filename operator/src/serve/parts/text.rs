@@ -1,5 +1,7 @@
 //! Texts that somebody else wrote: in an element of their own, which they cannot leave, and in a line that they cannot turn round.
 
+use std::fmt::Write;
+
 use bmdb::{Escaped, Fence, MachineId};
 use maud::{Markup, html};
 use uuid::Uuid;
@@ -12,9 +14,36 @@ const FOLD: usize = 160;
 /// Longer names are cut, and whole only where they are pointed at.
 const NAME: usize = 96;
 
+/// A text with nothing in it that cannot be seen: what the library escapes, and what has no width, by which two names can look the same.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in Escaped(text).to_string().chars() {
+        match letter {
+            '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}' => {
+                write!(shown, "{}", letter.escape_unicode()).expect("BUG: a text takes any letter");
+            }
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
 /// A name or a word of somebody else's.
 pub(in crate::serve) fn foreign(text: &str) -> Markup {
-    let shown = Escaped(text).to_string();
+    let shown = shown(text);
     match shown.char_indices().nth(NAME) {
         Some((cut, _)) => html! { bdi title=(shown) { (&shown[..cut]) "…" } },
         None => html! { bdi { (shown) } },
@@ -23,7 +52,7 @@ pub(in crate::serve) fn foreign(text: &str) -> Markup {
 
 /// A text of somebody else's that may be long: folded behind its beginning.
 pub(in crate::serve) fn long(text: &str) -> Markup {
-    let shown = Escaped(text).to_string();
+    let shown = shown(text);
     let many = shown.chars().count();
     let Some((cut, _)) = shown.char_indices().nth(FOLD).filter(|_| many > FOLD + 40) else {
         return html! { bdi.long { (shown) } };
@@ -38,7 +67,7 @@ pub(in crate::serve) fn long(text: &str) -> Markup {
 
 /// A sentence of ours that may hold what somebody else wrote.
 pub(in crate::serve) fn prose(text: &str) -> String {
-    Escaped(text).to_string()
+    shown(text)
 }
 
 /// Where people can read more: a link if it is an https address of a portal that the console was told of, and else what it says.
@@ -89,8 +118,8 @@ pub(in crate::serve) fn session(id: bmdb::SessionId) -> Markup {
 pub(in crate::serve) fn command(text: &str) -> Markup {
     html! {
         div.command {
-            code { (Escaped(text).to_string()) }
-            button.copy type="button" hidden data-copy=(Escaped(text).to_string()) aria-label="Copy the command" { (super::chip::icon("copy")) }
+            code { (shown(text)) }
+            button.copy type="button" hidden data-copy=(shown(text)) aria-label="Copy the command" { (super::chip::icon("copy")) }
         }
     }
 }
@@ -120,8 +149,11 @@ mod tests {
 
     #[test]
     fn a_text_of_somebody_else_stays_in_its_element() {
-        let shown = foreign("<script>alert(1)</script>\u{202e}\n").into_string();
-        assert_eq!(shown, "<bdi>&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}\\n</bdi>");
+        let shown = foreign("<script>alert(1)</script>\u{202e}\u{200b}\n").into_string();
+        assert_eq!(
+            shown,
+            "<bdi>&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}\\u{200b}\\n</bdi>"
+        );
         let cut = foreign(&"ä".repeat(200)).into_string();
         assert!(cut.contains(&format!(">{}…<", "ä".repeat(96))), "{cut}");
         let folded = long(&"x".repeat(275)).into_string();

@@ -112,7 +112,7 @@ async fn people_sign_in_with_tokens_that_stand_nowhere() {
             .find_map(|line| line.strip_prefix("set-cookie: "))
             .unwrap();
         assert!(
-            cookie.starts_with("__host-bmdb=") && cookie.ends_with("; path=/; secure; httponly; samesite=strict"),
+            cookie.starts_with("__host-bmdb=") && cookie.ends_with("; path=/; secure; httponly; samesite=lax"),
             "{cookie}"
         );
         let value = cookie["__host-bmdb=".len()..].split(';').next().unwrap();
@@ -311,4 +311,44 @@ async fn what_somebody_else_wrote_stays_text() {
             assert!(!page.body.contains(bad), "{path} has {bad:?}: {}", page.body);
         }
     }
+}
+
+#[tokio::test]
+async fn rules_are_asked_by_the_login_that_can_only_read() {
+    let db = TestDatabase::migrated(Backend::Postgres).await;
+    let fleet = fleet(&db, 20).await;
+    bmdb_migration::make_roles(db.url())
+        .await
+        .expect("an administrator can");
+    let reader = db.url().replace("bmdb@", "bmdb_console@");
+    let page = format!("/machines/{}?why=install", fleet.parked);
+
+    let alone = Console::start(&db, &[]).await;
+    let fleet_alone = alone.get("/fleet").await;
+    assert!(
+        fleet_alone.body.contains("give --read-database with one that cannot"),
+        "{}",
+        fleet_alone.body
+    );
+    let machine = alone.get(&page).await;
+    assert!(
+        machine.body.contains("it is not parked") && !machine.body.contains("is of oak"),
+        "{}",
+        machine.body
+    );
+
+    let both = Console::start(&db, &["--read-database", &reader]).await;
+    let counted = both.get("/json/fleet").await.json();
+    let install = counted["answer"]["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["process"] == "install");
+    assert!(install.unwrap()["eligible"].is_string(), "{counted}");
+    let machine = both.get(&page).await;
+    assert!(machine.body.contains("is of oak"), "{}", machine.body);
+    let held = both
+        .act(&format!("/machines/{}/hold", fleet.parked), &[("reason", "a disk")])
+        .await;
+    assert_eq!(held.status, 303, "{held:?}");
 }

@@ -32,9 +32,16 @@ pub(crate) struct Answer {
 impl Console {
     /// Starts one as ada, without a collector.
     pub(crate) async fn start(db: &TestDatabase, arguments: &[&str]) -> Self {
+        let mut all = vec!["--no-collector"];
+        all.extend(arguments);
+        Self::start_with(db, &all).await
+    }
+
+    /// Starts one as ada.
+    pub(crate) async fn start_with(db: &TestDatabase, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bmdb"));
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-collector"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .env("BMDB_DATABASE_URL", db.url())
             .env("USER", "ada")
@@ -64,15 +71,8 @@ impl Console {
     }
 
     /// Sends a request as it stands, and reads the whole answer.
-    pub(crate) async fn send(&self, request: &str) -> Answer {
-        let exchange = async {
-            let mut stream = TcpStream::connect(&self.host).await.expect("it listens");
-            stream.write_all(request.as_bytes()).await.expect("it reads");
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.expect("it answers");
-            Answer::parse(&answer)
-        };
-        timeout(PATIENCE, exchange).await.expect("it answers in time")
+    pub(crate) async fn send(&self, text: &str) -> Answer {
+        request(&self.host, text).await
     }
 
     /// Asks for a page.
@@ -125,6 +125,33 @@ impl Console {
         let path = path.split('?').next().unwrap_or_default();
         self.post(path, &all).await
     }
+}
+
+/// Sends a request as it stands, and reads the whole answer.
+pub(crate) async fn request(host: &str, text: &str) -> Answer {
+    let exchange = async {
+        let mut stream = TcpStream::connect(host).await.expect("it listens");
+        stream.write_all(text.as_bytes()).await.expect("it reads");
+        let mut answer = Vec::new();
+        // Not all servers close the connection when they are asked to.
+        while !is_whole(&answer) && stream.read_buf(&mut answer).await.expect("it answers") > 0 {}
+        Answer::parse(&answer)
+    };
+    let answered = timeout(PATIENCE, exchange).await;
+    answered.unwrap_or_else(|_| panic!("no answer in time to {text}"))
+}
+
+/// Whether an answer has as much as its head says.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let head = head.to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
 }
 
 impl Answer {

@@ -124,3 +124,19 @@ async fn it_is_not_ready_without_its_database() {
     assert_eq!(page.status, 503, "{page:?}");
     assert!(page.body.contains("This cannot be shown now"), "{page:?}");
 }
+
+#[tokio::test]
+async fn its_collector_frees_what_the_dead_held() {
+    let db = TestDatabase::migrated(Backend::Sqlite).await;
+    let _fleet = fleet(&db, 20).await;
+    let console = Console::start_with(&db, &[]).await;
+    let page = console.get("/collector").await;
+    assert!(page.body.contains("This console runs a collector."), "{}", page.body);
+    harness::until("the silent session is expired", PATIENCE, async || {
+        console.get("/json/collector").await.json()["answer"]["silent"] == serde_json::json!([])
+    })
+    .await;
+    let works = console.get("/json/works").await.json();
+    let left = works["answer"]["works"].as_array().unwrap();
+    assert!(left.iter().all(|work| work["component"] == "shepherd-oak"), "{works}");
+}
