@@ -7,13 +7,13 @@ mod machine;
 mod migrate;
 mod name;
 mod operation;
-mod pages;
-mod process;
-mod session;
+pub(crate) mod pages;
+pub(crate) mod process;
+pub(crate) mod session;
 mod status;
 mod whatis;
 mod why;
-mod work;
+pub(crate) mod work;
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ pub(crate) struct Source {
     /// What is read, and written where the login may.
     pub(crate) bmdb: Bmdb,
     /// A login that can only read, on which rules may be run. `None`: no other was given.
-    reader: Option<Bmdb>,
+    pub(crate) reader: Option<Bmdb>,
 }
 
 impl Source {

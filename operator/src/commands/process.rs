@@ -61,16 +61,16 @@ fn unknown(process: &str, known: &[&str]) -> Failure {
 }
 
 /// A process, and how many machines are eligible for it by each of its rules, where that could be asked.
-pub(super) struct Row {
-    pub(super) status: ProcessStatus,
+pub(crate) struct Row {
+    pub(crate) status: ProcessStatus,
     rules: Vec<(StoredRule, Result<u64, Error>)>,
 }
 
 /// All processes.
-pub(super) struct Processes {
-    pub(super) rows: Vec<Row>,
+pub(crate) struct Processes {
+    pub(crate) rows: Vec<Row>,
     /// Why rules could not be asked, if they could not.
-    pub(super) unread: Vec<String>,
+    pub(crate) unread: Vec<String>,
 }
 
 /// A component that claims by a rule says so again within the hour.
@@ -78,7 +78,7 @@ const UNUSED: TimeDelta = TimeDelta::hours(2);
 
 impl Row {
     /// By the rule that finds most: the versions of a rolling update find the same machines. `None`: no rule could be asked.
-    pub(super) fn eligible(&self) -> Option<u64> {
+    pub(crate) fn eligible(&self) -> Option<u64> {
         let counts: Option<Vec<u64>> = self
             .rules
             .iter()
@@ -94,7 +94,7 @@ impl Row {
     }
 
     /// No component has used a rule of it for hours.
-    pub(super) fn is_unrun(&self) -> bool {
+    pub(crate) fn is_unrun(&self) -> bool {
         self.status.in_work == 0 && self.used_at().is_none_or(|used| self.status.as_of - used > UNUSED)
     }
 
@@ -105,7 +105,7 @@ impl Row {
 }
 
 /// All of them, with their rules counted one after the other.
-pub(super) async fn read(source: &Source) -> Result<Processes, Failure> {
+pub(crate) async fn read(source: &Source) -> Result<Processes, Failure> {
     let mut processes = Processes {
         rows: Vec::new(),
         unread: Vec::new(),

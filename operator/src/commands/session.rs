@@ -79,7 +79,7 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
 }
 
 /// All of them, silent ones first, then by component.
-pub(super) async fn read(source: &Source) -> Result<Read<SessionStatus>, Failure> {
+pub(crate) async fn read(source: &Source) -> Result<Read<SessionStatus>, Failure> {
     let mut sessions = read_all(|| source.bmdb.sessions().limit(10_000)).await?;
     sessions
         .rows
@@ -100,7 +100,7 @@ fn gone(session: bmdb::SessionId) -> Failure {
 }
 
 /// Its deadline has passed, or it has none: collectors expire it once they have seen that for an interval.
-pub(super) fn is_silent(session: &SessionStatus) -> bool {
+pub(crate) fn is_silent(session: &SessionStatus) -> bool {
     session.left().is_none_or(|left| left <= TimeDelta::zero())
 }
 

@@ -163,7 +163,7 @@ async fn show(bmdb: &Bmdb, work: WorkId) -> Result<Answer, Failure> {
 }
 
 /// It was asked to stop and goes on, or nobody has heard from its session in time.
-pub(super) fn is_stuck(work: &WorkStatus) -> bool {
+pub(crate) fn is_stuck(work: &WorkStatus) -> bool {
     work.stop_requested.is_some() || is_silent(work)
 }
 
