@@ -19,6 +19,7 @@ use crate::claim::part::{ClaimPart, attempt_once};
 use crate::db::transaction::check_not_nested;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics;
 use crate::rules::check::fit_cause;
 use crate::rules::claim_plan::{CandidateSource, Step};
 use crate::rules::facts::Facts;
@@ -204,7 +205,10 @@ impl<P: Process> Claim<P> {
         let shared = Arc::clone(self.session.shared());
         // Here, for a busy component claims with its ends and hardly otherwise.
         self.process.renew();
-        let works = self.run(count, first, doubts, detach).await?;
+        let begun = doubts.begun;
+        let answer = self.run(count, first, doubts, detach).await;
+        metrics::claim_answered(P::NAME, begun, &answer);
+        let works = answer?;
         // Told to drain meanwhile: the guards are dropped, and released.
         shared.check_open()?;
         drop(claiming);
@@ -295,6 +299,9 @@ impl<P: Process> Claim<P> {
                 source = CandidateSource::HintsThenSearch;
                 continue;
             };
+            if report.eligible {
+                metrics::race_lost(P::NAME);
+            }
             baseline = baseline.or(report.searches.map(|searches| searches.now()));
             let searched = report
                 .searches

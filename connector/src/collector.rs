@@ -14,6 +14,7 @@ use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::transaction::TxRunner;
 use crate::error::Error;
+use crate::metrics;
 use crate::rules::sightings::{Seen, Sightings};
 use crate::runtime::supervised::panic_text;
 use crate::store::expiry;
@@ -111,7 +112,7 @@ impl Collector {
                 swept = AssertUnwindSafe(self.sweep_all()).catch_unwind() => swept,
             };
             match swept {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => metrics::swept(self.database.config.interval),
                 Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "a sweep failed"),
                 Err(panic) => tracing::error!(task = "collector", panic = panic_text(&*panic), "a sweep panicked"),
             }
@@ -164,6 +165,9 @@ impl Collector {
         let read = expiry::read(&self.database).await?;
         self.told.of_unreadable(read.unreadable);
         let sessions = read.leases.len();
+        read.clocks
+            .iter()
+            .for_each(|clocks| metrics::clock_read(clocks.database));
         let verdict = self.sightings.judge(read.clocks, read.leases);
         self.told.of_brake(verdict.braked, sessions);
         let own = self.database.own_sessions().clone();
@@ -261,6 +265,7 @@ async fn expire_each(
         match expiry::expire(runner, group).await {
             Ok(expired) => {
                 for (session, freed) in expired {
+                    metrics::session_expired(freed);
                     tracing::info!(%session, freed, "session expired");
                     sweep.expired.push(session);
                     sweep.freed += freed;

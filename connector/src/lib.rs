@@ -37,6 +37,7 @@ mod collector;
 mod db;
 mod end;
 mod error;
+pub mod metrics;
 mod rules;
 mod runner;
 mod runtime;

@@ -5,7 +5,7 @@
 //!
 //! # How it is built
 //! One way: [`cli`] is what may be said, `commands` read and write through the crate `bmdb` and make an [`answer`], which is written as tables or as JSON;
-//! what goes wrong is a [`failure`], in the words of who typed the command. Nothing here writes a table by itself, and no write compiles without
+//! what goes wrong is a [`failure`], in the words of who typed the command. [`metrics`] tells monitoring systems what the commands read. Nothing here writes a table by itself, and no write compiles without
 //! [`bmdb::Operator`], which is made of a name and a reason.
 
 pub mod answer;
@@ -13,6 +13,7 @@ pub mod cli;
 mod commands;
 mod facts;
 pub mod failure;
+pub mod metrics;
 mod serve;
 mod source;
 

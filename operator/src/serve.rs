@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::failure::{Failure, Kind};
+use crate::metrics::Exporter;
 use crate::serve::access::Access;
 use crate::serve::console::Console;
 
@@ -50,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) collect: bool,
     /// Hosts of which an https address becomes a link.
     pub(crate) portals: Vec<String>,
+    /// What a monitoring system is told, if it is told anything.
+    pub(crate) metrics: Option<Exporter>,
 }
 
 /// A console that listens and does not serve yet.
@@ -92,6 +95,11 @@ impl Server {
         let console = self.console;
         let mut beside = JoinSet::new();
         beside.spawn(counts::keep(Arc::clone(&console), stop.clone()));
+        if let Some(exporter) = console.metrics.clone() {
+            let (bmdb, reader) = (console.source.bmdb.clone(), console.source.reader.clone());
+            let stop = stop.clone();
+            beside.spawn(async move { exporter.keep(bmdb, reader, stop).await });
+        }
         if self.collect {
             beside.spawn(console.source.bmdb.collector().run(stop.clone()));
         }

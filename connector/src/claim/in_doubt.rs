@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bmdb_entity::{WorkId, machine, work};
 use sea_orm::sea_query::{Expr, ExprTrait, JoinType};
@@ -19,6 +20,8 @@ use crate::store::candidate::{Candidate, ClaimedMachine};
 /// Attempts of unknown outcome: they may have taken machines, or still be on their way. What is left of them in the end is for the session's task to
 /// release, whenever it turns up.
 pub(crate) struct InDoubt<P: Process> {
+    /// When the claim was awaited.
+    pub(crate) begun: Instant,
     shared: Arc<Shared>,
     rule: RuleKey,
     works: Vec<WorkId>,
@@ -30,6 +33,7 @@ pub(crate) struct InDoubt<P: Process> {
 impl<P: Process> InDoubt<P> {
     pub(crate) fn none(shared: &Arc<Shared>, rule: RuleKey) -> Self {
         Self {
+            begun: Instant::now(),
             shared: Arc::clone(shared),
             rule,
             works: Vec::new(),

@@ -10,6 +10,7 @@ use crate::db::transaction::{TxRunner, check_not_nested};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::error::fault::{Fault, is_lock_timeout};
+use crate::metrics;
 use crate::runtime::detach::Detach;
 use crate::runtime::retry::pause_within;
 
@@ -52,8 +53,8 @@ impl TxRunner<'_> {
                 biased;
                 answer = asked => answer,
                 // It goes on, but nobody may act on its answer any more.
-                () = self.trust_over() => return Err(TxError::Unknown { value: (), source: None }),
-                () = limit.passed() => return Err(TxError::Unknown { value: (), source: None }),
+                () = self.trust_over() => return Err(unknown(None)),
+                () = limit.passed() => return Err(unknown(None)),
             };
             let error = match answer {
                 Ok(rows) => return Ok(rows),
@@ -61,18 +62,14 @@ impl TxRunner<'_> {
             };
             let fault = Fault::of(&error);
             match effect_of(&error, self.database.dialect) {
-                Effect::Unknown => {
-                    return Err(TxError::Unknown {
-                        value: (),
-                        source: Some(error),
-                    });
-                }
+                Effect::Unknown => return Err(unknown(Some(error))),
                 Effect::None if !fault.is_transient() => {
                     return Err(TxError::NotCommitted(Error::database(self.doing)(error)));
                 }
                 Effect::None => {}
             }
             let elapsed = started.elapsed();
+            metrics::retried();
             tracing::debug!(doing = self.doing, attempts, %error, "statement runs again");
             let gives_up = detach.is_some_and(Detach::is_gone) || (!self.is_patient && is_lock_timeout(&error));
             let Some(pause) = pause_within(self.budget, elapsed, attempts).filter(|_| !gives_up) else {
@@ -86,6 +83,11 @@ impl TxRunner<'_> {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+fn unknown(source: Option<DbErr>) -> TxError<(), Error> {
+    metrics::commit_unknown();
+    TxError::Unknown { value: (), source }
 }
 
 fn effect_of(error: &DbErr, dialect: Dialect) -> Effect {

@@ -21,6 +21,7 @@ use crate::db::server;
 use crate::db::sqlite;
 use crate::db::timeout::Timeout;
 use crate::error::Error;
+use crate::metrics;
 use crate::runtime::lock::locked;
 
 /// One database, as all parts of this library share it.
@@ -159,6 +160,7 @@ impl Database {
                 Err(error)
                     if self.health.learn(&error).is_transient() && started.elapsed() < self.config.retry_budget =>
                 {
+                    metrics::retried();
                     tokio::time::sleep(crate::runtime::retry::pause_after(attempts)).await;
                 }
                 Err(error) => {

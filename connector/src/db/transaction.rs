@@ -18,6 +18,7 @@ use crate::db::tx::{Tx, TxClosure};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::error::fault::Fault;
+use crate::metrics;
 use crate::runtime::lease::{BootInstant, Lease};
 use crate::runtime::retry::pause_within;
 use crate::runtime::spawn_on_drop::SpawnOnDrop;
@@ -119,12 +120,18 @@ impl TxRunner<'_> {
             // In a box: calls that seldom come here are not to be moved about as large as this.
             let source = match Box::pin(self.attempt(body.clone())).await {
                 Attempt::Committed(value) => return Ok(value),
-                Attempt::Failed(failure) => return Err(failure),
+                Attempt::Failed(failure) => {
+                    if let TxError::Unknown { .. } = failure {
+                        metrics::commit_unknown();
+                    }
+                    return Err(failure);
+                }
                 Attempt::Again(source) => source,
             };
             let elapsed = started.elapsed();
             self.check_trust()
                 .map_err(|error| TxError::NotCommitted(error.into()))?;
+            metrics::retried();
             tracing::debug!(
                 doing = self.doing,
                 attempts,

@@ -92,6 +92,10 @@ impl HeldEntry {
         Some(until.since(now))
     }
 
+    pub(crate) fn held_for(&self) -> Duration {
+        BootInstant::now().since(self.claimed)
+    }
+
     pub(crate) fn describe(&self) -> HeldWork {
         HeldWork {
             machine: self.key.machine,
@@ -99,7 +103,7 @@ impl HeldEntry {
             slot: self.key.slot,
             work: self.key.work,
             fence: self.key.fence,
-            held_for: BootInstant::now().since(self.claimed),
+            held_for: self.held_for(),
         }
     }
 }

@@ -9,6 +9,7 @@ use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::db::timeout::timed_out;
+use crate::metrics;
 use crate::runtime::lease::BootInstant;
 use crate::session::held::StopReason;
 use crate::session::shared::{Phase, Shared};
@@ -45,7 +46,8 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         }
         let sent = BootInstant::now();
         last = sent;
-        let limit = (interval / 3).min(shared.lease.remaining(sent));
+        let left = shared.lease.remaining(sent);
+        let limit = (interval / 3).min(left);
         let renewed = tokio::select! {
             () = shared.over() => return,
             renewed = tokio::time::timeout(limit, renew(&shared)) => renewed,
@@ -53,6 +55,7 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         let error = match renewed.unwrap_or_else(|_elapsed| Err(timed_out())) {
             Ok(None) => return shared.lose("its deadline has passed or its row is gone"),
             Ok(Some(asked)) => {
+                metrics::beat_answered(BootInstant::now().since(sent), left);
                 shared.lease.renewed(sent);
                 shared.renewed.notify_waiters();
                 failures = 0;
@@ -70,6 +73,7 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         };
         if let Some(error) = error {
             failures += 1;
+            metrics::beat_failed();
             tracing::warn!(session = %shared.id, failures, %error, "heartbeat failed");
             // What is found wrong with the file ends the session below.
             drop(shared.database.check_answer(&error));
@@ -164,6 +168,7 @@ pub(crate) async fn tick(runs: Arc<Runs>) {
     let period = (config.interval / 3).min(config.stall_limit_or_default() / 4);
     loop {
         shared.ticks.tick();
+        metrics::ticked(config.interval, config.margin_or_default());
         if let Some(pools) = &shared.database.autocommit {
             // A component that does nothing keeps no connections that it does not need.
             pools.by_keys.give_back_old();

@@ -18,6 +18,7 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics;
 use crate::runtime::escaped::Escaped;
 use crate::runtime::lease::{BootInstant, Lease, Ticks};
 use crate::runtime::lock::locked;
@@ -244,6 +245,7 @@ impl Shared {
         let why = self.loss.get_or_init(|| why.to_owned());
         // First: a log may panic.
         self.lost.cancel();
+        metrics::session_lost();
         tracing::warn!(session = %self.id, why, "session lost");
     }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::db::transaction::check_not_nested;
 use crate::db::tx::{Tx, TxClosure};
 use crate::error::Error;
+use crate::metrics;
 use crate::rules::backoff::Failures;
 use crate::rules::check::has_nul;
 use crate::rules::process::Process;
@@ -68,6 +69,7 @@ impl Drop for Guard {
             held.remove(&self.held.key.work);
         }
         shared.work_ended.notify_waiters();
+        metrics::work_held(self.held.key.process(), self.held.held_for());
         if self.armed {
             // Without a receiver the session is over, and its works with it.
             let _unheard = shared.releases.send(Release::Work(EndRequest::canceled(self.held.key)));

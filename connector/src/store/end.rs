@@ -16,6 +16,7 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics;
 use crate::rules::backoff::Backoff;
 use crate::rules::backoff::Failures;
 use crate::rules::facts::{Fact, Facts, Shape};
@@ -52,12 +53,21 @@ impl Ending {
     /// Says that a work has ended so.
     pub(crate) fn log(&self, key: &WorkKey) {
         let (WorkKey { machine, fence, .. }, process) = (key, key.process());
+        metrics::work_ended(process, self.word());
         match self {
             Self::Finished => tracing::debug!(%machine, process, %fence, "work finished"),
             Self::Failed { cause, .. } => {
                 tracing::warn!(%machine, process, %fence, cause = %Escaped(cause), "work failed");
             }
             Self::Canceled => tracing::debug!(%machine, process, %fence, "work canceled"),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Failed { .. } => "failed",
+            Self::Canceled => "canceled",
         }
     }
 

@@ -40,4 +40,7 @@ pub(crate) struct Serve {
     /// Who acts where nobody signs in. By default BMDB_OPERATOR, or the user of this shell
     #[arg(long, value_name = "NAME", env = "BMDB_OPERATOR")]
     pub(crate) by: Option<String>,
+    /// Keep metrics, and tell them at /metrics to who may read the console
+    #[arg(long, env = "BMDB_METRICS")]
+    pub(crate) metrics: bool,
 }

@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::cli::serve::Serve;
 use crate::commands::collect::stopped;
 use crate::failure::Failure;
+use crate::metrics::Exporter;
 use crate::serve::access::{Access, Tokens};
 use crate::serve::{Server, Settings};
 use crate::source::Source;
@@ -32,6 +33,7 @@ pub(super) async fn run(global: &Global, serve: Serve) -> Result<Answer, Failure
         write: !serve.read_only,
         collect: !serve.no_collector && !serve.read_only,
         portals: serve.portal,
+        metrics: serve.metrics.then(Exporter::install).transpose()?,
     })
     .await?;
     let address = server.address();

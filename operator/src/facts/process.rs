@@ -55,7 +55,7 @@ pub(crate) struct Processes {
 const UNUSED: TimeDelta = TimeDelta::hours(2);
 
 impl Row {
-    /// By the rule that finds most: the versions of a rolling update find the same machines. `None`: no rule could be asked.
+    /// By all of its rules together: what two of them find, such as the versions of a rolling update, counts twice. `None`: no rule could be asked.
     pub(crate) fn eligible(&self) -> Option<u64> {
         let counts: Option<Vec<u64>> = self
             .rules

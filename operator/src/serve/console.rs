@@ -2,6 +2,7 @@
 
 use bmdb::CancellationToken;
 
+use crate::metrics::Exporter;
 use crate::serve::Settings;
 use crate::serve::access::Access;
 use crate::serve::counts::Cache;
@@ -19,6 +20,8 @@ pub(super) struct Console {
     pub(super) collect: bool,
     /// Hosts of which an https address becomes a link.
     pub(super) portals: Vec<String>,
+    /// What a monitoring system is told.
+    pub(super) metrics: Option<Exporter>,
     /// What is too much to be read for each request.
     pub(super) counts: Cache,
     /// The pages that somebody looks at.
@@ -39,6 +42,7 @@ impl Console {
             write,
             collect,
             portals,
+            metrics,
         } = settings;
         Self {
             source: Source { bmdb, reader },
@@ -46,6 +50,7 @@ impl Console {
             write,
             collect,
             portals,
+            metrics,
             counts: Cache::default(),
             live: Hub::default(),
             results: Results::default(),

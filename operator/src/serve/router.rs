@@ -32,6 +32,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/sign-in", get(sign_in_form).post(sign_in))
         .route("/sign-out", post(sign_out))
         .route("/find", get(find))
+        .route("/metrics", get(metrics))
         .merge(writes::routes())
         .fallback(get(page))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_FORM))
@@ -48,6 +49,22 @@ async fn ready(State(console): State<Arc<Console>>) -> Response {
     match console.source.bmdb.now().await {
         Ok(_) => "ready\n".into_response(),
         Err(_unreachable) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response(),
+    }
+}
+
+/// What a monitoring system reads: only who may read the console, too. Nothing is counted for it.
+async fn metrics(State(console): State<Arc<Console>>, reader: Result<Reader, Response>) -> Response {
+    match (reader, &console.metrics) {
+        (Err(refused), _) => refused,
+        (Ok(_), Some(exporter)) => {
+            let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (text, exporter.render()).into_response()
+        }
+        (Ok(_), None) => (
+            StatusCode::NOT_FOUND,
+            "No metrics are kept. Start the console with --metrics.\n",
+        )
+            .into_response(),
     }
 }
 
