@@ -96,6 +96,11 @@ pub(crate) struct Limit {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Fill a SQLite file with a fleet, run components on it, and say where to look, until Ctrl-C
+    #[command(
+        after_help = "It never touches the database that BMDB_DATABASE_URL names.\n\nExamples:\n  bmdb demo\n  bmdb demo --keep fleet.sqlite --for 2m"
+    )]
+    Demo(Demo),
     /// What goes on: machines, works, sessions, and where each process stands
     #[command(after_help = "Example:\n  bmdb status")]
     Status,
@@ -158,6 +163,20 @@ pub(crate) enum Command {
         /// The folder
         folder: PathBuf,
     },
+}
+
+/// What is shown, and for how long.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Demo {
+    /// Make this file, and keep it. By default a file in a temporary folder, removed at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
+    /// End by itself after so long: 20s, 5m. By default at Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    pub(crate) span: Option<Span>,
+    /// Be a component of it
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) component: Option<String>,
 }
 
 /// A state that machines are listed by.

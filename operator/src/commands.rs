@@ -5,9 +5,9 @@ mod backoff;
 mod collect;
 mod machine;
 mod migrate;
-mod name;
+pub(crate) mod name;
 mod operation;
-mod pages;
+pub(crate) mod pages;
 mod process;
 mod session;
 mod status;
@@ -32,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Completions { shell } => return Ok(completions(shell)),
         Command::Man { folder } => return man(&folder),
         Command::Migrate(verb) => return migrate::run(global, verb).await,
+        Command::Demo(demo) => return crate::demo::run(global, &demo).await,
         _ => {}
     }
     let source = Source::open(global).await?;
@@ -46,7 +47,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Backoff(verb) => backoff::run(&source, verb).await,
         Command::Operation(verb) => operation::run(&source, verb).await,
         Command::Collect { once, dry_run } => collect::run(&source, once, dry_run).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Migrate(_) => unreachable!("BUG: done above"),
+        Command::Completions { .. } | Command::Man { .. } | Command::Migrate(_) | Command::Demo(_) => {
+            unreachable!("BUG: done above")
+        }
     };
     source.close().await;
     answer
