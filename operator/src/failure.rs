@@ -46,7 +46,8 @@ impl Kind {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// As programs read it.
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Usage => "usage",
             Self::Changed => "changed",

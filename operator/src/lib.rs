@@ -12,6 +12,7 @@ pub mod answer;
 pub mod cli;
 mod commands;
 mod demo;
+mod facts;
 pub mod failure;
 mod source;
 

@@ -13,21 +13,26 @@ pub(crate) struct Source {
     /// What is read, and written where the login may.
     pub(crate) bmdb: Bmdb,
     /// A login that can only read, on which rules may be run. `None`: no other was given.
-    reader: Option<Bmdb>,
+    pub(crate) reader: Option<Bmdb>,
 }
 
 impl Source {
     pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
+        Self::open_for(global, FOR_A_PERSON).await
+    }
+
+    /// With so many connections for each login.
+    pub(crate) async fn open_for(global: &Global, connections: u32) -> Result<Self, Failure> {
         let Some(url) = global.database.as_ref().filter(|url| !url.is_empty()) else {
             return Err(Failure::usage(
                 "no database was named. Give --database URL or set BMDB_DATABASE_URL: sqlite://FILE or postgres://USER@HOST/DATABASE",
             ));
         };
         let reader = match global.read_database.as_ref().filter(|url| !url.is_empty()) {
-            Some(url) => Some(connect(url).await?),
+            Some(url) => Some(connect(url, connections).await?),
             None => None,
         };
-        let bmdb = connect(url).await?;
+        let bmdb = connect(url, connections).await?;
         Ok(Self { bmdb, reader })
     }
 
@@ -64,7 +69,9 @@ impl Source {
 }
 
 /// A few connections are enough for a person.
-async fn connect(url: &str) -> Result<Bmdb, Failure> {
-    let config = Config::new(url, COMPONENT, runtime_info!()).max_connections(2);
+const FOR_A_PERSON: u32 = 2;
+
+async fn connect(url: &str, connections: u32) -> Result<Bmdb, Failure> {
+    let config = Config::new(url, COMPONENT, runtime_info!()).max_connections(connections);
     Ok(Bmdb::connect(config).await?)
 }

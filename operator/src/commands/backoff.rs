@@ -2,14 +2,15 @@
 
 use bmdb::entity::work_backoff;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::answer::words::{brief, count, foreign, until};
 use crate::answer::{Answer, Table};
 use crate::cli::{Backoff, Reason, Which};
-use crate::commands::name::{Name, find, name_of, names};
-use crate::commands::pages::read_all;
-use crate::commands::process;
+use crate::facts::backoff::as_json;
+use crate::facts::name::{Name, find, name_of, names};
+use crate::facts::pages::read_all;
+use crate::facts::process;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -81,7 +82,7 @@ async fn change(
     change: Change,
 ) -> Result<Answer, Failure> {
     let operator = source.operator(reason)?;
-    let machine = find(&source.bmdb, which).await?;
+    let machine = find(&source.bmdb, &which.machine).await?;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
     let (was_there, done) = match change {
         Change::Clear => (
@@ -130,11 +131,4 @@ pub(super) fn table(
         ]);
     }
     table
-}
-
-pub(super) fn as_json(row: &work_backoff::Model) -> Value {
-    json!({
-        "machine": row.machine_id.to_string(), "process": row.process, "until": row.until.map(|at| at.to_rfc3339()), "parked": row.until.is_none(),
-        "failures": row.attempts.to_string(), "cause": row.cause,
-    })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::answer::words::{count, foreign};
-use crate::commands::session;
+use crate::facts::session;
 use crate::failure::{Failure, Kind};
 use crate::source::Source;
 
@@ -84,7 +84,7 @@ pub(super) async fn run(source: &Source, once: bool, dry_run: bool) -> Result<An
 }
 
 /// Ctrl-C, or what a service manager sends.
-async fn stopped() -> Result<(), Failure> {
+pub(super) async fn stopped() -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = || signal(SignalKind::terminate());
     let mut terminate =

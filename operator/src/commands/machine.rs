@@ -3,20 +3,20 @@
 mod claims;
 mod holds;
 
-use std::collections::HashMap;
-
-use bmdb::entity::{work_backoff, work_hold};
+use bmdb::entity::work_hold;
 use bmdb::machine::NewMachine;
-use bmdb::{Bmdb, MachineFilter, MachineId, MachineState, MachineStatus, WorkStatus, WorksOf};
+use bmdb::{Bmdb, MachineFilter, MachineId, MachineState, MachineStatus};
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::answer::words::{brief, count, foreign, span, until, when};
 use crate::answer::{Answer, Table};
 use crate::cli::{Machine, State};
-use crate::commands::name::{find, name_of};
-use crate::commands::pages::read_all;
-use crate::commands::{backoff, operation, process, why, work};
+use crate::commands::{backoff, operation, why};
+use crate::facts::claims::{event_json, events, latest};
+use crate::facts::machine::{Standing, as_json, hold_json, is_on, standing};
+use crate::facts::name::{find, name_of};
+use crate::facts::{self, process, work};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -41,10 +41,10 @@ pub(super) async fn run(source: &Source, verb: Machine) -> Result<Answer, Failur
             )
             .await
         }
-        Machine::Show { machine } => show(bmdb, &find(bmdb, &machine).await?).await,
-        Machine::Why { machine, process } => why::why(source, &find(bmdb, &machine).await?, &process).await,
+        Machine::Show { machine } => show(bmdb, &find(bmdb, &machine.machine).await?).await,
+        Machine::Why { machine, process } => why::why(source, &find(bmdb, &machine.machine).await?, &process).await,
         Machine::History { machine, limit } => {
-            claims::history(bmdb, &find(bmdb, &machine).await?, limit.limit as usize).await
+            claims::history(bmdb, &find(bmdb, &machine.machine).await?, limit.limit as usize).await
         }
         Machine::Hold { machine, hold, reason } => holds::place(source, &machine, &hold, &reason).await,
         Machine::ReleaseHold { machine, slot, reason } => {
@@ -96,39 +96,6 @@ fn filter(state: Option<State>, process: Option<String>, provider: Option<String
     filter
 }
 
-/// What stands on some machines.
-struct Standing {
-    works: HashMap<MachineId, Vec<WorkStatus>>,
-    backoffs: HashMap<MachineId, Vec<work_backoff::Model>>,
-    holds: HashMap<MachineId, Vec<work_hold::Model>>,
-    unreadable: Vec<bmdb::Unreadable>,
-}
-
-async fn standing(bmdb: &Bmdb, machines: &[MachineId]) -> Result<Standing, Failure> {
-    let works = read_all(|| bmdb.works(WorksOf::Machines(machines.to_vec()))).await?;
-    let backoffs = read_all(|| bmdb.backoffs_from(machines)).await?;
-    let holds = read_all(|| bmdb.holds_on(machines)).await?;
-    Ok(Standing {
-        works: grouped(works.rows, |work| work.machine),
-        backoffs: grouped(backoffs.rows, |backoff| backoff.machine_id),
-        holds: grouped(holds.rows, |hold| hold.machine_id),
-        unreadable: works
-            .unreadable
-            .into_iter()
-            .chain(backoffs.unreadable)
-            .chain(holds.unreadable)
-            .collect(),
-    })
-}
-
-fn grouped<Row>(rows: Vec<Row>, key: impl Fn(&Row) -> MachineId) -> HashMap<MachineId, Vec<Row>> {
-    let mut groups: HashMap<MachineId, Vec<Row>> = HashMap::new();
-    for row in rows {
-        groups.entry(key(&row)).or_default().push(row);
-    }
-    groups
-}
-
 async fn list(bmdb: &Bmdb, filter: MachineFilter, after: Option<MachineId>, limit: u32) -> Result<Answer, Failure> {
     let list = bmdb.machines(filter).limit(limit);
     let page = match after {
@@ -171,14 +138,6 @@ async fn list(bmdb: &Bmdb, filter: MachineFilter, after: Option<MachineId>, limi
     answer.from(bmdb).await
 }
 
-fn as_json(machine: &MachineStatus, states: &[String]) -> Value {
-    json!({
-        "machine": machine.machine.to_string(), "provider": machine.provider, "provider_id": machine.provider_id, "address": machine.address,
-        "location": machine.location, "fence": machine.fence.to_string(), "created_at": machine.created_at.to_rfc3339(),
-        "as_of": machine.as_of.to_rfc3339(), "states": states,
-    })
-}
-
 /// How a machine stands to processes, each in two words.
 fn states(standing: &Standing, machine: MachineId, now: DateTime<Utc>) -> Vec<String> {
     let works = standing.works.get(&machine).into_iter().flatten();
@@ -194,7 +153,7 @@ fn states(standing: &Standing, machine: MachineId, now: DateTime<Utc>) -> Vec<St
     });
     let holds = standing.holds.get(&machine).into_iter().flatten();
     let holds = holds
-        .filter(|hold| holds::is_on(hold, now))
+        .filter(|hold| is_on(hold, now))
         .map(|hold| match hold.slot.as_str() {
             "*" => "⊘ held".to_owned(),
             slot => format!("⊘ {} held", foreign(slot)),
@@ -213,7 +172,7 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
         .get(&id)
         .into_iter()
         .flatten()
-        .filter(|hold| holds::is_on(hold, now))
+        .filter(|hold| is_on(hold, now))
         .collect();
     let processes = process::registered(bmdb).await?;
     let mut slots: Vec<String> = processes.into_iter().map(|(_, slot)| slot).collect();
@@ -259,8 +218,8 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
             brief(&hold.reason),
         ]);
     }
-    let events = claims::events(bmdb, id).await?;
-    let latest = claims::latest(&events, 10);
+    let events = events(bmdb, id).await?;
+    let latest = latest(&events, 10);
     let acts = bmdb.operations(Some(id)).limit(5).await?;
     let facts = [
         ("id", Some(id.to_string())),
@@ -284,25 +243,18 @@ async fn show(bmdb: &Bmdb, machine: &MachineStatus) -> Result<Answer, Failure> {
     };
     let json = json!({
         "machine": as_json(machine, &states(&standing, id, now)), "works": works.iter().map(work::as_json).collect::<Vec<_>>(),
-        "backoffs": backoffs.iter().map(backoff::as_json).collect::<Vec<_>>(), "holds": holds.iter().map(|hold| hold_json(hold)).collect::<Vec<_>>(),
-        "history": latest.iter().rev().map(claims::event_json).collect::<Vec<_>>(),
-        "operations": acts.rows.iter().map(operation::as_json).collect::<Vec<_>>(),
+        "backoffs": backoffs.iter().map(facts::backoff::as_json).collect::<Vec<_>>(), "holds": holds.iter().map(|hold| hold_json(hold)).collect::<Vec<_>>(),
+        "history": latest.iter().rev().map(event_json).collect::<Vec<_>>(),
+        "operations": acts.rows.iter().map(facts::operation::as_json).collect::<Vec<_>>(),
     });
     Ok(Answer::new(sentence, json)
         .lines(facts.collect())
         .table(who)
         .table(held)
         .table(backoff::table(backoffs, now, |_| name.clone()))
-        .table(claims::claims(latest, now))
+        .table(claims::table(latest, now))
         .table(operation::table(&acts.rows, now, |_| name.clone()))
         .lines(vec![format!("next: bmdb machine why {} PROCESS", name.pasted)])
         .unreadable(&standing.unreadable)
         .read_at(bmdb, now))
-}
-
-fn hold_json(hold: &work_hold::Model) -> Value {
-    json!({
-        "slot": hold.slot, "until": hold.until.map(|at| at.to_rfc3339()), "reason": hold.reason, "placed_by": hold.placed_by,
-        "placed_at": hold.placed_at.to_rfc3339(), "ticket": hold.ticket,
-    })
 }

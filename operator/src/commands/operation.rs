@@ -2,13 +2,14 @@
 
 use bmdb::entity::operation;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::answer::words::{brief, foreign, time};
 use crate::answer::{Answer, Table};
 use crate::cli::Operation;
-use crate::commands::name::{Name, find_named, names};
-use crate::commands::pages::read;
+use crate::facts::name::{Name, find, names};
+use crate::facts::operation::as_json;
+use crate::facts::pages::read;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -16,7 +17,7 @@ pub(super) async fn run(source: &Source, verb: Operation) -> Result<Answer, Fail
     let Operation::Ls { machine, limit } = verb;
     let bmdb = &source.bmdb;
     let machine = match machine {
-        Some(text) => Some(find_named(bmdb, &text).await?.machine),
+        Some(text) => Some(find(bmdb, &text).await?.machine),
         None => None,
     };
     let acts = read(
@@ -84,13 +85,4 @@ fn subject(act: &operation::Model, name: impl Fn(bmdb::MachineId) -> Name) -> St
         process.or(slot),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-pub(super) fn as_json(act: &operation::Model) -> Value {
-    json!({
-        "operation_id": act.operation_id, "at": act.at.to_rfc3339(), "done_by": act.done_by, "component": act.component, "verb": act.verb,
-        "machine": act.machine_id.map(|id| id.to_string()), "slot": act.slot, "process": act.process,
-        "work": act.work_id.map(|id| id.to_string()), "session": act.session_id.map(|id| id.to_string()),
-        "detail": act.detail, "reason": act.reason, "ticket": act.ticket,
-    })
 }

@@ -2,13 +2,15 @@
 
 use bmdb::{SessionStatus, WorksOf};
 use chrono::TimeDelta;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::answer::words::{brief, count, foreign, span, when};
 use crate::answer::{Answer, Table};
 use crate::cli::Session;
-use crate::commands::pages::{Read, read_all};
 use crate::commands::work;
+use crate::facts::pages::read_all;
+use crate::facts::session::{as_json, find, gone, is_silent, read};
+use crate::facts::work::as_json as work_json;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -53,7 +55,7 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
             ];
             let next = format!("next: bmdb session expire {session} --yes {} --reason '…'", found.works);
             let mut json = as_json(&found);
-            json["held"] = works.rows.iter().map(work::as_json).collect();
+            json["held"] = works.rows.iter().map(work_json).collect();
             Ok(Answer::new(sentence, json)
                 .lines(lines)
                 .table(work::table(&works.rows))
@@ -78,33 +80,7 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
     }
 }
 
-/// All of them, silent ones first, then by component.
-pub(super) async fn read(source: &Source) -> Result<Read<SessionStatus>, Failure> {
-    let mut sessions = read_all(|| source.bmdb.sessions().limit(10_000)).await?;
-    sessions
-        .rows
-        .sort_by(|a, b| (!is_silent(a), &a.component, a.started_at).cmp(&(!is_silent(b), &b.component, b.started_at)));
-    Ok(sessions)
-}
-
-async fn find(source: &Source, session: bmdb::SessionId) -> Result<SessionStatus, Failure> {
-    let sessions = read(source).await?;
-    let found = sessions.rows.into_iter().find(|row| row.session == session);
-    found.ok_or_else(|| gone(session))
-}
-
-fn gone(session: bmdb::SessionId) -> Failure {
-    Failure::not_found(format!(
-        "there is no session {session}: it was closed or has expired. `bmdb machine history` says what it held"
-    ))
-}
-
-/// Its deadline has passed, or it has none: collectors expire it once they have seen that for an interval.
-pub(super) fn is_silent(session: &SessionStatus) -> bool {
-    session.left().is_none_or(|left| left <= TimeDelta::zero())
-}
-
-pub(super) fn silent_ones(dead: u64) -> String {
+fn silent_ones(dead: u64) -> String {
     match dead {
         0 => "none is silent".to_owned(),
         _ => count(dead, "is silent", "are silent"),
@@ -144,13 +120,4 @@ fn table(sessions: &[SessionStatus]) -> Table {
         ]);
     }
     table
-}
-
-pub(super) fn as_json(session: &SessionStatus) -> Value {
-    json!({
-        "session": session.session.to_string(), "component": session.component, "runtime_info": session.runtime_info,
-        "started_at": session.started_at.to_rfc3339(), "interval_ms": session.interval.as_millis().to_string(),
-        "deadline": session.deadline.map(|at| at.to_rfc3339()), "as_of": session.as_of.to_rfc3339(), "works": session.works.to_string(),
-        "silent": is_silent(session),
-    })
 }

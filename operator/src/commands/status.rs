@@ -6,8 +6,9 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::answer::words::{count, span};
-use crate::commands::pages::read_all;
-use crate::commands::{process, session, work};
+use crate::commands::process::table;
+use crate::facts::pages::read_all;
+use crate::facts::{process, session, work};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -64,7 +65,7 @@ pub(super) async fn run(source: &Source) -> Result<Answer, Failure> {
         "held": held.rows.len().to_string(), "processes": processes.json(),
     });
     Answer::new(sentence, json)
-        .table(processes.table())
+        .table(table(&processes))
         .lines(lines)
         .unreadable(&sessions.unreadable)
         .unreadable(&works.unreadable)

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::answer::Answer;
 use crate::answer::words::{foreign, quoted, span};
-use crate::commands::name::{all_named, name_of};
-use crate::commands::{process, session};
+use crate::facts::name::{all_named, name_of};
+use crate::facts::{process, session};
 use crate::failure::Failure;
 use crate::source::Source;
 

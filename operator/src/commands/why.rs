@@ -1,18 +1,18 @@
 //! Why a process works on a machine, or does not: by the very rule that claims use, clause by clause.
 
+use bmdb::MachineStatus;
 use bmdb::entity::{work_backoff, work_hold};
-use bmdb::{Error, Explanation, Holder, MachineStatus, Obstacles, StoredRule};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::answer::words::{brief, foreign, quoted, span, until, when};
 use crate::answer::{Answer, Table};
-use crate::commands::name::{Name, name_of};
-use crate::commands::process::unasked;
+use crate::facts::name::{Name, name_of};
+use crate::facts::why::{self, Clause};
 use crate::failure::Failure;
 use crate::source::Source;
 
-/// One thing that must be so.
+/// One thing that must be so, in words.
 struct Line {
     met: bool,
     /// Ends by itself.
@@ -23,26 +23,14 @@ struct Line {
 }
 
 pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str) -> Result<Answer, Failure> {
-    let rules = source.reader().rules(process).await?;
-    let mut explained: Vec<(StoredRule, Explanation)> = Vec::new();
-    let mut unread = Vec::new();
-    for rule in rules {
-        match rule.explain(machine.machine).await {
-            Ok(explanation) => explained.push((rule, explanation)),
-            Err(error @ Error::UnknownMachine { .. }) => return Err(error.into()),
-            Err(error) => unread.push(unasked(&error)),
-        }
-    }
-    // Where no rule could be asked, BMDB's own reasons are all that can be said.
-    let obstacles = source.bmdb.obstacles(process, machine.machine).await?;
-    let now = source.bmdb.now().await?;
+    let asked = why::read(source, machine.machine, process).await?;
+    let now = asked.at;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
-    // By several rules, as in a rolling update, it is eligible if it is by one.
-    explained.sort_by_key(|(_, explanation)| (!explanation.eligible, unmet(explanation)));
-    let own = own_lines(&obstacles, &name, now);
-    let Some((rule, explanation)) = explained.first() else {
+    let said = |clause: &Clause<'_>| Line::of(clause, &asked.obstacles.slot, process, &name, now);
+    let own: Vec<_> = asked.of_bmdb().iter().map(said).collect();
+    let Some((rule, explanation)) = asked.best() else {
         let blocked = own.iter().filter(|line| !line.met).count();
-        let why_unread = unread.first().cloned();
+        let why_unread = asked.unread.first().cloned();
         let sentence = match blocked {
             0 => format!("Nothing of BMDB's own keeps {name} from {process}; what its rule asks is not known here."),
             blocked => format!(
@@ -58,7 +46,7 @@ pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str)
             .note(unasked)
             .read_at(&source.bmdb, now));
     };
-    let clauses: Vec<_> = explanation.clauses.iter().map(clause_line).collect();
+    let clauses: Vec<_> = asked.of_rule().iter().map(said).collect();
     let all = clauses.len() + own.len();
     let lines = || clauses.iter().chain(&own);
     let blocked = lines().filter(|line| !line.met).count();
@@ -92,7 +80,7 @@ pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str)
         .table(table(&clauses))
         .lines(vec!["slot, backoff, holds".to_owned()])
         .table(table(&own));
-    for (other, explanation) in &explained[1..] {
+    for (other, explanation) in &asked.explained[1..] {
         let verdict = if explanation.eligible {
             "eligible"
         } else {
@@ -104,127 +92,102 @@ pub(super) async fn why(source: &Source, machine: &MachineStatus, process: &str)
             foreign(&other.component)
         ));
     }
-    for why in unread {
-        answer = answer.note(why);
+    for why in &asked.unread {
+        answer = answer.note(why.clone());
     }
     Ok(answer.read_at(&source.bmdb, explanation.at))
 }
 
-fn unmet(explanation: &Explanation) -> usize {
-    explanation.clauses.iter().filter(|clause| !clause.met).count()
-}
-
-fn clause_line(clause: &bmdb::ClauseState) -> Line {
-    Line {
-        met: clause.met,
-        by_itself: false,
-        what: foreign(&clause.clause),
-        evidence: String::new(),
-        ends: String::new(),
+impl Line {
+    fn of(clause: &Clause<'_>, slot: &str, process: &str, name: &Name, now: DateTime<Utc>) -> Self {
+        let slot = foreign(slot);
+        let (what, evidence, ends) = match clause {
+            Clause::OfRule { what, .. } => (foreign(what), String::new(), String::new()),
+            Clause::Slot(None) => (format!("nobody works in slot {slot}"), String::new(), String::new()),
+            Clause::Slot(Some(holder)) => {
+                let asked = holder.stop_requested.as_ref();
+                let asked = asked.map(|reason| format!("; asked to stop: {}", brief(reason)));
+                (
+                    format!("nobody works in slot {slot}"),
+                    format!(
+                        "{} by {} for {}, fence {}{}",
+                        foreign(&holder.process),
+                        foreign(&holder.component_name),
+                        span(now - holder.claimed_at),
+                        holder.fence,
+                        asked.unwrap_or_default()
+                    ),
+                    format!("when it ends: bmdb session show {}", holder.session),
+                )
+            }
+            Clause::Backoff(None) => ("no backoff".to_owned(), String::new(), String::new()),
+            Clause::Backoff(Some(backoff)) => said_of_backoff(backoff, process, name, now),
+            Clause::NoHold => (
+                format!("no hold on slot {slot} or on the machine"),
+                String::new(),
+                String::new(),
+            ),
+            Clause::Hold(hold) => said_of_hold(hold, name, now),
+        };
+        Self {
+            met: clause.is_met(),
+            by_itself: clause.ends_at().is_some(),
+            what,
+            evidence,
+            ends,
+        }
     }
 }
 
-/// BMDB's own clauses: who works in the slot, the backoff, the holds.
-fn own_lines(obstacles: &Obstacles, name: &Name, now: DateTime<Utc>) -> Vec<Line> {
-    let slot = foreign(&obstacles.slot);
-    let mut lines = vec![holder_line(&slot, obstacles.holder.as_ref(), now)];
-    lines.push(backoff_line(obstacles.backoff.as_ref(), &obstacles.process, name, now));
-    if obstacles.holds.is_empty() {
-        lines.push(met(format!("no hold on slot {slot} or on the machine")));
-    }
-    lines.extend(obstacles.holds.iter().map(|hold| hold_line(hold, name, now)));
-    lines
-}
-
-fn met(what: String) -> Line {
-    Line {
-        met: true,
-        by_itself: false,
-        what,
-        evidence: String::new(),
-        ends: String::new(),
-    }
-}
-
-fn holder_line(slot: &str, holder: Option<&Holder>, now: DateTime<Utc>) -> Line {
-    let what = format!("nobody works in slot {slot}");
-    let Some(holder) = holder else {
-        return met(what);
-    };
-    let since = span(now - holder.claimed_at);
-    let asked = holder
-        .stop_requested
-        .as_ref()
-        .map(|reason| format!("; asked to stop: {}", brief(reason)));
-    Line {
-        met: false,
-        by_itself: false,
-        what,
-        evidence: format!(
-            "{} by {} for {since}, fence {}{}",
-            foreign(&holder.process),
-            foreign(&holder.component_name),
-            holder.fence,
-            asked.unwrap_or_default()
-        ),
-        ends: format!("when it ends: bmdb session show {}", holder.session),
-    }
-}
-
-fn backoff_line(backoff: Option<&work_backoff::Model>, process: &str, name: &Name, now: DateTime<Utc>) -> Line {
-    let Some(backoff) = backoff else {
-        return met("no backoff".to_owned());
-    };
+fn said_of_backoff(
+    backoff: &work_backoff::Model,
+    process: &str,
+    name: &Name,
+    now: DateTime<Utc>,
+) -> (String, String, String) {
     let failures = format!("{} failures, the last: {}", backoff.attempts, brief(&backoff.cause));
     match backoff.until {
-        Some(end) => Line {
-            met: false,
-            by_itself: true,
-            what: "no backoff".to_owned(),
-            evidence: format!("{}; {failures}", until(Some(end), now, "")),
-            ends: format!("by itself {}", when(end, now)),
-        },
-        None => Line {
-            met: false,
-            by_itself: false,
-            what: "it is not parked".to_owned(),
-            evidence: failures,
-            ends: format!(
+        Some(end) => (
+            "no backoff".to_owned(),
+            format!("{}; {failures}", until(Some(end), now, "")),
+            format!("by itself {}", when(end, now)),
+        ),
+        None => (
+            "it is not parked".to_owned(),
+            failures,
+            format!(
                 "a person: bmdb backoff clear {} {} --reason '…'",
                 name.pasted,
                 quoted(process)
             ),
-        },
+        ),
     }
 }
 
-fn hold_line(hold: &work_hold::Model, name: &Name, now: DateTime<Utc>) -> Line {
+fn said_of_hold(hold: &work_hold::Model, name: &Name, now: DateTime<Utc>) -> (String, String, String) {
     let is_whole = hold.slot == "*";
     let on = if is_whole {
         "on the machine".to_owned()
     } else {
         format!("on slot {}", foreign(&hold.slot))
     };
-    let ticket = hold
-        .ticket
-        .as_ref()
-        .map(|ticket| format!(", {}", brief(ticket)))
-        .unwrap_or_default();
+    let ticket = hold.ticket.as_ref().map(|ticket| format!(", {}", brief(ticket)));
     let slot = if is_whole {
         String::new()
     } else {
         format!(" --slot {}", quoted(&hold.slot))
     };
-    Line {
-        met: false,
-        by_itself: hold.until.is_some(),
-        what: format!("no hold {on}"),
-        evidence: format!("{}{ticket}: {}", foreign(&hold.placed_by), brief(&hold.reason)),
-        ends: match hold.until {
-            Some(end) => format!("by itself {}", when(end, now)),
-            None => format!("a person: bmdb machine release-hold {}{slot} --reason '…'", name.pasted),
-        },
-    }
+    let ends = match hold.until {
+        Some(end) => format!("by itself {}", when(end, now)),
+        None => format!("a person: bmdb machine release-hold {}{slot} --reason '…'", name.pasted),
+    };
+    let evidence = format!(
+        "{}{}: {}",
+        foreign(&hold.placed_by),
+        ticket.unwrap_or_default(),
+        brief(&hold.reason)
+    );
+    (format!("no hold {on}"), evidence, ends)
 }
 
 fn table(lines: &[Line]) -> Table {

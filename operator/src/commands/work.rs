@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::answer::words::{brief, count, foreign, span, time};
 use crate::answer::{Answer, Table};
 use crate::cli::Work;
-use crate::commands::name::{name_of, unreadable};
-use crate::commands::pages::read_all;
-use crate::commands::process;
+use crate::facts::name::name_of;
+use crate::facts::pages::read_all;
+use crate::facts::process;
+use crate::facts::work::{as_json, find, gone, is_silent, is_stuck};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -113,19 +114,6 @@ pub(super) fn broken(held: &HeldBySession) -> Answer {
     .lines(vec!["A command that is already on its way to a machine still arrives.".to_owned()])
 }
 
-async fn find(bmdb: &Bmdb, work: WorkId) -> Result<WorkStatus, Failure> {
-    let page = bmdb.works(WorksOf::Work(work)).await?;
-    match (page.rows.into_iter().next(), page.unreadable.first()) {
-        (Some(work), _) => Ok(work),
-        (None, Some(row)) => Err(unreadable(row)),
-        (None, None) => Err(gone(work)),
-    }
-}
-
-fn gone(work: WorkId) -> Failure {
-    Failure::not_found(format!("no work {work} goes on: it has ended, or never was"))
-}
-
 async fn show(bmdb: &Bmdb, work: WorkId) -> Result<Answer, Failure> {
     let work = find(bmdb, work).await?;
     let machine = name_of(work.machine, work.provider_id.as_deref());
@@ -160,15 +148,6 @@ async fn show(bmdb: &Bmdb, work: WorkId) -> Result<Answer, Failure> {
         .lines(lines)
         .lines(next)
         .read_at(bmdb, as_of))
-}
-
-/// It was asked to stop and goes on, or nobody has heard from its session in time.
-pub(super) fn is_stuck(work: &WorkStatus) -> bool {
-    work.stop_requested.is_some() || is_silent(work)
-}
-
-pub(super) fn is_silent(work: &WorkStatus) -> bool {
-    work.left().is_none_or(|left| left <= TimeDelta::zero())
 }
 
 fn stuck_ones(stuck: u64) -> String {
@@ -237,14 +216,4 @@ pub(super) fn table(works: &[WorkStatus]) -> Table {
         ]);
     }
     table
-}
-
-pub(super) fn as_json(work: &WorkStatus) -> Value {
-    json!({
-        "work": work.work.to_string(), "machine": work.machine.to_string(), "provider_id": work.provider_id, "slot": work.slot,
-        "process": work.process, "fence": work.fence.to_string(), "session": work.session.to_string(), "component": work.component,
-        "runtime_info": work.runtime_info, "claimed_at": work.claimed_at.to_rfc3339(), "deadline": work.deadline.map(|at| at.to_rfc3339()),
-        "as_of": work.as_of.to_rfc3339(), "progress": work.progress, "stop_requested": work.stop_requested,
-        "silent": is_silent(work), "stuck": is_stuck(work),
-    })
 }

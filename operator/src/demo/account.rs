@@ -10,8 +10,8 @@ use chrono::Utc;
 
 use crate::answer::words::{count, foreign};
 use crate::answer::{Format, Output};
-use crate::commands::name::names;
-use crate::commands::pages::read_all;
+use crate::facts::name::names;
+use crate::facts::pages::read_all;
 use crate::failure::{Failure, Kind};
 
 /// How often it counts.

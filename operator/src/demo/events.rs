@@ -8,10 +8,10 @@ use bmdb::{Bmdb, CancellationToken, Hold, SessionStatus, WorkStatus, WorksOf};
 use chrono::TimeDelta;
 
 use crate::answer::words::count;
-use crate::commands::pages::read_all;
 use crate::demo::account::{Account, pause};
 use crate::demo::components::{MORTAL, start_mortal};
 use crate::demo::machines::{HELD, find};
+use crate::facts::pages::read_all;
 use crate::failure::{Failure, Kind};
 
 /// How often it is looked whether something has come about.

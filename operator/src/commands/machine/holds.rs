@@ -1,21 +1,20 @@
 //! Holds: placed, lifted, and drains, which ask to stop as well.
 
 use bmdb::Until;
-use bmdb::entity::work_hold;
-use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::answer::Answer;
 use crate::answer::words::{count, foreign, quoted, span};
 use crate::cli::{Hold, Reason, Which};
-use crate::commands::name::{Name, find, name_of};
+use crate::facts::machine::is_on;
+use crate::facts::name::{Name, find, name_of};
 use crate::failure::Failure;
 use crate::source::Source;
 
 pub(super) async fn place(source: &Source, which: &Which, hold: &Hold, reason: &Reason) -> Result<Answer, Failure> {
     let bmdb = &source.bmdb;
     let operator = source.operator(reason)?;
-    let machine = find(bmdb, which).await?;
+    let machine = find(bmdb, &which.machine).await?;
     operator.place_hold(machine.machine, hold_of(hold)).await?;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
     let sentence = format!("{} {}.", held(hold, &name), ends(hold));
@@ -37,7 +36,7 @@ pub(super) async fn release(
 ) -> Result<Answer, Failure> {
     let bmdb = &source.bmdb;
     let operator = source.operator(reason)?;
-    let machine = find(bmdb, which).await?;
+    let machine = find(bmdb, &which.machine).await?;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
     let on = slot.map_or_else(|| "the whole machine".to_owned(), |slot| format!("slot {slot}"));
     if !operator.lift_hold(machine.machine, slot).await? {
@@ -69,7 +68,7 @@ pub(super) async fn release(
 pub(super) async fn drain(source: &Source, which: &Which, hold: &Hold, reason: &Reason) -> Result<Answer, Failure> {
     let bmdb = &source.bmdb;
     let operator = source.operator(reason)?;
-    let machine = find(bmdb, which).await?;
+    let machine = find(bmdb, &which.machine).await?;
     let name = name_of(machine.machine, machine.provider_id.as_deref());
     let asked = operator.drain_machine(machine.machine, hold_of(hold)).await?;
     let sentence = match asked.len() as u64 {
@@ -95,11 +94,6 @@ pub(super) async fn drain(source: &Source, which: &Which, hold: &Hold, reason: &
     .lines(vec![format!("undo: {undo}")])
     .from(bmdb)
     .await
-}
-
-/// A hold that is over is none.
-pub(super) fn is_on(hold: &work_hold::Model, now: DateTime<Utc>) -> bool {
-    hold.until.is_none_or(|until| until > now)
 }
 
 fn hold_of(hold: &Hold) -> bmdb::Hold {

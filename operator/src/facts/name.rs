@@ -6,18 +6,13 @@ use bmdb::{Bmdb, MachineFilter, MachineId, MachineStatus, Unreadable};
 use uuid::Uuid;
 
 use crate::answer::words::foreign;
-use crate::cli::Which;
 use crate::failure::{Failure, Kind};
 
 /// More that have one name are counted, not named.
 const NAMED: usize = 10;
 
 /// The one machine that has this id, this provider's id, or this address.
-pub(crate) async fn find(bmdb: &Bmdb, which: &Which) -> Result<MachineStatus, Failure> {
-    find_named(bmdb, &which.machine).await
-}
-
-pub(crate) async fn find_named(bmdb: &Bmdb, text: &str) -> Result<MachineStatus, Failure> {
+pub(crate) async fn find(bmdb: &Bmdb, text: &str) -> Result<MachineStatus, Failure> {
     let mut found = all_named(bmdb, text).await?;
     match found.len() {
         1 => Ok(found.remove(0)),
