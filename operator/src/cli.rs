@@ -148,6 +148,11 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "once")]
         dry_run: bool,
     },
+    /// What is wrong with the database itself: its schema, rights, rows, clock and settings, each with its mend
+    #[command(
+        after_help = "It only reads. Exit status 1 if it has found something, or could not look.\n\nExample, for cron:\n  bmdb doctor >/tmp/doctor || mail -s 'the database of the fleet' ops </tmp/doctor"
+    )]
+    Doctor,
     /// The schema: make it, move it along its steps
     #[command(subcommand)]
     Migrate(Migrate),

@@ -3,6 +3,7 @@
 mod attention;
 mod backoff;
 mod collect;
+mod doctor;
 mod machine;
 mod migrate;
 mod operation;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Completions { shell } => return Ok(completions(shell)),
         Command::Man { folder } => return man(&folder),
         Command::Migrate(verb) => return migrate::run(global, verb).await,
+        Command::Doctor => return doctor::run(global).await,
         Command::Demo(demo) => return crate::demo::run(global, &demo).await,
         _ => {}
     }
@@ -45,7 +47,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Backoff(verb) => backoff::run(&source, verb).await,
         Command::Operation(verb) => operation::run(&source, verb).await,
         Command::Collect { once, dry_run } => collect::run(&source, once, dry_run).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Migrate(_) | Command::Demo(_) => {
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Migrate(_)
+        | Command::Doctor
+        | Command::Demo(_) => {
             unreachable!("BUG: done above")
         }
     };

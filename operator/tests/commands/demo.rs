@@ -74,7 +74,11 @@ impl Drop for Demo {
     fn drop(&mut self) {
         // A test that fails leaves none running.
         let _over = self.child.kill().and_then(|()| self.child.wait());
-        if let Some(folder) = self.file.parent().filter(|folder| folder.to_string_lossy().contains("bmdb-demo-")) {
+        if let Some(folder) = self
+            .file
+            .parent()
+            .filter(|folder| folder.to_string_lossy().contains("bmdb-demo-"))
+        {
             let _gone = std::fs::remove_dir_all(folder);
         }
     }
