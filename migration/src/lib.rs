@@ -57,6 +57,7 @@ mod catalogue;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod destroy;
+mod drift;
 mod error;
 mod guard;
 mod migrations;
@@ -95,10 +96,13 @@ mod m20261201_000028_create_process_pause;
 mod m20261201_000029_add_session_lease_drain_requested;
 
 pub use destroy::Destroy;
+pub use drift::Drift;
 pub use error::Error;
 pub use migrations::{State, Step};
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait};
-pub use verbs::{down, fresh, make_roles, mark_development, reset, status, unmark_development, up, up_with};
+pub use verbs::{
+    down, drift, fresh, make_roles, mark_development, missing_grants, reset, status, unmark_development, up, up_with,
+};
 
 /// The steps, in order.
 ///

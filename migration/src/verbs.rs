@@ -11,7 +11,7 @@ use crate::destroy::{Destroy, MARK};
 use crate::guard::{Guard, is_race};
 use crate::migrations::{Migrations, State, Step, created, named};
 use crate::target::{Access, PATIENCE, Target};
-use crate::{Error, Migrator, rights};
+use crate::{Drift, Error, Migrator, rights};
 
 /// Applies the pending steps, or the first `steps` of them, and names those that it applied. Then it gives the roles of
 /// [`make_roles`](crate::make_roles), where there are such, the rights that they lack.
@@ -89,6 +89,38 @@ pub async fn reset(url: &str, destroy: Destroy) -> Result<Vec<String>, Error> {
 /// Dropping the future leaves the steps that were done, and on a server the statement that was sent may still take effect. Run the verb again.
 pub async fn status(url: &str) -> Result<Vec<Step>, Error> {
     Schema::bmdb().status(url).await
+}
+
+/// What the applied steps of BMDB made and the database does not have any more, or has otherwise: tables, columns, keys, indexes. It only reads.
+///
+/// # Errors
+/// As [`status`].
+///
+/// # Cancel safety
+/// Safe: it only reads.
+pub async fn drift(url: &str) -> Result<Vec<Drift>, Error> {
+    let schema = Schema::bmdb();
+    let database = Target::parse(url)?.connect(Access::Look).await?;
+    schema.refuse_blind(&database).await?;
+    let drift = crate::drift::find(&database, &schema.bmdb).await?;
+    close(database).await?;
+    Ok(drift)
+}
+
+/// The grants that the roles of [`make_roles`] lack, where there are such roles, as statements: the next [`up`] gives them. None on SQLite. It only reads.
+///
+/// # Errors
+/// As [`status`].
+///
+/// # Cancel safety
+/// Safe: it only reads.
+pub async fn missing_grants(url: &str) -> Result<Vec<String>, Error> {
+    let schema = Schema::bmdb();
+    let database = Target::parse(url)?.connect(Access::Look).await?;
+    schema.refuse_blind(&database).await?;
+    let grants = rights::missing(&database, &schema.bmdb).await?;
+    close(database).await?;
+    Ok(grants)
 }
 
 /// On a server, makes the roles `bmdb_migrator`, `bmdb_component` and `bmdb_console` where they are missing, and gives each the least that it

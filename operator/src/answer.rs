@@ -155,7 +155,7 @@ impl Answer {
 }
 
 impl Format {
-    fn fit(self, text: &str) -> String {
+    pub(crate) fn fit(self, text: &str) -> String {
         if self.ascii {
             words::ascii(text)
         } else {

@@ -6,11 +6,13 @@ use bmdb::{SessionId, WorkId};
 use clap::{Args, Parser, Subcommand};
 
 use crate::answer::{Format, Output};
+pub(crate) use crate::cli::demo::Demo;
 pub(crate) use crate::cli::machine::{Hold, Machine, State, Which};
 pub(crate) use crate::cli::process::Process;
 pub(crate) use crate::cli::session::Session;
 use crate::cli::values::{Span, session, span, time, work};
 
+pub(crate) mod demo;
 pub(crate) mod machine;
 pub(crate) mod process;
 pub mod reference;
@@ -115,6 +117,11 @@ pub(crate) struct Limit {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Fill a SQLite file with a fleet, run components on it, and say where to look, until Ctrl-C
+    #[command(
+        after_help = "It never touches the database that BMDB_DATABASE_URL names.\n\nExamples:\n  bmdb demo\n  bmdb demo --keep fleet.sqlite --for 2m"
+    )]
+    Demo(Demo),
     /// What goes on: machines, works, sessions, and where each process stands
     #[command(after_help = "Example:\n  bmdb status")]
     Status,
@@ -182,6 +189,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  bmdb serve\n  bmdb serve --listen 0.0.0.0:8080 --token-file /etc/bmdb/tokens --public-host bmdb.example.com"
     )]
     Serve(Box<serve::Serve>),
+    /// What is wrong with the database itself: its schema, rights, rows, clock and settings, each with its mend
+    #[command(
+        after_help = "It only reads. Exit status 1 if it has found something, or could not look.\n\nExample, for cron:\n  bmdb doctor >/tmp/doctor || mail -s 'the database of the fleet' ops </tmp/doctor"
+    )]
+    Doctor,
     /// The schema: make it, move it along its steps
     #[command(subcommand)]
     Migrate(Migrate),

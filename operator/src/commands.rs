@@ -3,6 +3,7 @@
 mod attention;
 mod backoff;
 mod collect;
+mod doctor;
 mod end;
 mod machine;
 mod migrate;
@@ -34,6 +35,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Man { folder } => return man(&folder),
         Command::Migrate(verb) => return migrate::run(global, verb).await,
         Command::Serve(serve) => return serve::run(global, *serve).await,
+        Command::Doctor => return doctor::run(global).await,
+        Command::Demo(demo) => return crate::demo::run(global, &demo).await,
         _ => {}
     }
     let source = Source::open(global).await?;
@@ -53,7 +56,12 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
             reason,
         } => prune::run(&source, older_than, yes, &reason).await,
         Command::Collect { once, dry_run } => collect::run(&source, once, dry_run).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Migrate(_) | Command::Serve(_) => {
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Migrate(_)
+        | Command::Serve(_)
+        | Command::Doctor
+        | Command::Demo(_) => {
             unreachable!("BUG: done above")
         }
     };

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod cli;
 mod commands;
+mod demo;
 mod facts;
 pub mod failure;
 pub mod metrics;

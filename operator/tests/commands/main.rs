@@ -4,6 +4,8 @@
 
 mod acts;
 mod console;
+mod demo;
+mod doctor;
 mod help;
 mod mistakes;
 mod rig;
