@@ -119,7 +119,7 @@ impl Frame<'_> {
                     .strip_prefix(place)
                     .is_some_and(|rest| rest.starts_with(['/', '?']))
         };
-        let attention = self.console.counts.attention().filter(|many| *many > 0);
+        let attention = self.console.counts.attention().unwrap_or_default();
         html! {
             header.rail {
                 a.brand href="/fleet" { (icon("fence")) "bmdb" }
@@ -132,8 +132,8 @@ impl Frame<'_> {
                                     li {
                                         a href=(address) data-go=(key) aria-current=[is_here(address).then_some("page")] {
                                             (word)
-                                            @if *address == "/attention" && attention.is_some() {
-                                                span.count id="attention-count" { (attention.unwrap_or_default()) span.unseen { " things need a person" } }
+                                            @if *address == "/attention" {
+                                                span.count id="attention-count" hidden[attention == 0] { b { (attention) } span.unseen { " things need a person" } }
                                             }
                                         }
                                     }

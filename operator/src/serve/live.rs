@@ -196,8 +196,8 @@ impl Looking {
                 return;
             }
         };
-        let at = frame.at.map(|at| at.to_rfc3339()).unwrap_or_default();
-        self.waiting.push(Event::default().event("beat").data(at));
+        let beat = json!({"at": frame.at.map(|at| at.to_rfc3339()), "attention": self.console.counts.attention()});
+        self.waiting.push(Event::default().event("beat").data(beat.to_string()));
         for part in parts.iter().rev() {
             let last = self.sent.insert(part.id, part.digest.clone());
             if last.as_ref() != Some(&part.digest) {

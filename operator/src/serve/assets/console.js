@@ -63,7 +63,12 @@
     stream = new EventSource(body.dataset.live);
     const alive = () => { heard = performance.now(); say("on", "Live"); };
     stream.addEventListener("part", (event) => put(JSON.parse(event.data)));
-    stream.addEventListener("beat", () => { alive(); [...waiting.values()].forEach(put); });
+    stream.addEventListener("beat", (event) => {
+      alive();
+      [...waiting.values()].forEach(put);
+      const { attention } = JSON.parse(event.data), count = find("attention-count");
+      if (count && attention !== null) { count.hidden = !attention; count.firstChild.textContent = attention; }
+    });
     stream.addEventListener("still", alive);
     stream.addEventListener("trouble", (event) => say("stale", "Stale since " + clock() + ". " + event.data.slice(0, 120)));
     stream.addEventListener("bye", () => { close(); say("stale", "The console restarts. Stale since " + clock()); });

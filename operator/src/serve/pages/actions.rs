@@ -75,24 +75,24 @@ pub(super) async fn read(console: &Console, asked: &Actions) -> Result<View, Fai
 fn table(console: &Console, acts: &[operation::Model], now: DateTime<Utc>, name: impl Fn(MachineId) -> Name) -> Markup {
     html! {
         div.panel {
-            table.stacks {
-                thead { tr { th scope="col" { "When" } th scope="col" { "By" } th scope="col" { "Did" } th scope="col" { "To" } th scope="col" { "Reason" } th scope="col" { "Ticket" } th scope="col" { "With" } } }
-                tbody {
+            table.stacks role="table" {
+                thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "When" } th scope="col" role="columnheader" { "By" } th scope="col" role="columnheader" { "Did" } th scope="col" role="columnheader" { "To" } th scope="col" role="columnheader" { "Reason" } th scope="col" role="columnheader" { "Ticket" } th scope="col" role="columnheader" { "With" } } }
+                tbody role="rowgroup" {
                     @for act in acts {
-                        tr data-row {
-                            th scope="row" { (clock(act.at, now)) span.under { (when(act.at, now)) } }
-                            td data-label="By" { (foreign(&act.done_by)) }
-                            td data-label="Did" { (foreign(&act.verb)) }
-                            td data-label="To" {
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" { (clock(act.at, now)) span.under { (when(act.at, now)) } }
+                            td role="cell" data-label="By" { (foreign(&act.done_by)) }
+                            td role="cell" data-label="Did" { (foreign(&act.verb)) }
+                            td role="cell" data-label="To" {
                                 @if let Some(id) = act.machine_id { (machine(id, &name(id))) " " }
                                 @if let Some(slot) = act.slot.as_deref().filter(|slot| *slot != "*") { "slot " (foreign(slot)) " " }
                                 @if let Some(of) = &act.process { (process(of)) " " }
                                 @if let Some(id) = act.session_id { "session " (session(SessionId(id.0))) " " }
                                 @if let Some(id) = act.work_id { "work " a href=(Page::Work(WorkId(id.0)).address()) { (short(id.0)) } }
                             }
-                            td data-label="Reason" { (long(&act.reason)) @if let Some(detail) = &act.detail { span.under { (foreign(detail)) } } }
-                            td data-label="Ticket" { @if let Some(text) = &act.ticket { (ticket(text, &console.portals)) } }
-                            td data-label="With" { (foreign(&act.component)) }
+                            td role="cell" data-label="Reason" { (long(&act.reason)) @if let Some(detail) = &act.detail { span.under { (foreign(detail)) } } }
+                            td role="cell" data-label="Ticket" { @if let Some(text) = &act.ticket { (ticket(text, &console.portals)) } }
+                            td role="cell" data-label="With" { (foreign(&act.component)) }
                         }
                     }
                 }

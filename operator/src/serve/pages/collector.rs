@@ -45,18 +45,18 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
         ),
         false => html! {
             div.panel {
-                table.stacks {
-                    thead { tr { th scope="col" { "Component" } th scope="col" { "Session" } th scope="col" { "Deadline" } th.number scope="col" { "Interval" } th.number scope="col" { "Works" } th scope="col" { "Next" } } }
-                    tbody {
+                table.stacks role="table" {
+                    thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "Component" } th scope="col" role="columnheader" { "Session" } th scope="col" role="columnheader" { "Deadline" } th.number scope="col" role="columnheader" { "Interval" } th.number scope="col" role="columnheader" { "Works" } th scope="col" role="columnheader" { "Next" } } }
+                    tbody role="rowgroup" {
                         @for row in silent {
                             @let left = row.left().map(|left| left.abs());
-                            tr data-row {
-                                th scope="row" { (foreign(&row.component)) }
-                                td data-label="Session" { (session(row.session)) }
-                                td data-label="Deadline" { @match row.deadline { Some(deadline) => (when(deadline, row.as_of)), None => "none" } }
-                                td.number data-label="Interval" { (row.interval.as_secs_f64()) " s" }
-                                td.number data-label="Works" { (row.works) }
-                                td data-label="Next" { @match left {
+                            tr role="row" data-row {
+                                th scope="row" role="rowheader" { (foreign(&row.component)) }
+                                td role="cell" data-label="Session" { (session(row.session)) }
+                                td role="cell" data-label="Deadline" { @match row.deadline { Some(deadline) => (when(deadline, row.as_of)), None => "none" } }
+                                td.number role="cell" data-label="Interval" { (row.interval.as_secs_f64()) " s" }
+                                td.number role="cell" data-label="Works" { (row.works) }
+                                td role="cell" data-label="Next" { @match left {
                                     Some(left) if is_overdue(row) => { (chip("alert", Tone::Person, "overdue")) " no collector has expired it for " (span(left)) },
                                     _ => (chip("waits", Tone::Waits, "a collector watches it for an interval")),
                                 } }

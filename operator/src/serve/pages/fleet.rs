@@ -122,27 +122,27 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
 pub(super) fn table(processes: &Processes, pauses: &[process_pause::Model]) -> Markup {
     html! {
         div.panel {
-            table.stacks.fleet {
-                thead { tr {
-                    th scope="col" { "Process" } th scope="col" { "Shares" }
-                    @for (shape, word) in STATES { th.number scope="col" { span.(format!("tint-{shape}")) { (icon(shape)) } (word) } }
-                    th scope="col" { "Run by" }
+            table.stacks.fleet role="table" {
+                thead role="rowgroup" { tr role="row" {
+                    th scope="col" role="columnheader" { "Process" } th scope="col" role="columnheader" { "Shares" }
+                    @for (shape, word) in STATES { th.number scope="col" role="columnheader" { span.(format!("tint-{shape}")) { (icon(shape)) } (word) } }
+                    th scope="col" role="columnheader" { "Run by" }
                 } }
-                tbody {
+                tbody role="rowgroup" {
                     @for row in &processes.rows {
                         @let shares = Shares::of(row);
-                        tr data-row {
-                            th scope="row" {
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" {
                                 span.name { (process(&row.status.process)) }
                                 span.under { "slot " (foreign(&row.status.slot)) @if !row.status.description.is_empty() { ": " (foreign(&row.status.description)) } }
                                 @if pauses.iter().any(|pause| pause.process == row.status.process) { (chip("held", Tone::Soon, "paused")) }
                                 @if row.is_idle() { (chip("alert", Tone::Person, "nobody runs it")) } @else if row.is_unrun() { (chip("none", Tone::Quiet, "nobody runs it, nothing to do")) }
                             }
-                            td.bar-cell { (shares.bar()) }
+                            td.bar-cell role="cell" { (shares.bar()) }
                             @for ((_, word), number) in STATES.iter().zip(shares.numbers()) {
-                                td.number.none[number == Some(0)] data-word=(word) { (shown(number)) }
+                                td.number.none[number == Some(0)] role="cell" data-word=(word) { (shown(number)) }
                             }
-                            td data-label="Run by" {
+                            td role="cell" data-label="Run by" {
                                 @let components = components(row);
                                 @if row.is_unrun() { span.quiet { "nobody" } } @else if components.is_empty() { "somebody" }
                                 @for component in components { span.line { (foreign(component)) } }

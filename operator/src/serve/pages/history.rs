@@ -93,9 +93,9 @@ pub(super) fn table(
         div.panel {
             @if rows.is_empty() { p.empty { b { "Nobody has ever claimed it." } " A claim stands here from its start on, with its end and its cause." } }
             @else {
-                table.stacks.history {
-                    thead { tr { th scope="col" { "Fence" } th scope="col" { "Event" } th scope="col" { "Process or act" } th scope="col" { "Started" } th scope="col" { "Took" } th scope="col" { "By" } th scope="col" { "Cause" } } }
-                    tbody { @for row in &rows { @match row { Row::Claim(claim) => (claimed(claim, now)), Row::Act(act) => (acted(console, act, now)) } } }
+                table.stacks.history role="table" {
+                    thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "Fence" } th scope="col" role="columnheader" { "Event" } th scope="col" role="columnheader" { "Process or act" } th scope="col" role="columnheader" { "Started" } th scope="col" role="columnheader" { "Took" } th scope="col" role="columnheader" { "By" } th scope="col" role="columnheader" { "Cause" } } }
+                    tbody role="rowgroup" { @for row in &rows { @match row { Row::Claim(claim) => (claimed(claim, now)), Row::Act(act) => (acted(console, act, now)) } } }
                 }
             }
         }
@@ -110,14 +110,14 @@ fn claimed(claim: &Claim<'_>, now: DateTime<Utc>) -> Markup {
         .filter(|_| claim.end.is_none())
         .map(|start| span(now - start.at));
     html! {
-        tr data-row {
-            td { (fence(claim.fence)) }
-            td { (event(claim.end)) }
-            td { (process(&any.process)) }
-            td data-label="Started" { @match claim.start { Some(start) => (clock(start.at, now)), None => span.quiet { "not known" } } }
-            td data-label="Took" { @if let Some(took) = took { (took) } @else if let Some(so_far) = so_far { (so_far) " so far" } }
-            td data-label="By" { (foreign(&any.component_name)) " " (session(any.session_id)) }
-            td data-label="Cause" { @if let Some(cause) = claim.end.and_then(|end| end.cause.as_deref()) { (long(cause)) } }
+        tr role="row" data-row {
+            td role="cell" { (fence(claim.fence)) }
+            td role="cell" { (event(claim.end)) }
+            td role="cell" { (process(&any.process)) }
+            td role="cell" data-label="Started" { @match claim.start { Some(start) => (clock(start.at, now)), None => span.quiet { "not known" } } }
+            td role="cell" data-label="Took" { @if let Some(took) = took { (took) } @else if let Some(so_far) = so_far { (so_far) " so far" } }
+            td role="cell" data-label="By" { (foreign(&any.component_name)) " " (session(any.session_id)) }
+            td role="cell" data-label="Cause" { @if let Some(cause) = claim.end.and_then(|end| end.cause.as_deref()) { (long(cause)) } }
         }
     }
 }
@@ -137,14 +137,14 @@ fn event(end: Option<&work_history::Model>) -> Markup {
 
 fn acted(console: &Console, act: &operation::Model, now: DateTime<Utc>) -> Markup {
     html! {
-        tr data-row {
-            td {}
-            td { (chip("person", Tone::Quiet, "operator")) }
-            td { (foreign(&act.verb)) @if let Some(slot) = act.slot.as_deref().filter(|slot| *slot != "*") { " slot " (foreign(slot)) } @if let Some(of) = &act.process { " " (process(of)) } }
-            td data-label="Done" { (clock(act.at, now)) }
-            td {}
-            td data-label="By" { (foreign(&act.done_by)) }
-            td data-label="Reason" { (long(&act.reason)) @if let Some(text) = &act.ticket { ", " (ticket(text, &console.portals)) } }
+        tr role="row" data-row {
+            td role="cell" {}
+            td role="cell" { (chip("person", Tone::Quiet, "operator")) }
+            td role="cell" { (foreign(&act.verb)) @if let Some(slot) = act.slot.as_deref().filter(|slot| *slot != "*") { " slot " (foreign(slot)) } @if let Some(of) = &act.process { " " (process(of)) } }
+            td role="cell" data-label="Done" { (clock(act.at, now)) }
+            td role="cell" {}
+            td role="cell" data-label="By" { (foreign(&act.done_by)) }
+            td role="cell" data-label="Reason" { (long(&act.reason)) @if let Some(text) = &act.ticket { ", " (ticket(text, &console.portals)) } }
         }
     }
 }

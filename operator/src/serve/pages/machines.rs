@@ -166,16 +166,16 @@ fn filters(asked: &Machines, processes: &[(String, String)]) -> Markup {
 fn table(rows: &[MachineStatus], standing: &Standing, now: DateTime<Utc>) -> Markup {
     html! {
         div.panel {
-            table.stacks.machines {
-                thead { tr { th scope="col" { "Machine" } th scope="col" { "Provider and place" } th scope="col" { "Address" } th scope="col" { "How it stands" } th scope="col" { "In the database" } } }
-                tbody {
+            table.stacks.machines role="table" {
+                thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "Machine" } th scope="col" role="columnheader" { "Provider and place" } th scope="col" role="columnheader" { "Address" } th scope="col" role="columnheader" { "How it stands" } th scope="col" role="columnheader" { "In the database" } } }
+                tbody role="rowgroup" {
                     @for row in rows {
-                        tr data-row {
-                            th scope="row" { (machine(row.machine, &name_of(row.machine, row.provider_id.as_deref()))) span.under { (super::super::parts::text::short(row.machine.0)) } }
-                            td data-label="Provider" { @if let Some(provider) = &row.provider { (foreign(provider)) } @else { span.quiet { "none" } } @if let Some(place) = &row.location { span.under { (foreign(place)) } } }
-                            td data-label="Address" { @if let Some(address) = &row.address { (foreign(address)) } @else { span.quiet { "none" } } }
-                            td data-label="Stands" { (stands(standing, row, now)) }
-                            td data-label="Came" { (when(row.created_at, now)) }
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" { (machine(row.machine, &name_of(row.machine, row.provider_id.as_deref()))) span.under { (super::super::parts::text::short(row.machine.0)) } }
+                            td role="cell" data-label="Provider" { @if let Some(provider) = &row.provider { (foreign(provider)) } @else { span.quiet { "none" } } @if let Some(place) = &row.location { span.under { (foreign(place)) } } }
+                            td role="cell" data-label="Address" { @if let Some(address) = &row.address { (foreign(address)) } @else { span.quiet { "none" } } }
+                            td role="cell" data-label="Stands" { (stands(standing, row, now)) }
+                            td role="cell" data-label="Came" { (when(row.created_at, now)) }
                         }
                     }
                 }

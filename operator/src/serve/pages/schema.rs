@@ -51,20 +51,20 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
     };
     let table = html! {
         div.panel {
-            table.stacks {
-                thead { tr { th scope="col" { "Step" } th scope="col" { "State" } th scope="col" { "Applied" } } }
-                tbody {
+            table.stacks role="table" {
+                thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "Step" } th scope="col" role="columnheader" { "State" } th scope="col" role="columnheader" { "Applied" } } }
+                tbody role="rowgroup" {
                     @for step in &steps {
-                        tr data-row {
-                            th scope="row" { code { (foreign(step)) } }
-                            td {
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" { code { (foreign(step)) } }
+                            td role="cell" {
                                 @match (applied.contains_key(*step), MIGRATIONS.contains(step)) {
                                     (true, true) => (chip("met", Tone::Quiet, "applied")),
                                     (true, false) => (chip("alert", Tone::Soon, "applied, not known here")),
                                     (false, _) => (chip("waits", Tone::Person, "pending")),
                                 }
                             }
-                            td data-label="Applied" { @if let Some(at) = applied.get(*step).copied().flatten() { (clock(at, now)) } }
+                            td role="cell" data-label="Applied" { @if let Some(at) = applied.get(*step).copied().flatten() { (clock(at, now)) } }
                         }
                     }
                 }

@@ -60,19 +60,19 @@ pub(super) async fn list(console: &Console) -> Result<View, Failure> {
 fn table(rows: &[SessionStatus]) -> Markup {
     html! {
         div.panel {
-            table.stacks {
-                thead { tr { th scope="col" { "Component" } th scope="col" { "State" } th scope="col" { "Session" } th scope="col" { "Started" } th scope="col" { "Deadline" } th.number scope="col" { "Interval" } th.number scope="col" { "Works" } th scope="col" { "Runs as" } } }
-                tbody {
+            table.stacks role="table" {
+                thead role="rowgroup" { tr role="row" { th scope="col" role="columnheader" { "Component" } th scope="col" role="columnheader" { "State" } th scope="col" role="columnheader" { "Session" } th scope="col" role="columnheader" { "Started" } th scope="col" role="columnheader" { "Deadline" } th.number scope="col" role="columnheader" { "Interval" } th.number scope="col" role="columnheader" { "Works" } th scope="col" role="columnheader" { "Runs as" } } }
+                tbody role="rowgroup" {
                     @for row in rows {
-                        tr data-row {
-                            th scope="row" { (foreign(&row.component)) }
-                            td { (liveness(row)) }
-                            td data-label="Session" { (session(row.session)) }
-                            td data-label="Started" { (when(row.started_at, row.as_of)) }
-                            td data-label="Deadline" { @match row.deadline { Some(deadline) => (when(deadline, row.as_of)), None => "none" } }
-                            td.number data-label="Interval" { (row.interval.as_secs_f64()) " s" }
-                            td.number.none[row.works == 0] data-label="Works" { (grouped(row.works)) }
-                            td data-label="Runs as" { (foreign(&row.runtime_info)) }
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" { (foreign(&row.component)) }
+                            td role="cell" { (liveness(row)) }
+                            td role="cell" data-label="Session" { (session(row.session)) }
+                            td role="cell" data-label="Started" { (when(row.started_at, row.as_of)) }
+                            td role="cell" data-label="Deadline" { @match row.deadline { Some(deadline) => (when(deadline, row.as_of)), None => "none" } }
+                            td.number role="cell" data-label="Interval" { (row.interval.as_secs_f64()) " s" }
+                            td.number.none[row.works == 0] role="cell" data-label="Works" { (grouped(row.works)) }
+                            td role="cell" data-label="Runs as" { (foreign(&row.runtime_info)) }
                         }
                     }
                 }

@@ -52,23 +52,23 @@ pub(in crate::serve) fn pager(said: &str, first: Option<String>, next: Option<St
 pub(in crate::serve) fn works(works: &[WorkStatus], with_component: bool) -> Markup {
     html! {
         div.panel {
-            table.stacks {
-                thead { tr {
-                    th scope="col" { "Machine" } th scope="col" { "State" } th scope="col" { "Slot and process" }
-                    @if with_component { th scope="col" { "Held by" } }
-                    th scope="col" { "Held for" } th scope="col" { "Trust left" } th scope="col" { "Progress" } th scope="col" { "Work" }
+            table.stacks role="table" {
+                thead role="rowgroup" { tr role="row" {
+                    th scope="col" role="columnheader" { "Machine" } th scope="col" role="columnheader" { "State" } th scope="col" role="columnheader" { "Slot and process" }
+                    @if with_component { th scope="col" role="columnheader" { "Held by" } }
+                    th scope="col" role="columnheader" { "Held for" } th scope="col" role="columnheader" { "Trust left" } th scope="col" role="columnheader" { "Progress" } th scope="col" role="columnheader" { "Work" }
                 } }
-                tbody {
+                tbody role="rowgroup" {
                     @for work in works {
-                        tr data-row {
-                            th scope="row" { (machine(work.machine, &name_of(work.machine, work.provider_id.as_deref()))) }
-                            td data-label="State" { (state(work)) }
-                            td data-label="For" { (process(&work.process)) span.under { "slot " (foreign(&work.slot)) } }
-                            @if with_component { td data-label="Held by" { (foreign(&work.component)) " " (session(work.session)) } }
-                            td data-label="Held for" { (since(work.claimed_at, work.as_of)) span.under { (clock(work.claimed_at, work.as_of)) } }
-                            td data-label="Trust left" { (trust(work)) }
-                            td data-label="Progress" { (progress(work)) }
-                            td data-label="Work" { a href=(Page::Work(work.work).address()) { (super::text::short(work.work.0)) } }
+                        tr role="row" data-row {
+                            th scope="row" role="rowheader" { (machine(work.machine, &name_of(work.machine, work.provider_id.as_deref()))) }
+                            td role="cell" data-label="State" { (state(work)) }
+                            td role="cell" data-label="For" { (process(&work.process)) span.under { "slot " (foreign(&work.slot)) } }
+                            @if with_component { td role="cell" data-label="Held by" { (foreign(&work.component)) " " (session(work.session)) } }
+                            td role="cell" data-label="Held for" { (since(work.claimed_at, work.as_of)) span.under { (clock(work.claimed_at, work.as_of)) } }
+                            td role="cell" data-label="Trust left" { (trust(work)) }
+                            td role="cell" data-label="Progress" { (progress(work)) }
+                            td role="cell" data-label="Work" { a href=(Page::Work(work.work).address()) { (super::text::short(work.work.0)) } }
                         }
                     }
                 }

@@ -121,6 +121,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let killed = std::process::Command::new("kill")
             .arg(self.process.to_string())
+            .stderr(Stdio::null())
             .status();
         assert!(
             killed.is_ok() || std::thread::panicking(),
