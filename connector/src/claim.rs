@@ -299,7 +299,7 @@ impl<P: Process> Claim<P> {
                 source = CandidateSource::HintsThenSearch;
                 continue;
             };
-            if report.eligible {
+            if report.eligible && !report.paused {
                 metrics::race_lost(P::NAME);
             }
             baseline = baseline.or(report.searches.map(|searches| searches.now()));

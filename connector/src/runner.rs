@@ -23,6 +23,7 @@ use crate::runtime::awake::Awake;
 use crate::runtime::lock::locked;
 use crate::runtime::retry::Pauses;
 use crate::session::Session;
+use crate::session::shared::Phase;
 
 /// Runs any number of workers in one session, with a collector, until it is told to stop.
 ///
@@ -126,7 +127,11 @@ impl Runner {
         while !shutdown.is_cancelled() {
             let began = Instant::now();
             match self.run_session(&shutdown).await {
-                Ok(()) => {}
+                Ok(Ended::Drained) => {
+                    shutdown.cancelled().await;
+                    break;
+                }
+                Ok(Ended::Over) => {}
                 Err(error) if error.is_permanent() => return Err(error),
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a session ended early"),
             }
@@ -142,10 +147,10 @@ impl Runner {
     }
 
     /// One session, until shutdown or its loss.
-    async fn run_session(&self, shutdown: &CancellationToken) -> Result<(), Error> {
+    async fn run_session(&self, shutdown: &CancellationToken) -> Result<Ended, Error> {
         let session = tokio::select! {
             // What was begun, a collector expires.
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(Ended::Over),
             started = self.bmdb.start_session() => started?,
         };
         let lost = session.lost();
@@ -157,7 +162,7 @@ impl Runner {
             () = lost.cancelled() => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             ended = lanes => match ended {
-                // An operator drains it. Another session would undo that; this one shows that the component lives, with less and less to do.
+                // An operator drains it: it shows that the component lives, with less and less to do.
                 Ok(_) => tokio::select! {
                     () = lost.cancelled() => Ok(()),
                     () = shutdown.cancelled() => Ok(()),
@@ -167,8 +172,14 @@ impl Runner {
         };
         no_more.cancel();
         let works = std::mem::take(&mut *locked(&works));
+        // Nobody else drains it before it winds down.
+        let ended = if session.shared().is_at(Phase::Draining) {
+            Ended::Drained
+        } else {
+            Ended::Over
+        };
         self.wind_down(session, works).await;
-        claimed
+        claimed.map(|()| ended)
     }
 
     /// Has the works end, and the session after them, in bounded time.
@@ -211,6 +222,14 @@ impl Runner {
             );
         }
     }
+}
+
+/// How a session of a runner ended.
+enum Ended {
+    /// It was lost, or the runner is told to end.
+    Over,
+    /// An operator had drained it, whatever ended it then: another session would take new work.
+    Drained,
 }
 
 async fn all(works: &mut JoinSet<()>) {

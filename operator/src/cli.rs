@@ -162,14 +162,17 @@ pub(crate) enum Command {
     /// Delete the history of claims that ended long ago. Without --yes it only says how much that is
     #[command(
         after_help = "It needs a login that may delete history, such as bmdb_migrator: a component's may not.\n\n\
-            Examples:\n  bmdb prune --older-than 90d --reason 'we keep a quarter'\n  bmdb prune --older-than 90d --yes 48212 --reason 'we keep a quarter'"
+            Examples:\n  bmdb prune --older-than 90d --reason 'we keep a quarter'\n  bmdb prune --before 2026-09-01T00:00:00Z --yes 48212 --reason 'we keep a quarter'"
     )]
     Prune {
-        /// Claims that ended longer ago, at least a day
-        #[arg(long, value_name = "TIME", value_parser = span)]
-        older_than: Span,
-        /// How many events it was seen to be: if there are fewer by now, nothing is done
-        #[arg(long, value_name = "COUNT")]
+        /// Say how much history of claims that ended longer ago there is, at least a day
+        #[arg(long, value_name = "TIME", value_parser = span, required_unless_present = "before")]
+        older_than: Option<Span>,
+        /// The same, before this time. With --yes it is deleted
+        #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "older_than")]
+        before: Option<chrono::DateTime<chrono::Utc>>,
+        /// How many events that was seen to be: with another number, nothing is done
+        #[arg(long, value_name = "COUNT", requires = "before")]
         yes: Option<u64>,
         #[command(flatten)]
         reason: Reason,

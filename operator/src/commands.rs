@@ -52,9 +52,10 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Operation(verb) => operation::run(&source, verb).await,
         Command::Prune {
             older_than,
+            before,
             yes,
             reason,
-        } => prune::run(&source, older_than, yes, &reason).await,
+        } => prune::run(&source, older_than, before, yes, &reason).await,
         Command::Collect { once, dry_run } => collect::run(&source, once, dry_run).await,
         Command::Completions { .. }
         | Command::Man { .. }

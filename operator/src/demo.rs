@@ -23,7 +23,7 @@ use crate::answer::Answer;
 use crate::answer::words::{count, quoted};
 use crate::cli::{Demo, Global};
 use crate::demo::account::Account;
-use crate::demo::components::{MORTAL, Reception, TASKS, connect};
+use crate::demo::components::{FILE, MORTAL, Reception, TASKS, connect};
 use crate::demo::place::Place;
 use crate::failure::{Failure, Kind};
 
@@ -37,7 +37,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(4);
 pub(crate) async fn run(global: &Global, demo: &Demo) -> Result<Answer, Failure> {
     let stop = CancellationToken::new();
     if demo.component.is_some() {
-        return be_mortal(global, stop).await;
+        return be_mortal(stop).await;
     }
     let place = Arc::new(Place::new(demo.keep.as_deref())?);
     let mut listening = JoinSet::new();
@@ -156,9 +156,12 @@ async fn first_failure(parts: &mut JoinSet<Result<(), Failure>>) -> Result<(), F
 }
 
 /// The component that dies, in a process of its own.
-async fn be_mortal(global: &Global, stop: CancellationToken) -> Result<Answer, Failure> {
-    let Some(url) = global.database.clone() else {
-        return Err(Failure::usage("a component of the demo needs BMDB_DATABASE_URL"));
+async fn be_mortal(stop: CancellationToken) -> Result<Answer, Failure> {
+    let url = std::env::var(FILE).ok().filter(|url| url.starts_with("sqlite:"));
+    let Some(url) = url else {
+        return Err(Failure::usage(
+            "only the demo itself starts its components: run bmdb demo",
+        ));
     };
     components::stop_with_parent(stop.clone());
     // A terminal sends Ctrl-C to all who run in it: the demo says when to end.
@@ -169,14 +172,19 @@ async fn be_mortal(global: &Global, stop: CancellationToken) -> Result<Answer, F
 
 /// The first Ctrl-C, or what a service manager sends, ends the demo; the second at once.
 async fn listen(stop: CancellationToken, place: Arc<Place>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
         return;
     };
     for told in 1.. {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            // The terminal was closed.
+            _ = hangup.recv() => {}
         }
         if told > 1 {
             place.remove();

@@ -152,6 +152,12 @@ on_each_backend! {
         let sessions = bmdb.sessions().await.unwrap().rows;
         let own: Vec<_> = sessions.iter().filter(|row| row.component == "test" && row.session == drained).collect();
         assert_eq!((own.len(), own[0].works), (1, 0), "it lives on, and starts no other");
+        // Nor when that session is lost: who drained it did not mean another to come.
+        ada(&bmdb).break_session(drained).await.unwrap().expect("it lives");
+        until("it is over", LONG, async || bmdb.sessions().await.unwrap().rows.iter().all(|row| row.session != drained || row.left() <= Some(chrono::TimeDelta::zero()))).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 2, "the third machine is still left to others");
+        assert!(running.try_join_next().is_none(), "it idles until it is told to end");
         shutdown.cancel();
         running.join_next().await.unwrap().unwrap().unwrap();
         assert!(ada(&bmdb).drain_session(drained).await.unwrap().is_none(), "it is gone");

@@ -61,22 +61,28 @@ impl Operator {
     /// # Cancel safety
     /// Dropping the future drains the session or does not.
     pub async fn drain_session(&self, session: SessionId) -> Result<Option<HeldBySession>, Error> {
-        const DRAIN: &str = "UPDATE session_lease SET drain_requested = $2 WHERE session_id = $1 AND deadline > {now}";
+        const DRAIN: &str = "
+            UPDATE session_lease SET drain_requested = $2 WHERE session_id = $1 AND deadline > {now} AND drain_requested IS NULL";
+        const LIVES: &str = "SELECT session_id FROM session_lease WHERE session_id = $1 AND deadline > {now}";
         let drain = async |tx: &Tx| {
             let values = [session.into(), self.reason.as_str().into()];
-            if tx.execute_text(DRAIN, values).await? == 0 {
+            let is_new = tx.execute_text(DRAIN, values).await? == 1;
+            if !is_new && tx.query_text(LIVES, [session.into()]).await?.is_empty() {
                 return Ok(None);
             }
             let Some(held) = held_by(tx, session).await? else {
                 return Ok(None);
             };
-            let act = Act {
-                verb: "drain-session",
-                session: Some(session),
-                detail: Some(held.detail()),
-                ..Act::default()
-            };
-            self.record(tx, act).await?;
+            // One that drains already keeps its reason.
+            if is_new {
+                let act = Act {
+                    verb: "drain-session",
+                    session: Some(session),
+                    detail: Some(held.detail()),
+                    ..Act::default()
+                };
+                self.record(tx, act).await?;
+            }
             Ok::<_, Error>(Some(held))
         };
         self.database().runner("drain a session").run_or_error(drain).await

@@ -121,8 +121,9 @@ impl Operator {
         self.database().runner("resume a process").run_or_error(resume).await
     }
 
-    /// Asks the holders of all works of a process to stop, as [`ask_to_stop`](Self::ask_to_stop) does for one. Answers how many were asked. Some hundred at a time,
-    /// each lot with a row of `operation` of its own. [Pause](Self::pause_process) the process first, else others begin meanwhile.
+    /// Asks the holders of all works of a process to stop, as [`ask_to_stop`](Self::ask_to_stop) does for one, but for those that were asked before. Answers how many
+    /// were asked. Some hundred at a time, each lot with a row of `operation` of its own. [Pause](Self::pause_process) the process first, else others begin
+    /// meanwhile; and ask once more after the longest that a claim may take, for one that had begun before the pause may come through after the works were read.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what names no process, [`Error::UnknownProcess`]; or when the database cannot be written: some may have been asked by then.
@@ -131,7 +132,8 @@ impl Operator {
     /// Dropping the future half-way has asked some of them.
     pub async fn ask_all_to_stop(&self, process: &str) -> Result<u64, Error> {
         const DOING: &str = "ask the works of a process to stop";
-        const WORKS: &str = "SELECT work_id FROM work WHERE process = $1 ORDER BY machine_id, slot";
+        const WORKS: &str =
+            "SELECT work_id FROM work WHERE process = $1 AND stop_requested IS NULL ORDER BY machine_id, slot";
         check_registered(self.database(), process).await?;
         let rows = self.database().read(DOING, WORKS, [process.into()]).await?;
         let works = rows.iter().map(|row| row.try_get_by_index(0));
@@ -141,7 +143,7 @@ impl Operator {
             let ask = async |tx: &Tx| {
                 let mut text = SqlBuilder::new(tx.dialect());
                 text.put(
-                    "UPDATE work SET stop_requested = $1 WHERE work_id IN (",
+                    "UPDATE work SET stop_requested = $1 WHERE stop_requested IS NULL AND work_id IN (",
                     [self.reason.as_str().into()],
                 )
                 .each(some, "$1", |work| [(*work).into()])

@@ -1,5 +1,7 @@
 //! History that nobody needs any more.
 
+use std::time::{Duration, Instant};
+
 use bmdb_entity::{Fence, MachineId};
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{DbErr, QueryResult, Value};
@@ -7,6 +9,7 @@ use uuid::Uuid;
 
 use crate::admin::operator::{Act, Operator};
 use crate::bmdb::Bmdb;
+use crate::db::dialect::Dialect;
 use crate::db::tx::Tx;
 use crate::error::Error;
 use crate::error::fault::Fault;
@@ -18,14 +21,17 @@ type Key = (MachineId, Fence);
 const FIRST: Key = (MachineId(Uuid::nil()), Fence(0));
 const LAST: Key = (MachineId(Uuid::max()), Fence(i64::MAX));
 
-/// A transaction reads so many events, in the order of their keys, and locks what it deletes of them. Nobody waits for that: history is only added to.
-const TOGETHER: i64 = 5000;
+/// A transaction reads so many events, in the order of their keys, and locks what it deletes of them. On a server nobody waits for that: history is only added to.
+const TOGETHER: i64 = 1000;
 
-/// Of a window of history, the claims that ended before `$5`.
+/// Of a window of history, the claims that ended before `$5`. The window stands twice, so that no plan reads all of history for one of them.
 const ENDED: &str = "
     WHERE (machine_id, fence) > ($1, $2) AND (machine_id, fence) <= ($3, $4) AND EXISTS (
         SELECT e.event FROM work_history AS e WHERE e.machine_id = work_history.machine_id AND e.fence = work_history.fence
-            AND e.event <> 'started' AND e.at < {time $5})";
+            AND (e.machine_id, e.fence) > ($1, $2) AND (e.machine_id, e.fence) <= ($3, $4) AND e.event <> 'started' AND e.at < {time $5})";
+
+/// SQLite's writers ask again after so long, at most.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
 
 /// Where a window ends that begins after a key: at an event that is this far on.
 const WINDOW: &str = "
@@ -114,27 +120,32 @@ impl Operator {
     pub async fn prune_history(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         const DOING: &str = "prune history";
         let delete = format!("DELETE FROM work_history {ENDED}");
-        let begin = async |tx: &Tx| {
-            let rows = tx.query_text("SELECT {now} AS now", []).await?;
-            let row = rows.first().ok_or(DbErr::RecordNotFound("now".to_owned()))?;
-            check_age(row.try_get_by_index(0)?, before)?;
-            let act = Act {
-                verb: "prune-history",
-                detail: Some(format!(
-                    "of claims that ended before {}",
-                    before.format("%Y-%m-%d %H:%M:%S UTC")
-                )),
-                ..Act::default()
-            };
-            Ok::<_, Error>(self.record(tx, act).await?)
-        };
+        let rows = self.database().read(DOING, "SELECT {now} AS now", []).await?;
+        let now: Option<DateTime<Utc>> = rows
+            .first()
+            .map(|row| row.try_get_by_index(0))
+            .transpose()
+            .map_err(Error::database(DOING))?;
+        check_age(now.unwrap_or_default(), before)?;
         let runner = self.database().runner(DOING);
-        runner.run_or_error(begin).await?;
         let (mut all, mut after) = (0, Some(FIRST));
         while let Some(from) = after {
+            let began = Instant::now();
             let some = async |tx: &Tx| {
                 let (to, more) = end_of(&tx.query_text(WINDOW, window(from)).await?)?;
                 let deleted = tx.execute_text(&delete, ended(from, to, before)).await?;
+                // With the first that go.
+                if all == 0 && deleted > 0 {
+                    let act = Act {
+                        verb: "prune-history",
+                        detail: Some(format!(
+                            "of claims that ended before {}",
+                            before.format("%Y-%m-%d %H:%M:%S UTC")
+                        )),
+                        ..Act::default()
+                    };
+                    self.record(tx, act).await?;
+                }
                 Ok::<_, Error>((deleted, more.then_some(to)))
             };
             let (deleted, next) = match runner.run_or_error(some).await {
@@ -145,6 +156,10 @@ impl Operator {
             };
             all += deleted;
             after = next;
+            if self.database().dialect == Dialect::Sqlite {
+                // Where one writes at a time, heartbeats are to have their turn.
+                tokio::time::sleep(began.elapsed().max(SHORTEST_REST)).await;
+            }
         }
         Ok(all)
     }

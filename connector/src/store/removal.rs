@@ -20,6 +20,9 @@ const OF_A_MACHINE: [&str; 8] = [
     "work_hold",
 ];
 
+/// A table that our role may not look into, that stands in another schema, or that was written just now.
+const UNSEEN: &str = "one that cannot be looked into, or was written just now";
+
 /// Removes a machine with BMDB's own tags, its backoffs and its holds. Its history stays. Rows of your own that refer to it, delete before, in the same
 /// transaction.
 ///
@@ -62,7 +65,13 @@ pub async fn remove(tx: &Tx, machine: MachineId) -> Result<(), Error> {
     for table in OF_A_MACHINE.iter().chain(&["machine"]) {
         let delete = format!("DELETE FROM {table} WHERE machine_id = $1");
         let deleted = tx.execute_text(&delete, [machine.into()]).await;
-        deleted.map_err(Error::database(DOING))?;
+        deleted.map_err(|error| match Error::database(DOING)(error) {
+            refused if refused.is_foreign_key_violation() => Error::MachineReferred {
+                machine,
+                tables: vec![UNSEEN.to_owned()],
+            },
+            other => other,
+        })?;
     }
     Ok(())
 }
@@ -73,11 +82,11 @@ async fn referring(tx: &Tx, machine: MachineId) -> Result<Vec<String>, DbErr> {
         SELECT CAST(c.relname AS TEXT), CAST(a.attname AS TEXT)
         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
-        WHERE k.contype = 'f' AND k.confdeltype <> 'c' AND k.confrelid = CAST(to_regclass('machine') AS OID) AND n.nspname = current_schema()
+        WHERE k.contype = 'f' AND k.confdeltype IN ('a', 'r') AND has_table_privilege(c.oid, 'SELECT') AND k.confrelid = CAST(to_regclass('machine') AS OID) AND n.nspname = current_schema()
         ORDER BY c.relname, a.attname";
     const SQLITE_KEYS: &str = "
         SELECT t.name, k.\"from\" FROM sqlite_master AS t JOIN pragma_foreign_key_list(t.name) AS k
-        WHERE t.type = 'table' AND k.\"table\" = 'machine' AND k.on_delete <> 'CASCADE' ORDER BY t.name, k.\"from\"";
+        WHERE t.type = 'table' AND k.\"table\" = 'machine' AND k.on_delete IN ('NO ACTION', 'RESTRICT') ORDER BY t.name, k.\"from\"";
     let keys = match tx.dialect() {
         Dialect::Sqlite => SQLITE_KEYS,
         Dialect::Postgres | Dialect::Cockroach => KEYS,

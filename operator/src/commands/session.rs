@@ -94,6 +94,12 @@ pub(super) async fn run(source: &Source, verb: Session) -> Result<Answer, Failur
                     found.works
                 )));
             }
+            if is_silent(&found) {
+                return Err(Failure::changed(format!(
+                    "nothing was done: session {session} of {} is silent already. A collector frees what it holds: bmdb collect",
+                    foreign(&found.component)
+                )));
+            }
             let held = operator.break_session(session).await?.ok_or_else(|| gone(session))?;
             work::broken(&held).from(bmdb).await
         }

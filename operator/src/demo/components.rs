@@ -18,6 +18,9 @@ use crate::demo::processes::{
 };
 use crate::failure::{Failure, Kind};
 
+/// Where the component that dies finds the demo's file. Not what commands read: that may name a database that matters.
+pub(super) const FILE: &str = "BMDB_DEMO_FILE";
+
 /// The component that dies.
 pub(super) const MORTAL: &str = "shepherd-1";
 /// The components that are tasks.
@@ -81,9 +84,7 @@ where
 pub(super) fn start_mortal(url: &str) -> Result<Child, Failure> {
     let started = std::env::current_exe().and_then(|this| {
         let mut command = Command::new(this);
-        command
-            .args(["demo", "--component", MORTAL])
-            .env("BMDB_DATABASE_URL", url);
+        command.args(["demo", "--component", MORTAL]).env(FILE, url);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -32,6 +32,11 @@ impl Place {
             });
         };
         let file = std::path::absolute(file).unwrap_or_else(|_no_current_folder| file.to_owned());
+        if file.display().to_string().contains(['?', '#', '%']) {
+            return Err(Failure::usage(
+                "--keep: the name of the file has ?, # or % in it, which mean something else in a URL",
+            ));
+        }
         if file.exists() {
             return Err(Failure::usage(format!(
                 "{} is there already, and the demo only fills a file of its own. Name one that is not",

@@ -69,8 +69,10 @@ impl Cache {
         })
     }
 
-    /// How many things needed a person when that was last counted, if it ever was.
+    /// How many things needed a person when that was last counted, if it ever was. Every page tells it, so who looks at any wants it counted.
     pub(super) fn attention(&self) -> Option<usize> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.wanted.notify_one();
         let last = self.last.borrow();
         last.as_ref()?.as_ref().ok().map(|counts| counts.attention)
     }

@@ -45,7 +45,12 @@ struct Watched {
 struct Frame {
     parts: Result<Vec<Part>, Failure>,
     at: Option<DateTime<Utc>>,
+    /// For how long it is what is so, as far as anybody can say.
+    good_for: Duration,
 }
+
+/// A page that is read more seldom is told to be late.
+const LATE: Duration = Duration::from_secs(60);
 
 /// How often a page is read.
 pub(super) fn period(page: &Page) -> Duration {
@@ -71,6 +76,7 @@ impl Hub {
         let empty = Frame {
             parts: Ok(Vec::new()),
             at: None,
+            good_for: LATE,
         };
         let (sender, frames) = watch::channel(Arc::new(empty));
         all.pages.insert(key.clone(), frames.clone());
@@ -92,18 +98,15 @@ async fn read(console: Arc<Console>, key: (Page, bool), sender: watch::Sender<Ar
     let (page, may_write) = &key;
     loop {
         let began = Instant::now();
-        let frame = match pages::read(&console, page, *may_write).await {
-            Ok(view) => Frame {
-                at: Some(view.at),
-                parts: Ok(view.parts),
-            },
-            Err(failure) => Frame {
-                at: None,
-                parts: Err(failure),
-            },
-        };
-        sender.send_replace(Arc::new(frame));
+        let read = pages::read(&console, page, *may_write).await;
         let pause = period(page).max(began.elapsed() * (SHARE - 1));
+        // Until the next has come, which takes as long to read.
+        let good_for = pause.min(LATE) + began.elapsed() + 2 * BEAT;
+        let (at, parts) = match read {
+            Ok(view) => (Some(view.at), Ok(view.parts)),
+            Err(failure) => (None, Err(failure)),
+        };
+        sender.send_replace(Arc::new(Frame { parts, at, good_for }));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = console.stop.cancelled() => return,
@@ -124,6 +127,8 @@ struct Looking {
     /// The digests of what was sent.
     sent: HashMap<&'static str, String>,
     waiting: Vec<Event>,
+    /// Until when what was sent is taken for new, though nothing newer has come.
+    fresh_until: Option<Instant>,
     ends: Instant,
     has_ended: bool,
 }
@@ -136,7 +141,6 @@ impl Drop for Looking {
 
 /// A stream of what changes on a page.
 pub(super) fn stream(console: &Arc<Console>, page: Page, may_write: bool) -> Response {
-    let frames = console.live.watch(console, page, may_write);
     {
         let mut all = console.live.all();
         if all.streams >= MOST {
@@ -145,11 +149,13 @@ pub(super) fn stream(console: &Arc<Console>, page: Page, may_write: bool) -> Res
         }
         all.streams += 1;
     }
+    let frames = console.live.watch(console, page, may_write);
     let looking = Looking {
         console: Arc::clone(console),
         frames,
         sent: HashMap::new(),
         waiting: Vec::new(),
+        fresh_until: None,
         ends: Instant::now() + LONGEST,
         has_ended: false,
     };
@@ -182,7 +188,11 @@ impl Looking {
                 // The beat stands below the parts, so that it is sent last.
                 self.waiting.pop()
             }
-            () = tokio::time::sleep(BEAT) => Some(Event::default().event("still").data("")),
+            () = tokio::time::sleep(BEAT) => Some(match self.fresh_until {
+                Some(until) if Instant::now() < until => Event::default().event("still").data(""),
+                // Nothing true can be said of now: a read has failed, or takes too long.
+                _ => Event::default().event("late").data("the page is read slowly, or not at all"),
+            }),
         }
     }
 
@@ -191,11 +201,13 @@ impl Looking {
         let parts = match &frame.parts {
             Ok(parts) => parts,
             Err(failure) => {
+                self.fresh_until = None;
                 let text = crate::serve::parts::text::prose(&failure.text);
                 self.waiting.push(Event::default().event("trouble").data(text));
                 return;
             }
         };
+        self.fresh_until = Some(Instant::now() + frame.good_for);
         let beat = json!({"at": frame.at.map(|at| at.to_rfc3339()), "attention": self.console.counts.attention()});
         self.waiting.push(Event::default().event("beat").data(beat.to_string()));
         for part in parts.iter().rev() {

@@ -24,10 +24,10 @@ impl Results {
         name
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, text)| text.clone())
+    /// Answers it once: told again later, it would be told of another time.
+    pub(super) fn take(&self, name: &str) -> Option<String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = all.iter().position(|(known, _)| known == name)?;
+        all.remove(place).map(|(_, text)| text)
     }
 }

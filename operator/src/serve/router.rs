@@ -104,7 +104,7 @@ async fn page(State(console): State<Arc<Console>>, uri: Uri, reader: Result<Read
         },
         (_, Ok(page)) => match pages::read(&console, &page, reader.may_write).await {
             Ok(view) => {
-                let result = done.and_then(|id| console.results.find(&id));
+                let result = done.and_then(|id| console.results.take(&id));
                 Html(frame::page(&console, &reader, &view, result.as_deref()).into_string()).into_response()
             }
             Err(failure) => trouble::page(&console, Some(&reader.who), &failure),

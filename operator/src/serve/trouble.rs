@@ -50,7 +50,7 @@ pub(super) fn json(failure: &Failure) -> Response {
     let document = json!({"error": {"kind": failure.kind.word(), "text": failure.text}});
     (
         status(failure.kind),
-        axum::response::AppendHeaders([(axum::http::header::CONTENT_TYPE, "application/json")]),
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
         json_text(&document),
     )
         .into_response()

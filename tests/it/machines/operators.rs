@@ -173,16 +173,19 @@ on_each_backend! {
             if nth >= 40 && (asked > 0 && spared > 0 || began.elapsed() > LONG) {
                 break;
             }
+            // At another moment of the claims each time, or they at another moment of the drain.
+            let late = Duration::from_micros(nth / 2 % 20 * (400 + 10 * nth));
+            let (claims_wait, drain_waits) = if nth % 2 == 0 { (Duration::ZERO, late) } else { (late, Duration::ZERO) };
             let mut claimers = tokio::task::JoinSet::new();
             for _ in 0..4 {
                 let session = bmdb.start_session().await.unwrap();
                 claimers.spawn(async move {
+                    tokio::time::sleep(claims_wait).await;
                     let work = session.claim(&of::<Survey>(&session).await).await.unwrap();
                     (session, work)
                 });
             }
-            // At another moment of the claims each time.
-            tokio::time::sleep(Duration::from_micros(nth % 20 * (400 + 10 * nth))).await;
+            tokio::time::sleep(drain_waits).await;
             let stopping = ada.drain_machine(machine, Hold::new()).await.unwrap();
             let claimed = claimers.join_all().await;
             let live = work::Entity::find().filter(work::Column::MachineId.eq(machine)).all(&raw).await.unwrap();

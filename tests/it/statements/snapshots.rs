@@ -289,7 +289,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("history", bmdb.history(machine)).await.unwrap();
-    acts::hold(&ear, &bmdb, machines[3]).await;
+    acts::hold(ear, &bmdb, machines[3]).await;
     ear.to("operations", bmdb.operations(Some(machines[3]))).await.unwrap();
     ear.to("holds", bmdb.holds(None)).await.unwrap();
     ear.to("sessions", bmdb.sessions()).await.unwrap();
@@ -304,7 +304,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
-    acts::act(&ear, &bmdb, raw, &session, machines[3]).await;
+    acts::act(ear, &bmdb, raw, &session, machines[3]).await;
 
     let [dead, broken] = [bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap()];
     let held = (claimed::<Survey>(&dead).await, claimed::<Survey>(&broken).await);

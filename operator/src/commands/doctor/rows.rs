@@ -69,7 +69,8 @@ where
     Ok((many > 0).then(|| Finding {
         what: format!("{} of {table} without its {of}", count(many, "row", "rows")),
         mend: format!(
-            "with every component stopped: DELETE FROM {table} WHERE {column} NOT IN (SELECT {key} FROM {of})"
+            "look at them: SELECT * FROM {table} WHERE {column} NOT IN (SELECT {key} FROM {of}). If rows of {of} were lost, put a backup back \
+             (docs/backups.md). Only if they were removed on purpose, with every component stopped: the same with DELETE"
         ),
     }))
 }

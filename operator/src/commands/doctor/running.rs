@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn clocks_differ_only_by_what_the_time_of_the_question_leaves() {
-        let at = |milliseconds| DateTime::from_timestamp_millis(1_796_000_000_000 + milliseconds).expect("it is one");
+        let at =
+            |milliseconds: i64| DateTime::from_timestamp_millis(1_796_000_000_000 + milliseconds).expect("it is one");
         for (theirs, answered) in [(0, 0), (50, 100), (-1_999, 100), (2_099, 100), (9_000, 10_000)] {
             assert!(apart(at(0), at(theirs), at(answered)).is_none(), "{theirs} {answered}");
         }

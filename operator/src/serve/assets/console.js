@@ -42,6 +42,8 @@
 
   const put = ({ id, digest, html }) => {
     const part = find(id);
+    // What waited is older than this.
+    waiting.delete(id);
     if (!part || part.dataset.digest === digest) return;
     const chosen = getSelection();
     const busy = part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
@@ -49,7 +51,6 @@
       waiting.set(id, { id, digest, html });
       return;
     }
-    waiting.delete(id);
     const fresh = new DOMParser().parseFromString("<div></div>", "text/html").body.firstChild;
     fresh.innerHTML = html;
     for (const { name, value } of part.attributes) fresh.setAttribute(name, value);
@@ -61,15 +62,16 @@
   const open = () => {
     if (!body.dataset.live || paused || document.hidden || stream) return;
     stream = new EventSource(body.dataset.live);
-    const alive = () => { heard = performance.now(); say("on", "Live"); };
+    const alive = () => { heard = performance.now(); say("on", waiting.size ? "Live, but for what you have selected" : "Live"); };
     stream.addEventListener("part", (event) => put(JSON.parse(event.data)));
     stream.addEventListener("beat", (event) => {
-      alive();
       [...waiting.values()].forEach(put);
+      alive();
       const { attention } = JSON.parse(event.data), count = find("attention-count");
       if (count && attention !== null) { count.hidden = !attention; count.firstChild.textContent = attention; }
     });
-    stream.addEventListener("still", alive);
+    stream.addEventListener("still", () => (heard = performance.now()));
+    stream.addEventListener("late", (event) => say("stale", "Stale since " + clock() + ": " + event.data));
     stream.addEventListener("trouble", (event) => say("stale", "Stale since " + clock() + ". " + event.data.slice(0, 120)));
     stream.addEventListener("bye", () => { close(); say("stale", "The console restarts. Stale since " + clock()); });
   };

@@ -45,7 +45,7 @@ pub(super) async fn read(console: &Console) -> Result<View, Failure> {
             }
             (source(console, &Page::Fleet, now, "bmdb status", &[
                 html! { "counts are " (span(now - counts.at)) " old, and took " (counts.took.as_millis()) " ms" },
-                html! { "a machine counts once for each process" },
+                html! { "what several rules of a process find counts for each, and what is held may also be in another part" },
             ]))
         }
     };

@@ -43,7 +43,8 @@ impl Asked<'_> {
         if own.holder.as_ref().is_some_and(|holder| holder.process == self.process) {
             return Verdict::InWork;
         }
-        let has_obstacles = own.holder.is_some() || own.backoff.is_some() || !own.holds.is_empty();
+        let has_obstacles =
+            own.holder.is_some() || own.backoff.is_some() || !own.holds.is_empty() || own.pause.is_some();
         match self.why.best() {
             None if has_obstacles => Verdict::Blocked,
             None => Verdict::Unknown,

@@ -172,9 +172,10 @@ pub(super) async fn drain(
         let sent = Sent::read(form)?;
         let operator = sent.operator(&writer)?;
         let (machine, name) = named(&console, id).await?;
-        let (hold, ends) = hold_of(&sent)?;
+        let (hold, _) = hold_of(&sent)?;
         let asked = operator.drain_machine(machine.machine, hold).await?;
-        let held = format!("{} is held {ends}", what(sent.get("slot"), &name));
+        // Perhaps by a hold that stood already and lasts longer: the page shows until when.
+        let held = format!("{} is held", what(sent.get("slot"), &name));
         let text = match asked.len() as u64 {
             0 => format!("{held}, and nobody works on it: it is drained."),
             many => format!(

@@ -78,7 +78,10 @@ pub(super) async fn ask_expire(State(console): State<Arc<Console>>, writer: Writ
                 html! { "A command that is already on its way to a machine still arrives. What checks fences refuses it." },
             ],
             fields: html! {},
-            seen: vec![("works", row.works.to_string())],
+            seen: vec![
+                ("works", row.works.to_string()),
+                ("silent", is_silent(&row).to_string()),
+            ],
             action: format!("/sessions/{id}/expire"),
             verb: "Expire it",
             is_dangerous: true,
@@ -100,9 +103,17 @@ pub(super) async fn expire(
     let acted = async {
         let sent = Sent::read(form)?;
         let seen: u64 = sent.seen("works")?.parse().map_err(|_odd| unreadable_form())?;
+        let was_silent = sent.seen("silent")?;
         let operator = sent.operator(&writer)?;
         let session = SessionId(id);
         let row = find(&console.source, session).await?;
+        if is_silent(&row).to_string() != was_silent {
+            return Err(Failure::changed(format!(
+                "nothing was done: session {session} of {} is {} by now. Look at it again",
+                plain(&row.component),
+                if is_silent(&row) { "silent" } else { "alive again" }
+            )));
+        }
         if row.works != seen {
             return Err(Failure::changed(format!(
                 "nothing was done: session {session} of {} holds {} by now, not {seen}. Look at it again",
@@ -111,11 +122,18 @@ pub(super) async fn expire(
             )));
         }
         let held = operator.break_session(session).await?.ok_or_else(|| gone(session))?;
-        let text = format!(
-            "The session of {} is broken. It learns so at its next heartbeat, or when its trust ends; a collector then frees {}.",
-            plain(&held.component_name),
-            count(held.works.len() as u64, "work", "works")
-        );
+        let frees = count(held.works.len() as u64, "work", "works");
+        let text = if is_silent(&row) {
+            format!(
+                "The session of {} was silent already, so there was nothing to break. A collector frees {frees} once it has stood still for an interval.",
+                plain(&held.component_name)
+            )
+        } else {
+            format!(
+                "The session of {} is broken. It learns so at its next heartbeat, or when its trust ends; a collector then frees {frees}.",
+                plain(&held.component_name)
+            )
+        };
         Ok(done(&console, &Page::Sessions, text))
     };
     let acted: Result<_, Failure> = acted.await;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bmdb::{Bmdb, Process, Session, Until};
+use bmdb::{Bmdb, Error, Process, Session, Until, machine};
 use harness::{ada, of};
 
-use crate::world::Survey;
+use crate::world::{Survey, connect_to};
 
 /// Each of them once.
 pub(super) async fn act(bmdb: &Bmdb, session: &Session) {
@@ -31,14 +31,22 @@ pub(super) async fn act(bmdb: &Bmdb, session: &Session) {
     assert!(ada(bmdb).resume_process(Survey::NAME).await.unwrap());
     let work = session.claim(&survey).await.unwrap().expect("it is eligible");
     assert_eq!(ada(bmdb).ask_all_to_stop(Survey::NAME).await.unwrap(), 1);
-    let machine = work.machine();
-    assert!(ada(bmdb).remove_machine(machine).await.is_err(), "somebody works on it");
+    let refused = ada(bmdb).remove_machine(work.machine()).await;
+    assert!(matches!(refused, Err(Error::MachineInWork { .. })), "{refused:?}");
     work.cancel().await.unwrap();
+    let machine = session.transact(machine::create).await.unwrap();
     ada(bmdb).remove_machine(machine).await.unwrap();
+    assert!(bmdb.pauses().await.unwrap().is_empty());
     let drained = bmdb.start_session().await.unwrap();
     assert!(ada(bmdb).drain_session(drained.id()).await.unwrap().is_some());
     drained.close().await.unwrap();
-    let two_days_ago = now - Duration::from_secs(2 * 24 * 3600);
+}
+
+/// Old history goes, by a role that may delete it.
+pub(super) async fn prune(url: &str) {
+    let bmdb = connect_to(url).await;
+    let two_days_ago = bmdb.now().await.unwrap() - Duration::from_secs(2 * 24 * 3600);
     assert_eq!(bmdb.prunable_history(two_days_ago).await.unwrap(), 0);
-    assert_eq!(ada(bmdb).prune_history(two_days_ago).await.unwrap(), 0);
+    assert_eq!(ada(&bmdb).prune_history(two_days_ago).await.unwrap(), 0);
+    bmdb.close().await;
 }

@@ -11,6 +11,7 @@ FROM
     work
 WHERE
     process = $1
+    AND stop_requested IS NULL
 ORDER BY
     machine_id,
     slot;
@@ -20,7 +21,8 @@ UPDATE
 SET
     stop_requested = $1
 WHERE
-    work_id IN ($2);
+    stop_requested IS NULL
+    AND work_id IN ($2);
 
 INSERT INTO
     operation (

@@ -4,7 +4,8 @@ SET
     drain_requested = $2
 WHERE
     session_id = $1
-    AND deadline > now();
+    AND deadline > now()
+    AND drain_requested IS NULL;
 
 SELECT
     component_name,

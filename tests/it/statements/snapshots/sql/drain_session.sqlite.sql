@@ -4,7 +4,8 @@ SET
     drain_requested = $2
 WHERE
     session_id = $1
-    AND deadline > strftime('%Y-%m-%d %H:%M:%f', 'now');
+    AND deadline > strftime('%Y-%m-%d %H:%M:%f', 'now')
+    AND drain_requested IS NULL;
 
 SELECT
     component_name,

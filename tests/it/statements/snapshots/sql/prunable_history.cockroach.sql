@@ -29,6 +29,8 @@ WHERE
         WHERE
             e.machine_id = work_history.machine_id
             AND e.fence = work_history.fence
+            AND (e.machine_id, e.fence) > ($1, $2)
+            AND (e.machine_id, e.fence) <= ($3, $4)
             AND e.event <> 'started'
             AND e.at < CAST($5 AS TIMESTAMPTZ)
     );

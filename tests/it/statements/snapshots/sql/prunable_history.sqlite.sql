@@ -2,6 +2,13 @@ SELECT
     strftime('%Y-%m-%d %H:%M:%f', 'now') AS now;
 
 SELECT
+    session_id
+FROM
+    session
+WHERE
+    session_id = $1;
+
+SELECT
     machine_id,
     fence
 FROM
@@ -29,6 +36,8 @@ WHERE
         WHERE
             e.machine_id = work_history.machine_id
             AND e.fence = work_history.fence
+            AND (e.machine_id, e.fence) > ($1, $2)
+            AND (e.machine_id, e.fence) <= ($3, $4)
             AND e.event <> 'started'
             AND e.at < strftime('%Y-%m-%d %H:%M:%f', $5)
     );

@@ -1,25 +1,6 @@
 SELECT
     now() AS now;
 
-INSERT INTO
-    operation (
-        operation_id,
-        at,
-        done_by,
-        component,
-        verb,
-        machine_id,
-        slot,
-        process,
-        work_id,
-        session_id,
-        detail,
-        reason,
-        ticket
-    )
-VALUES
-    ($1, now(), $2, …);
-
 SELECT
     machine_id,
     fence
@@ -46,6 +27,8 @@ WHERE
         WHERE
             e.machine_id = work_history.machine_id
             AND e.fence = work_history.fence
+            AND (e.machine_id, e.fence) > ($1, $2)
+            AND (e.machine_id, e.fence) <= ($3, $4)
             AND e.event <> 'started'
             AND e.at < CAST($5 AS TIMESTAMPTZ)
     );

@@ -41,7 +41,8 @@ FROM
     AND a.attnum = k.conkey [ 1 ]
 WHERE
     k.contype = 'f'
-    AND k.confdeltype <> 'c'
+    AND k.confdeltype IN ('a', 'r')
+    AND has_table_privilege(c.oid, 'SELECT')
     AND k.confrelid = CAST(to_regclass('machine') AS OID)
     AND n.nspname = current_schema()
 ORDER BY

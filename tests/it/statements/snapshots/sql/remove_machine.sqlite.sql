@@ -37,7 +37,7 @@ FROM
 WHERE
     t.type = 'table'
     AND k."table" = 'machine'
-    AND k.on_delete <> 'CASCADE'
+    AND k.on_delete IN ('NO ACTION', 'RESTRICT')
 ORDER BY
     t.name,
     k."from";
