@@ -23,7 +23,6 @@ use crate::runtime::awake::Awake;
 use crate::runtime::lock::locked;
 use crate::runtime::retry::Pauses;
 use crate::session::Session;
-use crate::session::shared::Phase;
 
 /// Runs any number of workers in one session, with a collector, until it is told to stop.
 ///
@@ -162,18 +161,17 @@ impl Runner {
             () = lost.cancelled() => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             ended = lanes => match ended {
-                // An operator drains it: it shows that the component lives, with less and less to do.
-                Ok(_) => tokio::select! {
+                // It shows that the component lives, with less and less to do.
+                Ok(_) if session.shared().is_drained() => tokio::select! {
                     () = lost.cancelled() => Ok(()),
                     () = shutdown.cancelled() => Ok(()),
                 },
-                Err(error) => Err(error),
+                ended => ended.map(drop),
             },
         };
         no_more.cancel();
         let works = std::mem::take(&mut *locked(&works));
-        // Nobody else drains it before it winds down.
-        let ended = if session.shared().is_at(Phase::Draining) {
+        let ended = if session.shared().is_drained() {
             Ended::Drained
         } else {
             Ended::Over

@@ -140,6 +140,7 @@ impl Session {
             handles_dropped: CancellationToken::new(),
             phase: watch::Sender::new(Phase::Open),
             stays: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             claiming: AtomicUsize::new(0),
             batcher: Batcher::new(database.dialect, &tasks, &database.in_place),
             tasks,

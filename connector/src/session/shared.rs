@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(super) phase: watch::Sender<Phase>,
     /// A work of it cannot be ended: it lives until that ends, or the process does, whatever else is closed.
     pub(super) stays: AtomicBool,
+    /// An operator has asked it to take no new work.
+    pub(super) drained: AtomicBool,
     /// Claims that are under way.
     pub(super) claiming: AtomicUsize,
     pub(crate) tasks: TaskTracker,
@@ -100,10 +102,15 @@ impl Shared {
 
     /// An operator has asked it to take no new work. Works that go on go on.
     pub(crate) fn drain_for(&self, reason: &str) {
-        if !self.is_at(Phase::Draining) {
+        if !self.drained.swap(true, Ordering::AcqRel) {
             tracing::info!(session = %self.id, reason = %Escaped(reason), "an operator drains the session");
             self.advance(Phase::Draining);
         }
+    }
+
+    /// Whether an operator has asked it to take no new work.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_at(&self, phase: Phase) -> bool {
