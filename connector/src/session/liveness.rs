@@ -55,9 +55,9 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
         let error = match renewed.unwrap_or_else(|_elapsed| Err(timed_out())) {
             Ok(None) => return shared.lose("its deadline has passed or its row is gone"),
             Ok(Some(asked)) => {
-                metrics::beat_answered(BootInstant::now().since(sent), left);
                 shared.lease.renewed(sent);
                 shared.renewed.notify_waiters();
+                metrics::beat_answered(BootInstant::now().since(sent), left);
                 failures = 0;
                 if let Some(reason) = asked.drain {
                     shared.drain_for(&reason);

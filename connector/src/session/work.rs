@@ -69,11 +69,12 @@ impl Drop for Guard {
             held.remove(&self.held.key.work);
         }
         shared.work_ended.notify_waiters();
-        metrics::work_held(self.held.key.process(), self.held.held_for());
         if self.armed {
             // Without a receiver the session is over, and its works with it.
             let _unheard = shared.releases.send(Release::Work(EndRequest::canceled(self.held.key)));
         }
+        // Last: a recorder may panic.
+        metrics::work_held(self.held.key.process(), self.held.held_for());
     }
 }
 
