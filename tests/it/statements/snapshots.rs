@@ -304,7 +304,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
         .await
         .unwrap();
     ear.to("backoffs", bmdb.backoffs(None)).await.unwrap();
-    acts::act(ear, &bmdb, raw, &session, machines[3]).await;
+    let _drained = acts::act(ear, &bmdb, raw, &session, machines[3]).await;
 
     let [dead, broken] = [bmdb.start_session().await.unwrap(), bmdb.start_session().await.unwrap()];
     let held = (claimed::<Survey>(&dead).await, claimed::<Survey>(&broken).await);

@@ -19,8 +19,14 @@ pub(super) async fn hold(ear: &Ear, bmdb: &Bmdb, machine: MachineId) {
         .unwrap();
 }
 
-/// The rest, of a machine that is held.
-pub(super) async fn act(ear: &Ear, bmdb: &Bmdb, raw: &DatabaseConnection, session: &Session, machine: MachineId) {
+/// The rest, of a machine that is held. Answers a session that is to stay: what it sent at its end would be taken for that of another call.
+pub(super) async fn act(
+    ear: &Ear,
+    bmdb: &Bmdb,
+    raw: &DatabaseConnection,
+    session: &Session,
+    machine: MachineId,
+) -> Session {
     ear.to("lift_hold", ada(bmdb).lift_hold(machine, None)).await.unwrap();
     // Whichever machines failed above.
     park(raw, machine, "agent-start").await;
@@ -54,7 +60,6 @@ pub(super) async fn act(ear: &Ear, bmdb: &Bmdb, raw: &DatabaseConnection, sessio
     ear.to("drain_session", ada(bmdb).drain_session(drained.id()))
         .await
         .unwrap();
-    drained.close().await.unwrap();
     let two_days_ago = bmdb.now().await.unwrap() - Duration::from_secs(2 * 24 * 3600);
     ear.to("prunable_history", bmdb.prunable_history(two_days_ago))
         .await
@@ -62,4 +67,5 @@ pub(super) async fn act(ear: &Ear, bmdb: &Bmdb, raw: &DatabaseConnection, sessio
     ear.to("prune_history", ada(bmdb).prune_history(two_days_ago))
         .await
         .unwrap();
+    drained
 }

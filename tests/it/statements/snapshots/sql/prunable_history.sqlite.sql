@@ -2,13 +2,6 @@ SELECT
     strftime('%Y-%m-%d %H:%M:%f', 'now') AS now;
 
 SELECT
-    session_id
-FROM
-    session
-WHERE
-    session_id = $1;
-
-SELECT
     machine_id,
     fence
 FROM
