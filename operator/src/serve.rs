@@ -35,6 +35,9 @@ use crate::serve::console::Console;
 /// How long requests that are under way have to end. A service manager waits for longer.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How many connections a console has: pages, counts and acts each need one; more would only wait in the database.
+pub(crate) const CONNECTIONS: u32 = 6;
+
 /// What a console is made of.
 pub(crate) struct Settings {
     /// What is read, and written where the login may.

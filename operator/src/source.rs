@@ -71,7 +71,8 @@ impl Source {
 /// A few connections are enough for a person.
 const FOR_A_PERSON: u32 = 2;
 
-async fn connect(url: &str, connections: u32) -> Result<Bmdb, Failure> {
+/// Connects as this command.
+pub(crate) async fn connect(url: &str, connections: u32) -> Result<Bmdb, Failure> {
     let config = Config::new(url, COMPONENT, runtime_info!()).max_connections(connections);
     Ok(Bmdb::connect(config).await?)
 }

@@ -10,11 +10,8 @@ use crate::commands::collect::stopped;
 use crate::failure::Failure;
 use crate::metrics::Exporter;
 use crate::serve::access::{Access, Tokens};
-use crate::serve::{Server, Settings};
+use crate::serve::{CONNECTIONS, Server, Settings};
 use crate::source::Source;
-
-/// Pages, counts and acts each need one; more would only wait in the database.
-const CONNECTIONS: u32 = 6;
 
 pub(super) async fn run(global: &Global, serve: Serve) -> Result<Answer, Failure> {
     let access = match &serve.token_file {

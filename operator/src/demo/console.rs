@@ -2,22 +2,20 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bmdb::{Bmdb, CancellationToken, Config, runtime_info};
+use bmdb::{Bmdb, CancellationToken};
 
 use crate::demo::account::Account;
 use crate::failure::Failure;
 use crate::serve::access::Access;
-use crate::serve::{Server, Settings};
+use crate::serve::{CONNECTIONS, Server, Settings};
+use crate::source::connect;
 
 /// Where people look first; where somebody else listens there, a free port is taken.
 const PORT: u16 = 8080;
-/// Pages, counts and acts each need one.
-const CONNECTIONS: u32 = 6;
 
 /// Listens, and says where.
 pub(super) async fn listen(url: &str, account: &Account) -> Result<(Server, Bmdb), Failure> {
-    let config = Config::new(url, "bmdb", runtime_info!()).max_connections(CONNECTIONS);
-    let bmdb = Bmdb::connect(config).await?;
+    let bmdb = connect(url, CONNECTIONS).await?;
     let settings = |port| Settings {
         bmdb: bmdb.clone(),
         reader: None,
