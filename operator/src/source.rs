@@ -1,6 +1,9 @@
 //! Which database a command asks, and with which rights.
 
-use bmdb::{Bmdb, Config, Operator, runtime_info};
+use std::collections::HashMap;
+
+use bmdb::sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult, Statement};
+use bmdb::{Bmdb, Config, Dialect, Operator, runtime_info};
 
 use crate::cli::{Global, Reason};
 use crate::failure::Failure;
@@ -33,6 +36,9 @@ impl Source {
             None => None,
         };
         let bmdb = connect(url, connections).await?;
+        if let Some(reader) = &reader {
+            check_same(&bmdb, reader).await?;
+        }
         Ok(Self { bmdb, reader })
     }
 
@@ -66,6 +72,36 @@ impl Source {
         }
         self.bmdb.close().await;
     }
+}
+
+/// Rules that are asked of another database would tell of its machines, and nobody would see it. When each step was applied says which database it is: a
+/// standby has the same times, and may lack the last steps. A copy has them too, and cannot be told from what it was made of.
+async fn check_same(bmdb: &Bmdb, reader: &Bmdb) -> Result<(), Failure> {
+    let (ours, theirs) = (applied(bmdb).await?, applied(reader).await?);
+    let differs = theirs
+        .iter()
+        .any(|(step, at)| ours.get(step).is_some_and(|ours| ours != at));
+    if !differs {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "--read-database is another database than --database: {} was made at another time than {}",
+        reader.name(),
+        bmdb.name()
+    )))
+}
+
+/// When each step of the schema was applied, in seconds.
+async fn applied(bmdb: &Bmdb) -> Result<HashMap<String, i64>, Failure> {
+    let backend = match bmdb.dialect() {
+        Dialect::Sqlite => DatabaseBackend::Sqlite,
+        _ => DatabaseBackend::Postgres,
+    };
+    let ask = Statement::from_string(backend, "SELECT version, applied_at FROM seaql_migrations");
+    let rows = bmdb.reads().query_all_raw(ask).await.map_err(bmdb::Error::from)?;
+    let read = |row: &QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+    let read: Result<HashMap<_, _>, bmdb::sea_orm::DbErr> = rows.iter().map(read).collect();
+    Ok(read.map_err(bmdb::Error::from)?)
 }
 
 /// A few connections are enough for a person.

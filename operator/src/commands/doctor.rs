@@ -1,5 +1,6 @@
 //! What is wrong with the database itself, as far as can be read from it: check by check, each with its mend. One that cannot be made stops no other.
 
+mod room;
 mod rows;
 mod running;
 mod schema;
@@ -26,6 +27,8 @@ struct Finding {
 enum Checked {
     /// It was made, and has found these.
     Found(Vec<Finding>),
+    /// Nothing is wrong, and how it is.
+    Fine(String),
     /// There is nothing to look at here, and why.
     Nothing(&'static str),
 }
@@ -40,7 +43,7 @@ struct Check {
 }
 
 /// In the order in which one would mend what they find.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 11] = [
     Check {
         name: "steps",
         looks_at: "steps of the schema that are pending, or that this build does not know",
@@ -58,7 +61,7 @@ const CHECKS: [Check; 9] = [
     },
     Check {
         name: "settings",
-        looks_at: "settings of the server that the guarantees rest on",
+        looks_at: "settings of the database that the guarantees rest on",
         run: |patient| Box::pin(settings::check(patient)),
     },
     Check {
@@ -85,6 +88,16 @@ const CHECKS: [Check; 9] = [
         name: "rules",
         looks_at: "rules of processes that nobody uses, and that a collector would have forgotten",
         run: |patient| Box::pin(running::rules(patient)),
+    },
+    Check {
+        name: "history",
+        looks_at: "how much history there is, and how much of it is older than 90 days, by a sample",
+        run: |patient| Box::pin(room::history(patient)),
+    },
+    Check {
+        name: "snapshots",
+        looks_at: "transactions that are open for long, and keep what is deleted from being cleaned up",
+        run: |patient| Box::pin(room::snapshots(patient)),
     },
 ];
 
@@ -119,7 +132,7 @@ pub(super) async fn run(global: &Global) -> Result<Answer, Failure> {
     // Where nothing could be looked at, there is no answer.
     if checked
         .iter()
-        .all(|(_, checked)| !matches!(checked, Ok(Checked::Found(_))))
+        .all(|(_, checked)| !matches!(checked, Ok(Checked::Found(_) | Checked::Fine(_))))
         && let Some(failure) = checked.iter().find_map(|(_, checked)| checked.as_ref().err())
     {
         return Err(failure.clone());
@@ -147,6 +160,10 @@ fn answer(checked: &[(&Check, Result<Checked, Failure>)]) -> Answer {
                     lines.push(format!("    mend: {}", finding.mend));
                 }
                 format!("✕ {}", findings.len())
+            }
+            Ok(Checked::Fine(how)) => {
+                lines.push(format!("✓ {}: {how}", check.name));
+                "✓ nothing".to_owned()
             }
             Ok(Checked::Nothing(why)) => {
                 notes.push(format!("{}: not looked at, for {why}", check.name));
@@ -182,16 +199,18 @@ fn answer(checked: &[(&Check, Result<Checked, Failure>)]) -> Answer {
 }
 
 fn as_json(check: &Check, checked: &Result<Checked, Failure>) -> Value {
-    let (findings, not_checked) = match checked {
-        Ok(Checked::Found(findings)) => (findings.as_slice(), None),
-        Ok(Checked::Nothing(why)) => (&[][..], Some((*why).to_owned())),
-        Err(failure) => (&[][..], Some(failure.text.clone())),
+    let none = &[][..];
+    let (findings, is, not_checked) = match checked {
+        Ok(Checked::Found(findings)) => (findings.as_slice(), None, None),
+        Ok(Checked::Fine(how)) => (none, Some(how.clone()), None),
+        Ok(Checked::Nothing(why)) => (none, None, Some((*why).to_owned())),
+        Err(failure) => (none, None, Some(failure.text.clone())),
     };
     let findings: Vec<_> = findings
         .iter()
         .map(|finding| json!({"what": finding.what, "mend": finding.mend}))
         .collect();
     json!({
-        "check": check.name, "looks_at": check.looks_at, "findings": findings, "not_checked": not_checked, "failed": checked.is_err(),
+        "check": check.name, "looks_at": check.looks_at, "findings": findings, "is": is, "not_checked": not_checked, "failed": checked.is_err(),
     })
 }

@@ -152,6 +152,34 @@ on_each_backend! {
 }
 
 #[tokio::test]
+async fn how_history_stands_is_said_and_no_snapshot_is_old() {
+    let db = TestDatabase::migrated(harness::Backend::Postgres).await;
+    let holder = component(&db).await;
+    holder.claim(0).await.fail("no image").await.unwrap();
+    break_it(&db, &["UPDATE work_history SET at = at - INTERVAL '100 days'"]).await;
+    let said = bmdb(db.url(), &["doctor"]);
+    assert!(
+        said.out.contains("✓ history: 2 events; 2 of claims older than 90 days"),
+        "{said:?}"
+    );
+    assert!(said.out.contains("snapshots  ✓ nothing"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_read_database_that_is_another_is_refused() {
+    let db = TestDatabase::migrated(harness::Backend::Sqlite).await;
+    let other = TestDatabase::migrated(harness::Backend::Sqlite).await;
+    let same = bmdb(db.url(), &["process", "ls", "--read-database", db.url()]);
+    assert_eq!(same.status, 0, "{same:?}");
+    break_it(&other, &["UPDATE seaql_migrations SET applied_at = applied_at + 1"]).await;
+    let refused = bmdb(db.url(), &["process", "ls", "--read-database", other.url()]);
+    assert!(
+        refused.status == 2 && refused.err.contains("--read-database is another database"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_a_server_or_its_roles_lack_is_found() {
     let db = TestDatabase::migrated(harness::Backend::Postgres).await;
     bmdb_migration::make_roles(db.url()).await.unwrap();
@@ -168,5 +196,17 @@ async fn what_a_server_or_its_roles_lack_is_found() {
     assert!(
         said.out.contains("settings: fsync is off") && said.out.contains("ALTER SYSTEM SET fsync = on"),
         "{said:?}"
+    );
+    // What a login may not do is the last class of mistakes.
+    break_it(&db, &["GRANT INSERT ON work TO bmdb_component"]).await;
+    let component = db.url().replace("bmdb@", "bmdb_component@");
+    let before = "2026-01-01T00:00:00Z";
+    let refused = bmdb(
+        &component,
+        &["prune", "--before", before, "--yes", "0", "--reason", "x"],
+    );
+    assert!(
+        refused.status == 5 && refused.err.contains("DELETE on work_history"),
+        "{refused:?}"
     );
 }
