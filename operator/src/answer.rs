@@ -1,9 +1,10 @@
 //! What a command answers: a sentence first, then what stands behind it. Written as tables for people, or as one JSON document.
 
 mod table;
+pub(crate) mod tone;
 pub(crate) mod words;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use bmdb::Bmdb;
@@ -11,7 +12,7 @@ use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-pub(crate) use table::Table;
+pub(crate) use table::{Table, folded};
 
 use crate::failure::{Failure, Kind};
 
@@ -119,16 +120,15 @@ impl Answer {
     pub(crate) fn print(&self, format: Format) -> ExitCode {
         let status = u8::from(self.found);
         match format.output {
-            Output::Json => {
-                let mut document = json!({"answer": self.json, "notes": self.notes});
-                if let Some((source, at)) = &self.source {
-                    document["source"] = json!(source);
-                    document["at"] = json!(at.to_rfc3339());
-                }
-                out_json(&document, status)
-            }
+            Output::Json => out_json(&self.document(), status),
             Output::Table => {
-                let written = out(&format.fit(&self.text()), status);
+                let text = format.fit(&self.text(Look::here(format)));
+                let text = if is_coloured(format) {
+                    tone::painted(&text)
+                } else {
+                    text
+                };
+                let written = out(&text, status);
                 for note in &self.notes {
                     err(&format.fit(&format!("note: {}", words::foreign(note))));
                 }
@@ -140,18 +140,77 @@ impl Answer {
         }
     }
 
+    /// For programs.
+    pub(crate) fn document(&self) -> Value {
+        let mut document = json!({"answer": self.json, "notes": self.notes});
+        if let Some((source, at)) = &self.source {
+            document["source"] = json!(source);
+            document["at"] = json!(at.to_rfc3339());
+        }
+        document
+    }
+
+    /// As it stands on a page of our own.
+    pub(crate) fn lines_of_text(&self) -> Vec<String> {
+        let notes = self.notes.iter().map(|note| format!("note: {}", words::foreign(note)));
+        self.text(Look::default())
+            .lines()
+            .map(str::to_owned)
+            .chain(notes)
+            .collect()
+    }
+
     /// Its sentence and its parts, a blank line between. What somebody else wrote cannot leave its line, wherever it came from.
-    fn text(&self) -> String {
+    fn text(&self, look: Look) -> String {
         let mut text = format!("{}\n", words::foreign_lines(&self.sentence));
         for part in &self.parts {
             text.push('\n');
             match part {
-                Part::Table(table) => text.push_str(&table.text()),
+                Part::Table(table) => {
+                    let table = table.text(look.width);
+                    let (heading, rows) = table.split_once('\n').unwrap_or((&table, ""));
+                    let heading = if look.is_dim {
+                        tone::dimmed(heading)
+                    } else {
+                        heading.to_owned()
+                    };
+                    text.extend([heading.as_str(), "\n", rows]);
+                }
                 Part::Lines(lines) => text.extend(lines.iter().map(|line| format!("{}\n", words::foreign(line)))),
             }
         }
         text
     }
+}
+
+/// What a terminal has room for, and shows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    width: Option<usize>,
+    /// Headings stand back.
+    is_dim: bool,
+}
+
+impl Look {
+    /// Where the answer goes. What is piped is never folded.
+    fn here(format: Format) -> Self {
+        let size = std::io::stdout()
+            .is_terminal()
+            .then(ratatui_crossterm::crossterm::terminal::size);
+        Self {
+            width: size
+                .and_then(Result::ok)
+                .map(|(columns, _)| usize::from(columns))
+                .filter(|wide| *wide > 0),
+            is_dim: is_coloured(format),
+        }
+    }
+}
+
+/// Whether signs and headings have their colours: where a person looks, and has not said otherwise (<https://no-color.org>).
+pub(crate) fn is_coloured(format: Format) -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    format.output == Output::Table && !format.ascii && !unwanted && std::io::stdout().is_terminal()
 }
 
 impl Format {

@@ -65,7 +65,7 @@ pub struct Global {
     /// How the answer is written
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(crate) output: Output,
-    /// Write only ASCII
+    /// Write only ASCII. Colours are only where a person looks, and nowhere with NO_COLOR
     #[arg(long, global = true)]
     pub(crate) ascii: bool,
 }
@@ -125,6 +125,11 @@ pub(crate) enum Command {
     /// What goes on: machines, works, sessions, and where each process stands
     #[command(after_help = "Example:\n  bmdb status")]
     Status,
+    /// What goes on as it goes on, on a terminal of 80 by 24 or larger: processes, works, and what is chosen. It only reads
+    #[command(
+        after_help = "Keys: q quit, tab the other pane, / filter, enter open, w why, space pause, s sort, ? all of them.\n\nExample:\n  bmdb top"
+    )]
+    Top,
     /// What needs a person, each with the command for the next step
     #[command(
         after_help = "Example, for cron:\n  bmdb attention >/tmp/attention || mail -s 'the fleet needs you' ops </tmp/attention"
@@ -197,6 +202,19 @@ pub(crate) enum Command {
         after_help = "It only reads. Exit status 1 if it has found something, or could not look.\n\nExample, for cron:\n  bmdb doctor >/tmp/doctor || mail -s 'the database of the fleet' ops </tmp/doctor"
     )]
     Doctor,
+    /// Write one archive for a bug report: versions, schema, what doctor and attention found, processes, sessions, works, acts, sizes
+    #[command(
+        after_help = "It has no password, nothing of the environment and, without --with-tags, no tag of a machine. What people and components wrote, such as \
+            reasons, causes and progress, is in it: read it before you send it.\n\nExample:\n  bmdb bundle /tmp/bmdb.tar.gz"
+    )]
+    Bundle {
+        /// The archive, a .tar.gz. It must not be there yet
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Also what providers said of the machines that it tells of: names, addresses, locations
+        #[arg(long)]
+        with_tags: bool,
+    },
     /// The schema: make it, move it along its steps
     #[command(subcommand)]
     Migrate(Migrate),

@@ -2,6 +2,7 @@
 
 mod attention;
 mod backoff;
+mod bundle;
 mod collect;
 mod doctor;
 mod end;
@@ -13,6 +14,7 @@ mod prune;
 mod serve;
 mod session;
 mod status;
+mod top;
 mod whatis;
 mod why;
 mod work;
@@ -35,6 +37,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Man { folder } => return man(&folder),
         Command::Migrate(verb) => return migrate::run(global, verb).await,
         Command::Serve(serve) => return serve::run(global, *serve).await,
+        Command::Bundle { file, with_tags } => return bundle::run(global, &file, with_tags).await,
+        Command::Top => return top::run(global).await,
         Command::Doctor => return doctor::run(global).await,
         Command::Demo(demo) => return crate::demo::run(global, &demo).await,
         _ => {}
@@ -61,6 +65,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Failure> {
         | Command::Man { .. }
         | Command::Migrate(_)
         | Command::Serve(_)
+        | Command::Bundle { .. }
+        | Command::Top
         | Command::Doctor
         | Command::Demo(_) => {
             unreachable!("BUG: done above")

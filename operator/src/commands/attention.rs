@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::answer::words::{brief, count, foreign, grouped, quoted, span};
 use crate::cli::values::Span;
 use crate::commands::process::pauses;
-use crate::facts::attention::{self, Failures, OFTEN, Thing, Urgency};
+use crate::facts::attention::{self, Attention, Failures, OFTEN, Thing, Urgency};
 use crate::facts::name::name_of;
 use crate::facts::process;
 use crate::failure::Failure;
@@ -25,6 +25,11 @@ pub(super) async fn run(source: &Source, longer_than: Span) -> Result<Answer, Fa
     let longest = TimeDelta::from_std(longer_than.0).unwrap_or(TimeDelta::MAX);
     let processes = process::read(source).await?;
     let found = attention::read(source, &processes, longest).await?;
+    Ok(answer(&found, &processes.unread).read_at(&source.bmdb, found.at))
+}
+
+/// What was found, in words.
+pub(super) fn answer(found: &Attention, unread: &[String]) -> Answer {
     let has_unreadable = !found.unreadable.is_empty();
     let sentence = match found.things.len() as u64 {
         0 if has_unreadable => "Rows that nobody can read need a person.".to_owned(),
@@ -45,10 +50,10 @@ pub(super) async fn run(source: &Source, longer_than: Span) -> Result<Answer, Fa
         }
         answer = answer.lines(lines);
     }
-    for why in &processes.unread {
+    for why in unread {
         answer = answer.note(why.clone());
     }
-    Ok(answer.unreadable(&found.unreadable).read_at(&source.bmdb, found.at))
+    answer.unreadable(&found.unreadable)
 }
 
 /// A thing in words.

@@ -2,12 +2,13 @@
 
 pub(super) mod pauses;
 
+use bmdb::entity::process_pause;
 use serde_json::json;
 
-use crate::answer::words::{brief, foreign, grouped, quoted, when};
+use crate::answer::words::{brief, count, foreign, grouped, quoted, when};
 use crate::answer::{Answer, Table};
 use crate::cli::Process;
-use crate::facts::process::{Processes, as_json, read, unasked, unknown};
+use crate::facts::process::{Processes, Row, as_json, read, unasked, unknown};
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -18,8 +19,11 @@ pub(super) async fn run(source: &Source, verb: Process) -> Result<Answer, Failur
             let unrun = processes.rows.iter().filter(|row| row.is_unrun()).count();
             let sentence = match (processes.rows.len(), unrun) {
                 (0, _) => "No process is registered: no component has run on this database yet.".to_owned(),
-                (all, 0) => format!("{all} processes; somebody runs each."),
-                (all, unrun) => format!("{all} processes; nobody runs {unrun} of them."),
+                (all, 0) => format!("{}; somebody runs each.", count(all as u64, "process", "processes")),
+                (all, unrun) => format!(
+                    "{}; nobody runs {unrun} of them.",
+                    count(all as u64, "process", "processes")
+                ),
             };
             Answer::new(sentence, json!({"processes": processes.json()}))
                 .table(table(&processes))
@@ -52,7 +56,6 @@ pub(super) fn table(processes: &Processes) -> Table {
     ]);
     for row in &processes.rows {
         let status = &row.status;
-        let used = row.used_at().map(|used| when(used, status.as_of));
         table.row([
             brief(&status.process),
             brief(&status.slot),
@@ -61,14 +64,21 @@ pub(super) fn table(processes: &Processes) -> Table {
             grouped(status.backing_off),
             grouped(status.parked),
             grouped(status.held),
-            match &status.pause {
-                Some(pause) => format!("⊘ paused by {}", brief(&pause.paused_by)),
-                None if row.is_unrun() => "✕ nobody runs it".to_owned(),
-                None => used.unwrap_or_else(|| "now".to_owned()),
-            },
+            last_used(row, status.pause.as_ref()),
         ]);
     }
     table
+}
+
+/// Whether anybody runs it, and who keeps them from it.
+pub(super) fn last_used(row: &Row, pause: Option<&process_pause::Model>) -> String {
+    match pause {
+        Some(pause) => format!("⊘ paused by {}", brief(&pause.paused_by)),
+        None if row.is_unrun() => "✕ nobody runs it".to_owned(),
+        None => row
+            .used_at()
+            .map_or_else(|| "now".to_owned(), |used| when(used, row.status.as_of)),
+    }
 }
 
 async fn show(source: &Source, process: &str) -> Result<Answer, Failure> {

@@ -136,18 +136,24 @@ async fn show(bmdb: &Bmdb, work: WorkId) -> Result<Answer, Failure> {
     if let Some(reason) = &work.stop_requested {
         lines.push(format!("asked to stop: {}", foreign(reason)));
     }
-    let mut next = vec![format!("next: bmdb work ask-to-stop {} --reason '…'", work.work)];
-    if is_stuck(&work) {
-        next.push(format!(
-            "      bmdb work break {} --expect-fence {} --reason '…'",
-            work.work, work.fence
-        ));
-    }
+    let next = next_steps(&work);
     let as_of = work.as_of;
     Ok(Answer::new(sentence, as_json(&work))
         .lines(lines)
         .lines(next)
         .read_at(bmdb, as_of))
+}
+
+/// What may be done about it, the gentlest first.
+pub(super) fn next_steps(work: &WorkStatus) -> Vec<String> {
+    let mut next = vec![format!("next: bmdb work ask-to-stop {} --reason '…'", work.work)];
+    if is_stuck(work) {
+        next.push(format!(
+            "      bmdb work break {} --expect-fence {} --reason '…'",
+            work.work, work.fence
+        ));
+    }
+    next
 }
 
 fn stuck_ones(stuck: u64) -> String {
@@ -174,12 +180,27 @@ fn trust(work: &WorkStatus) -> String {
     }
 }
 
-fn progress(work: &WorkStatus) -> String {
+pub(super) fn progress(work: &WorkStatus) -> String {
     let said = work.progress.as_ref().map(|value| match value {
         Value::String(text) => text.clone(),
         value => value.to_string(),
     });
     said.map_or_else(|| "says nothing".to_owned(), |said| brief(&said))
+}
+
+/// In a table: with its sign.
+pub(super) fn sign(work: &WorkStatus) -> &'static str {
+    match (is_silent(work), work.stop_requested.is_some()) {
+        (true, _) => "✕ silent",
+        (false, true) => "✕ asked to stop",
+        (false, false) => "▶ in work",
+    }
+}
+
+/// In a table: the most that its holder may still believe in.
+pub(super) fn trust_left(work: &WorkStatus) -> String {
+    let left = work.left().filter(|left| *left > TimeDelta::zero());
+    left.map_or_else(|| "0 s".to_owned(), span)
 }
 
 pub(super) fn table(works: &[WorkStatus]) -> Table {
@@ -196,22 +217,16 @@ pub(super) fn table(works: &[WorkStatus]) -> Table {
         "work",
     ]);
     for work in works {
-        let left = work.left().filter(|left| *left > TimeDelta::zero());
-        let state = match (is_silent(work), work.stop_requested.is_some()) {
-            (true, _) => "✕ silent",
-            (false, true) => "✕ asked to stop",
-            (false, false) => "▶ in work",
-        };
         table.row([
             brief(&name_of(work.machine, work.provider_id.as_deref()).shown),
             brief(&work.slot),
             brief(&work.process),
             work.fence.to_string(),
             span(work.age()),
-            left.map_or_else(|| "0 s".to_owned(), span),
+            trust_left(work),
             brief(&work.component),
             work.progress.as_ref().map(|_| progress(work)).unwrap_or_default(),
-            state.to_owned(),
+            sign(work).to_owned(),
             work.work.to_string(),
         ]);
     }
