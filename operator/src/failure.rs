@@ -89,6 +89,30 @@ impl Failure {
     }
 }
 
+/// What `clap` has to say: help and versions as it prints them, mistakes as JSON where programs read.
+pub(crate) fn unparsed(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let is_json = words
+        .windows(2)
+        .any(|two| matches!(two[0].to_str(), Some("-o" | "--output")) && two[1] == "json")
+        || words
+            .iter()
+            .any(|word| matches!(word.to_str(), Some("-ojson" | "-o=json" | "--output=json")));
+    if is_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim());
+        let format = Format {
+            output: Output::Json,
+            ascii: false,
+        };
+        return Failure::usage(text).print(format);
+    }
+    if error.print().is_err() {
+        // There is nobody left to tell.
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.status()))
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {

@@ -26,7 +26,10 @@ use crate::cli::Cli;
 
 /// Reads the command line, does what it says, and answers how that went.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::unparsed(&error),
+    };
     log_to_stderr();
     let output = cli.global.format();
     match commands::run(cli).await {

@@ -7,6 +7,7 @@ mod console;
 mod demo;
 mod doctor;
 mod help;
+mod kept;
 mod mistakes;
 mod rig;
 mod rules;
