@@ -39,8 +39,11 @@ impl Tone {
 /// A text with its signs in their colours. It is complete before: what others wrote has no escapes any more.
 pub(crate) fn painted(text: &str) -> String {
     let mut painted = String::with_capacity(text.len());
+    let mut is_dim = false;
     for letter in text.chars() {
-        match Tone::of(letter) {
+        // The line of a heading: what ended a sign's dimness would end its own.
+        is_dim = letter == '\u{1b}' || (is_dim && letter != '\n');
+        match Tone::of(letter).filter(|tone| !is_dim || *tone != Tone::Quiet) {
             Some(tone) => {
                 let (begin, end) = tone.escapes();
                 painted.extend([begin, letter.encode_utf8(&mut [0; 4]), end]);
@@ -73,5 +76,10 @@ mod tests {
             plain = plain.replace(escape, "");
         }
         assert_eq!(plain, text);
+        let heading = dimmed("⊘ held");
+        assert_eq!(
+            super::painted(&format!("{heading}\n⊘ x")),
+            format!("{heading}\n\u{1b}[2m⊘\u{1b}[22m x")
+        );
     }
 }

@@ -96,7 +96,8 @@ fn head(pen: Pen, screen: &Screen, sight: &Sight, database: &str, buffer: &mut B
     let area = buffer.area;
     let state = match (age(&sight.moves, now), &sight.moves.trouble) {
         (None, _) => "✕ nothing was read yet".to_owned(),
-        (Some(age), Some(_)) => {
+        (Some(age), None) if screen.is_paused => format!("⧗ paused, {age} ago"),
+        (Some(age), _) if sight.moves.is_stale(now) => {
             let since = sight
                 .moves
                 .last
@@ -105,8 +106,7 @@ fn head(pen: Pen, screen: &Screen, sight: &Sight, database: &str, buffer: &mut B
                 .unwrap_or_default();
             format!("✕ stale since {since}, {age} ago")
         }
-        (Some(age), None) if screen.is_paused => format!("⧗ paused, {age} ago"),
-        (Some(age), None) => format!("live, {age} ago"),
+        (Some(age), _) => format!("live, {age} ago"),
     };
     let counts = match (age(&sight.counts, now), &sight.counts.trouble) {
         (Some(age), _) => format!("counts {age} old"),

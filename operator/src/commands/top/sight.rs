@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const COUNTS_PERIOD: Duration = Duration::from_secs(15);
 /// Reading takes at most this part of the time: the larger the fleet, the rarer.
 const SHARE: u32 = 10;
+/// What was not read for longer is not live.
+const STALE: Duration = Duration::from_secs(4);
 /// What has not come by then does not come.
 const LONGEST: Duration = Duration::from_secs(20);
 /// Work that is held for longer needs a person, as `bmdb attention` says without being asked.
@@ -40,6 +42,8 @@ pub(super) struct Seen<Of> {
     pub(super) last: Option<Arc<Of>>,
     /// When it was read, by our clock.
     pub(super) read: Option<Instant>,
+    /// How long that took.
+    took: Duration,
     pub(super) trouble: Option<Failure>,
 }
 
@@ -48,6 +52,7 @@ impl<Of> Default for Seen<Of> {
         Self {
             last: None,
             read: None,
+            took: Duration::ZERO,
             trouble: None,
         }
     }
@@ -58,15 +63,26 @@ impl<Of> Clone for Seen<Of> {
         Self {
             last: self.last.clone(),
             read: self.read,
+            took: self.took,
             trouble: self.trouble.clone(),
         }
     }
 }
 
 impl<Of> Seen<Of> {
-    pub(super) fn take(&mut self, read: Result<Of, Failure>) {
+    /// It should have been read again by now.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        let expected = STALE.max(self.took * (SHARE + 2));
+        self.trouble.is_some()
+            || self
+                .read
+                .is_none_or(|read| now.saturating_duration_since(read) > expected)
+    }
+
+    pub(super) fn take(&mut self, read: Result<Of, Failure>, took: Duration) {
         match read {
             Ok(read) => {
+                self.took = took;
                 self.last = Some(Arc::new(read));
                 self.read = Some(Instant::now());
                 self.trouble = None;
@@ -109,21 +125,31 @@ pub(super) struct Wish {
 /// Reads until it is dropped.
 pub(super) async fn keep(source: &Source, wish: &Wish, sight: &watch::Sender<Sight>) {
     let counts = again(wish, COUNTS_PERIOD, async || {
+        let began = Instant::now();
         let read = in_time(count(source)).await;
-        sight.send_modify(|sight| sight.counts.take(read));
+        let is_read = read.is_ok();
+        sight.send_modify(|sight| sight.counts.take(read, began.elapsed()));
+        is_read
     });
     let moves = again(wish, PERIOD, async || {
+        let began = Instant::now();
         let read = in_time(moves(source, wish.works.load(Ordering::Relaxed))).await;
-        sight.send_modify(|sight| sight.moves.take(read));
+        let is_read = read.is_ok();
+        sight.send_modify(|sight| sight.moves.take(read, began.elapsed()));
+        is_read
     });
     tokio::join!(counts, moves);
 }
 
-async fn again(wish: &Wish, period: Duration, read: impl AsyncFn()) {
+async fn again(wish: &Wish, period: Duration, read: impl AsyncFn() -> bool) {
     loop {
         let began = Instant::now();
-        read().await;
-        tokio::time::sleep(period.max(began.elapsed() * (SHARE - 1))).await;
+        // A database that did not answer had no work with it.
+        let rest = match read().await {
+            true => period.max(began.elapsed() * (SHARE - 1)),
+            false => period,
+        };
+        tokio::time::sleep(rest).await;
         while wish.paused.load(Ordering::Relaxed) {
             tokio::time::sleep(PERIOD / 4).await;
         }

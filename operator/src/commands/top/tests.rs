@@ -54,13 +54,13 @@ async fn sight(db: &TestDatabase) -> Sight {
     let ada = bmdb.operator("ada", "the rack moves").expect("it is a good reason");
     ada.ask_to_stop(works[1].id()).await.expect("it goes on");
     let source = Source { bmdb, reader: None };
-    let mut sight = Sight::default();
+    let (mut sight, took) = (Sight::default(), Duration::ZERO);
     sight
         .counts
-        .take(Ok(fixed_counts(count(&source).await.expect("it can be counted"))));
+        .take(Ok(fixed_counts(count(&source).await.expect("it can be counted"))), took);
     sight
         .moves
-        .take(Ok(fixed_moves(moves(&source, 10).await.expect("it can be read"))));
+        .take(Ok(fixed_moves(moves(&source, 10).await.expect("it can be read"))), took);
     for work in works {
         work.cancel().await.expect("it can be let go");
     }
@@ -176,6 +176,12 @@ async fn the_screen_at_some_sizes() {
     // A database that is away: what was seen stays, and says how old it is.
     sight.moves.trouble = Some(Failure::new(Kind::Unreachable, "the database does not answer"));
     assert_kept("stale", &drawn(&screen, &sight, (80, 24)));
+    sight.moves.trouble = None;
+    let (read, late) = (sight.moves.read.unwrap_or_else(Instant::now), Duration::from_secs(5));
+    assert!(
+        !sight.moves.is_stale(read + late / 2) && sight.moves.is_stale(read + late),
+        "an answer that does not come says nothing"
+    );
     let first = drawn(&Screen::new(false, false), &Sight::default(), (80, 24));
     assert!(first.contains("nothing was read yet"), "{first}");
     assert_eq!(press(&mut screen, &sight, KeyCode::Char('q')), Some(Wanted::Quit));
@@ -202,7 +208,7 @@ async fn what_is_read_is_bounded_by_the_screen_and_trouble_keeps_what_was_seen()
     assert!(some.works[0].claimed_at <= some.works[1].claimed_at);
     source.bmdb.close().await;
     let before = seen.moves.last.as_ref().map(Arc::as_ptr);
-    seen.moves.take(moves_of(db.url()).await);
+    seen.moves.take(moves_of(db.url()).await, Duration::ZERO);
     assert!(seen.moves.trouble.is_some());
     assert_eq!(seen.moves.last.as_ref().map(Arc::as_ptr), before);
 }
