@@ -20,13 +20,11 @@ mod source;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::Cli;
 
 /// Reads the command line, does what it says, and answers how that went.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read().unwrap_or_else(|error| error.exit());
     log_to_stderr();
     let output = cli.global.format();
     match commands::run(cli).await {

@@ -10,5 +10,6 @@ mod help;
 mod mistakes;
 mod rig;
 mod rules;
+mod settings;
 mod story;
 mod texts;
