@@ -5,6 +5,7 @@
 mod acts;
 mod console;
 mod demo;
+mod deploy;
 mod doctor;
 mod help;
 mod mistakes;
