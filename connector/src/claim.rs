@@ -184,7 +184,7 @@ impl<P: Process> Claim<P> {
         let source = self.source();
         let attempt = self.attempt_from(source, None, vec![work], Some(to_end), false, detach);
         match attempt.await {
-            Err(TxError::NotCommitted(Error::Database { .. })) => Ok(Attempt::lost_race()),
+            Err(TxError::NotCommitted(Error::Database { .. })) => Ok(Attempt::void()),
             Err(TxError::NotCommitted(error)) if error.is_locked_out() => Ok(Attempt::lost_race()),
             attempt => attempt,
         }
@@ -267,7 +267,9 @@ impl<P: Process> Claim<P> {
                     attempt?
                 }
             };
-            let Attempt { taken, report, .. } = attempt;
+            let Attempt {
+                taken, report, is_void, ..
+            } = attempt;
             if source.is_by_hints() && rule.refresh.is_due(!taken.is_empty(), report.as_ref()) {
                 refresh::<P>(&shared, &rule);
             }
@@ -299,7 +301,7 @@ impl<P: Process> Claim<P> {
                 source = CandidateSource::HintsThenSearch;
                 continue;
             };
-            if report.eligible && !report.paused {
+            if report.eligible && !report.paused && !is_void {
                 metrics::race_lost(P::NAME);
             }
             baseline = baseline.or(report.searches.map(|searches| searches.now()));
@@ -349,7 +351,7 @@ impl<P: Process> Claim<P> {
             Err(TxError::NotCommitted(error)) => Err(error),
             Err(TxError::Unknown { source, .. }) => {
                 doubts.add(works, source);
-                Ok(Attempt::lost_race())
+                Ok(Attempt::void())
             }
         }
     }
@@ -393,7 +395,7 @@ impl<P: Process> Claim<P> {
         };
         match shared.batcher.ask(asked).await {
             Some(attempt) => attempt,
-            None if detach.is_given_up() => Ok(Attempt::lost_race()),
+            None if detach.is_given_up() => Ok(Attempt::void()),
             None => Err(TxError::UNKNOWN),
         }
     }

@@ -14,7 +14,7 @@ use crate::bmdb::Bmdb;
 use crate::db::database::Database;
 use crate::db::transaction::TxRunner;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, StatementKind};
 use crate::rules::sightings::{Seen, Sightings};
 use crate::runtime::supervised::panic_text;
 use crate::store::expiry;
@@ -203,6 +203,7 @@ impl Collector {
     /// For transactions that others wait for.
     fn short_scope(&self, doing: &'static str) -> TxRunner<'_> {
         TxRunner {
+            kind: StatementKind::Collect,
             limit: self.database.limit.at_most(SHORT),
             budget: self.database.config.retry_budget.min(SHORT),
             ..self.database.runner(doing)
@@ -227,7 +228,10 @@ impl Collector {
         let (mut left, _) = expire_each(&short, left.chunks(1), until, sweep).await;
         self.stuck = stuck.iter().map(|lease| lease.session).collect();
         left.extend(stuck);
-        let runner = self.database.runner("expire a session");
+        let runner = TxRunner {
+            kind: StatementKind::Collect,
+            ..self.database.runner("expire a session")
+        };
         let (left, errors) = expire_each(&runner, left.chunks(1), until, sweep).await;
         for (lease, error) in std::iter::zip(&left, errors) {
             tracing::warn!(session = %lease.session, error = &error as &dyn std::error::Error, "a session was not expired");

@@ -4,7 +4,7 @@
 //! the look at one flag. Without the feature `metrics` there is no such call at all. [`METRICS`] is there in either case: exporters take buckets from it, and
 //! `docs/metrics.md` its table.
 //!
-//! No label is without bound: `process` is one of the registered processes, `cause` and `loop` are words of the lists below.
+//! No label is without bound: `process` is one of the registered processes, `cause`, `loop`, `kind` and `what` are words of lists in the code.
 
 #![cfg_attr(
     not(feature = "metrics"),
@@ -67,6 +67,59 @@ pub enum By {
 /// The names of the loops whose last success is told in [`LOOP_SUCCESS`].
 pub const LOOPS: [&str; 4] = ["collector", "counts", "heartbeats", "ticks"];
 
+/// The kinds of statements that [`STATEMENT_SECONDS`] tells apart.
+pub const STATEMENT_KINDS: [&str; 9] = [
+    "body",
+    "claim",
+    "collect",
+    "commit",
+    "end",
+    "heartbeat",
+    "other",
+    "read",
+    "search",
+];
+
+/// What a statement is for: the label `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatementKind {
+    /// In the body of a user's transaction.
+    Body,
+    /// Takes machines that were found before.
+    Claim,
+    /// A collector's.
+    Collect,
+    /// COMMIT, of any transaction.
+    Commit,
+    /// Ends works.
+    End,
+    /// Renews a session.
+    Heartbeat,
+    /// What the lists above and below have no word for, such as what an operator does.
+    Other,
+    /// Only reads: lists, counts, explanations.
+    Read,
+    /// Looks for eligible machines in the fleet.
+    Search,
+}
+
+#[cfg(feature = "metrics")]
+impl StatementKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Claim => "claim",
+            Self::Collect => "collect",
+            Self::Commit => "commit",
+            Self::End => "end",
+            Self::Heartbeat => "heartbeat",
+            Self::Other => "other",
+            Self::Read => "read",
+            Self::Search => "search",
+        }
+    }
+}
+
 /// From half a millisecond, a statement over a local socket, up to ten seconds, after which a claim gives up.
 const ROUND_TRIPS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -121,6 +174,7 @@ table! {
     CLAIMS_FAILED = component("bmdb_claims_failed_total", Counter, Count, &["process"]; "Claims that were answered with an error.");
     RACES_LOST = component("bmdb_claim_races_lost_total", Counter, Count, &["process"]; "Attempts to claim that took nothing because others were faster; each is tried again.");
     CLAIM_SECONDS = component("bmdb_claim_seconds", Histogram(ROUND_TRIPS), Seconds, &["process"]; "How long a claim took that was answered with a machine, from when it was awaited; with the end before it, if one statement did both.");
+    CLAIMS_UNKNOWN = component("bmdb_claims_unknown_total", Counter, Count, &["process"]; "Attempts to claim whose outcome was not known when they ended; what they took is found, or released. They are no lost races.");
     ENDS = component("bmdb_ends_total", Counter, Count, &["process", "cause"]; "Works that ended as their holder asked. Cause: finished, failed, canceled.");
     HELD_SECONDS = component("bmdb_work_held_seconds", Histogram(HOLDS), Seconds, &["process"]; "For how long a component had a work, however it ended.");
     RETRIES = component("bmdb_retries_total", Counter, Count, &[]; "Transactions and statements that ran again, because the database refused them for others or was not reached.");
@@ -131,6 +185,9 @@ table! {
     HEARTBEAT_SECONDS = component("bmdb_heartbeat_seconds", Histogram(ROUND_TRIPS), Seconds, &[]; "Round trip of a heartbeat that was answered.");
     HEARTBEATS_FAILED = component("bmdb_heartbeats_failed_total", Counter, Count, &[]; "Heartbeats that failed or were not answered in time; each is tried again as long as there is trust.");
     TRUST_LEFT_SECONDS = component("bmdb_trust_left_seconds", Histogram(TRUST), Seconds, &[]; "How much trust was left when a heartbeat was answered, before it counted.");
+    TRUST_AT_USE_SECONDS = component("bmdb_trust_at_use_seconds", Histogram(TRUST), Seconds, &[]; "How much trust was left when a session was about to write: before a statement, a transaction or a COMMIT was sent. None: it was not sent.");
+    STATEMENT_SECONDS = component("bmdb_statement_seconds", Histogram(ROUND_TRIPS), Seconds, &["kind"]; "How long a statement took that has ended, answered or not; without the wait for its connection, except for reads outside transactions. Kind: body, claim, collect, commit, end, heartbeat, other, read, search. Not those of savepoints, nor those that a component sends itself beside the library's transactions.");
+    CONNECTION_WAIT_SECONDS = component("bmdb_connection_wait_seconds", Histogram(ROUND_TRIPS), Seconds, &["kind"]; "How long a statement waited for a connection of the library's, or a transaction until it had begun on one. Kind: as of statements.");
     TRUST_MARGIN_SECONDS = component("bmdb_trust_margin_seconds", Gauge, Seconds, &[]; "How much earlier than the database this component stops believing in its session, as configured.");
     INTERVAL_SECONDS = component("bmdb_interval_seconds", Gauge, Seconds, &[]; "How long a heartbeat of this component keeps its session alive, as configured.");
     CLOCK_DIFFERENCE_SECONDS = component("bmdb_clock_difference_seconds", Gauge, Seconds, &[]; "By how much this host's clock is ahead of the database's, at the last sweep of the collector in this component; off by the time of one read. No decision depends on it.");
@@ -141,8 +198,11 @@ table! {
     BACKING_OFF = exporter("bmdb_machines_backing_off", Count, &["process"]; "Machines that the process leaves alone for a time, because it failed on them.");
     PARKED = exporter("bmdb_machines_parked", Count, &["process"]; "Machines on which the process failed so often that a person must look.");
     HELD = exporter("bmdb_machines_held", Count, &["process"]; "Machines that a person keeps from the slot of the process.");
+    PAUSED = exporter("bmdb_process_paused", Count, &["process"]; "1 if a person has paused the process, so that no component claims for it; else 0.");
+    ELIGIBLE_OLDEST_SECONDS = exporter("bmdb_machines_eligible_oldest_seconds", Seconds, &["process"]; "For how long, at least, the machine has been eligible that has waited longest: this exporter has found it at each of its counts since, of which it remembers some, for so long as it runs. 0: none is eligible. Of more than 1000 eligible machines, the 1000 with the smallest ids are watched. Missing: the exporter's login may not ask.");
     UNRUN = exporter("bmdb_process_unrun", Count, &["process"]; "1 if nobody has used a rule of the process for two hours and nobody works for it; else 0.");
     STUCK = exporter("bmdb_works_stuck", Count, &[]; "Works that need a person: they were asked to stop and go on, or their session is silent.");
+    ATTENTION = exporter("bmdb_attention", Count, &["what"]; "Things that need a person, as `bmdb attention` lists them. What: silent session, stuck work, long work, nobody runs it, parked, fails again and again, held for long, paused for long.");
     SESSIONS_ALIVE = exporter("bmdb_sessions_alive", Count, &[]; "Sessions whose deadline lies ahead.");
     SESSIONS_SILENT = exporter("bmdb_sessions_silent", Count, &[]; "Sessions whose deadline has passed and that no collector has expired yet.");
 }
@@ -199,6 +259,10 @@ mod recording {
         }
     }
 
+    pub(super) fn observe_kind(metric: Metric, kind: &'static str, time: Duration) {
+        ::metrics::histogram!(metric.name, "kind" => kind).record(time.as_secs_f64());
+    }
+
     pub(super) fn observe(metric: Metric, process: Option<&'static str>, time: Duration) {
         let seconds = time.as_secs_f64();
         match process {
@@ -238,6 +302,40 @@ pub(crate) fn claim_answered<Work, Error>(process: &'static str, begun: Instant,
 /// An attempt to claim took nothing, because others were faster.
 pub(crate) fn race_lost(process: &'static str) {
     record!(recording::add(RACES_LOST, Some(process), 1));
+}
+
+/// Nobody knows what became of an attempt to claim.
+pub(crate) fn claim_unknown(process: &'static str) {
+    record!(recording::add(CLAIMS_UNKNOWN, Some(process), 1));
+}
+
+/// When this is, if somebody wants to know.
+pub(crate) fn now() -> Option<Instant> {
+    record!(return Some(Instant::now()););
+    None
+}
+
+/// A statement has ended that was sent then.
+pub(crate) fn statement_ended(kind: StatementKind, sent: Option<Instant>) {
+    record! {
+        if let Some(sent) = sent {
+            recording::observe_kind(STATEMENT_SECONDS, kind.word(), sent.elapsed());
+        }
+    }
+}
+
+/// There is the connection that was asked for then.
+pub(crate) fn connection_had(kind: StatementKind, asked: Option<Instant>) {
+    record! {
+        if let Some(asked) = asked {
+            recording::observe_kind(CONNECTION_WAIT_SECONDS, kind.word(), asked.elapsed());
+        }
+    }
+}
+
+/// A session with so much trust left is about to write.
+pub(crate) fn trust_used(left: Duration) {
+    record!(recording::observe(TRUST_AT_USE_SECONDS, None, left));
 }
 
 /// A work has ended as was asked: finished, failed or canceled.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bmdb::{SessionId, WorkId};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::answer::{Format, Output};
 pub(crate) use crate::cli::demo::Demo;
@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub mod reference;
 pub(crate) mod serve;
 pub(crate) mod session;
+pub(crate) mod settings;
 pub mod values;
 
 /// The exit statuses, as the help says them.
@@ -68,6 +69,22 @@ pub struct Global {
     /// Write only ASCII. Colours are only where a person looks, and nowhere with NO_COLOR
     #[arg(long, global = true)]
     pub(crate) ascii: bool,
+}
+
+impl Cli {
+    /// What the command line says, or what is wrong with it.
+    ///
+    /// # Errors
+    /// When it is not understood, or asks for the help.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut root = Self::command();
+        let matches = root.clone().try_get_matches()?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut root))?;
+        if let (Command::Serve(serve), Some(given)) = (&mut cli.command, matches.subcommand_matches("serve")) {
+            serve.given = settings::Given::of(given);
+        }
+        Ok(cli)
+    }
 }
 
 impl Global {
@@ -194,7 +211,7 @@ pub(crate) enum Command {
     },
     /// Serve the web console, and run a collector, until Ctrl-C
     #[command(
-        after_help = "Examples:\n  bmdb serve\n  bmdb serve --listen 0.0.0.0:8080 --token-file /etc/bmdb/tokens --public-host bmdb.example.com"
+        after_help = "Examples:\n  bmdb serve\n  bmdb serve --listen 0.0.0.0:8080 --token-file /etc/bmdb/tokens --public-host bmdb.example.com\n  bmdb serve --settings /etc/bmdb/serve.toml --print-settings"
     )]
     Serve(Box<serve::Serve>),
     /// What is wrong with the database itself: its schema, rights, rows, clock and settings, each with its mend

@@ -20,13 +20,11 @@ mod source;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::Cli;
 
 /// Reads the command line, does what it says, and answers how that went.
 pub async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return failure::unparsed(&error),
     };

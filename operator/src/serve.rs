@@ -98,11 +98,6 @@ impl Server {
         let console = self.console;
         let mut beside = JoinSet::new();
         beside.spawn(counts::keep(Arc::clone(&console), stop.clone()));
-        if let Some(exporter) = console.metrics.clone() {
-            let (bmdb, reader) = (console.source.bmdb.clone(), console.source.reader.clone());
-            let stop = stop.clone();
-            beside.spawn(async move { exporter.keep(bmdb, reader, stop).await });
-        }
         if self.collect {
             beside.spawn(console.source.bmdb.collector().run(stop.clone()));
         }

@@ -141,11 +141,20 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// Counts the machines that a claim could take.
     pub(super) fn count(&self, dialect: Dialect) -> Statement {
+        self.of_eligible("CAST(count(machine.machine_id) AS BIGINT)", dialect)
+            .finish()
+    }
+
+    /// Finds so many of them, from the smallest id on.
+    pub(super) fn first(&self, dialect: Dialect, limit: u32) -> Statement {
+        let mut text = self.of_eligible("machine.machine_id", dialect);
+        text.put(&format!(" ORDER BY machine.machine_id LIMIT {limit}"), []);
+        text.finish()
+    }
+
+    fn of_eligible(&self, what: &str, dialect: Dialect) -> SqlBuilder {
         let mut text = SqlBuilder::new(dialect);
-        let of = format!(
-            "SELECT CAST(count(machine.machine_id) AS BIGINT) FROM {} WHERE ",
-            self.text.machines(false)
-        );
+        let of = format!("SELECT {what} FROM {} WHERE ", self.text.machines(false));
         text.piece(&SqlFragment::text(of)).piece(&SqlFragment::expression(
             dialect,
             free_for(self.process, self.slot, dialect),
@@ -153,7 +162,7 @@ impl Asked<'_> {
         for clause in &self.text.clauses {
             text.piece(&SqlFragment::text(format!(" AND ({})", clause.sql)));
         }
-        text.finish()
+        text
     }
 }
 

@@ -108,6 +108,25 @@ impl StoredRule {
         runner.run(ask).await.or_else(TxError::or_read)
     }
 
+    /// Up to so many machines that are eligible now, from the smallest id on: asked again, it answers the same ones as long as they are eligible.
+    ///
+    /// # Errors
+    /// As [`count`](Self::count).
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn eligible(&self, limit: u32) -> Result<Vec<MachineId>, Error> {
+        const DOING: &str = "find eligible machines";
+        let runner = self.runner(DOING).await?;
+        let first = self.asked().first(runner.database.dialect, limit);
+        let ask = async |tx: &Tx| {
+            let rows = tx.query_all_raw(first.clone()).await?;
+            let machines = rows.iter().map(|row| row.try_get_by_index(0));
+            machines.collect::<Result<_, _>>().map_err(Error::database(DOING))
+        };
+        runner.run(ask).await.or_else(TxError::or_read)
+    }
+
     /// Whether a machine could be claimed now, and if not, why, as [`Registered::explain`](crate::Registered::explain).
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics;
 use crate::rules::process::Process;
 use crate::rules::work_key::RuleKey;
 use crate::session::held::Release;
@@ -45,6 +46,7 @@ impl<P: Process> InDoubt<P> {
     pub(crate) fn add(&mut self, works: impl IntoIterator<Item = WorkId>, source: Option<DbErr>) {
         let error = source.as_ref().map(tracing::field::display);
         tracing::debug!(process = P::NAME, error, "the outcome of a claim is not known");
+        metrics::claim_unknown(P::NAME);
         self.works.extend(works);
         self.source = source;
     }

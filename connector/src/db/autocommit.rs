@@ -45,8 +45,8 @@ impl TxRunner<'_> {
             let limit = self.connect_limit();
             let asked = async {
                 match detach {
-                    Some(detach) => pool.query_for(detach, statement).await,
-                    None => pool.query(statement).await,
+                    Some(detach) => pool.query_for(self.kind, detach, statement).await,
+                    None => pool.query(self.kind, statement).await,
                 }
             };
             let answer = tokio::select! {

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::db::health::Health;
 use crate::db::timeout::Timeout;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::detach::Detach;
 use crate::runtime::lock::locked;
 
@@ -57,29 +58,42 @@ impl AutocommitPool {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the statement to the server, and its connection to the pool, which checks it.
-    pub(crate) async fn query(&self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let (_permit, spare) = self.acquire().await?;
-        self.query_on(spare, statement).await
+    pub(crate) async fn query(&self, kind: StatementKind, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let (_permit, spare) = self.acquire(kind).await?;
+        self.query_on(kind, spare, statement).await
     }
 
     /// The same for a call that may be given up as long as there is no connection.
-    pub(crate) async fn query_for(&self, detach: &Detach, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+    pub(crate) async fn query_for(
+        &self,
+        kind: StatementKind,
+        detach: &Detach,
+        statement: &Statement,
+    ) -> Result<Vec<QueryResult>, DbErr> {
         detach.wait();
-        let acquired = self.acquire().await;
+        let acquired = self.acquire(kind).await;
         let begins = detach.may_begin();
         let (_permit, spare) = acquired?;
         if !begins {
             self.keep(spare);
             return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         }
-        self.query_on(spare, statement).await
+        self.query_on(kind, spare, statement).await
     }
 
-    async fn query_on(&self, mut spare: Spare, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+    async fn query_on(
+        &self,
+        kind: StatementKind,
+        mut spare: Spare,
+        statement: &Statement,
+    ) -> Result<Vec<QueryResult>, DbErr> {
         let values = statement.values.clone().unwrap_or(Values(Vec::new()));
+        let sent = metrics::now();
         let rows = sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
             .fetch_all(&mut *spare.connection)
-            .await
+            .await;
+        metrics::statement_ended(kind, sent);
+        let rows = rows
             .map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
             .inspect_err(|error| {
                 self.health.learn(error);
@@ -89,13 +103,15 @@ impl AutocommitPool {
         Ok(rows.into_iter().map(QueryResult::from).collect())
     }
 
-    async fn acquire(&self) -> Result<(SemaphorePermit<'_>, Spare), DbErr> {
+    async fn acquire(&self, kind: StatementKind) -> Result<(SemaphorePermit<'_>, Spare), DbErr> {
+        let asked = metrics::now();
         let permit = tokio::time::timeout(self.acquire_timeout, self.permits.acquire()).await;
         let permit = permit.map_err(|_elapsed| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         let permit = Box::pin(self.health.told(permit))
             .await?
             .map_err(|_closed| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
         if let Some(spare) = self.fresh_spare() {
+            metrics::connection_had(kind, asked);
             return Ok((permit, spare));
         }
         // In a box: it is fourteen of the fifteen kilobytes that every call would be that comes here, to be moved about.
@@ -105,6 +121,7 @@ impl AutocommitPool {
             self.health.told(acquired).await
         })
         .await?;
+        metrics::connection_had(kind, asked);
         let (taken, used) = (Instant::now(), Instant::now());
         let spare = Spare {
             connection,

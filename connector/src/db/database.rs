@@ -21,7 +21,7 @@ use crate::db::server;
 use crate::db::sqlite;
 use crate::db::timeout::Timeout;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::lock::locked;
 
 /// One database, as all parts of this library share it.
@@ -124,8 +124,21 @@ impl Database {
         doing: &'static str,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
+        self.read_as(StatementKind::Read, doing, statement).await
+    }
+
+    /// The same, of another kind.
+    pub(crate) async fn read_as(
+        &self,
+        kind: StatementKind,
+        doing: &'static str,
+        statement: Statement,
+    ) -> Result<Vec<QueryResult>, Error> {
         self.check_file()?;
-        self.query_all_raw(statement).await.map_err(Error::database(doing))
+        let sent = metrics::now();
+        let answer = self.query_all_raw(statement).await;
+        metrics::statement_ended(kind, sent);
+        answer.map_err(Error::database(doing))
     }
 
     /// A count that is read outside transactions.

@@ -18,7 +18,7 @@ use crate::db::tx::{Tx, TxClosure};
 use crate::db::tx_error::TxError;
 use crate::error::Error;
 use crate::error::fault::Fault;
-use crate::metrics;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::lease::{BootInstant, Lease};
 use crate::runtime::retry::pause_within;
 use crate::runtime::spawn_on_drop::SpawnOnDrop;
@@ -41,6 +41,8 @@ pub(crate) struct TxRunner<'a> {
     pub(crate) database: &'a Database,
     /// What it is for, for errors and logs.
     pub(crate) doing: &'static str,
+    /// The same, for who measures.
+    pub(crate) kind: StatementKind,
     pub(crate) pool: &'a DatabaseConnection,
     /// Who owns the tasks in which BEGIN, COMMIT and ROLLBACK go on when the future of their caller is dropped.
     pub(crate) tasks: &'a TaskTracker,
@@ -62,6 +64,7 @@ impl Database {
         TxRunner {
             database: self,
             doing,
+            kind: StatementKind::Other,
             pool: &self.library,
             tasks: &self.tasks,
             trust: None,
@@ -75,6 +78,7 @@ impl Database {
     /// For what only reads, all of it at one moment.
     pub(crate) fn snapshot(&self, doing: &'static str) -> TxRunner<'_> {
         TxRunner {
+            kind: StatementKind::Read,
             pool: &self.reads,
             is_snapshot: true,
             ..self.runner(doing)
@@ -257,18 +261,23 @@ impl TxRunner<'_> {
                 }
             }
         };
-        let sent = BootInstant::now();
+        let (sent, asked) = (BootInstant::now(), metrics::now());
         let inner = SpawnOnDrop::new(self.tasks, begin).await?;
-        Ok(Tx::new(inner, self.database.dialect, self.limit, sent))
+        metrics::connection_had(self.kind, asked);
+        Ok(Tx::new(inner, self.database.dialect, self.limit, self.kind, sent))
     }
 
     async fn commit<T, E: From<Error>>(&self, tx: Tx, value: T) -> Attempt<T, E> {
         // A commit that is not answered is resolved, for which there must be trust left.
         let limit = self.database.limit.at_most(self.database.config.interval / 2);
         let committing = SpawnOnDrop::new(self.tasks, async move { limit.within(tx.inner.commit()).await });
+        let sent = metrics::now();
         let committed = tokio::select! {
             biased;
-            committed = committing => committed,
+            committed = committing => {
+                metrics::statement_ended(StatementKind::Commit, sent);
+                committed
+            }
             // The commit goes on, but nobody may act on its answer any more.
             () = self.trust_over() => return Attempt::Failed(TxError::Unknown { value, source: None }),
         };
@@ -314,11 +323,14 @@ impl TxRunner<'_> {
     }
 
     pub(crate) fn check_trust(&self) -> Result<(), Error> {
-        match self.trust {
-            Some((session, lease)) if lease.remaining(BootInstant::now()).is_zero() => {
-                Err(Error::SessionExpired { session })
-            }
-            _ => Ok(()),
+        let Some((session, lease)) = self.trust else {
+            return Ok(());
+        };
+        let left = lease.remaining(BootInstant::now());
+        metrics::trust_used(left);
+        if left.is_zero() {
+            return Err(Error::SessionExpired { session });
         }
+        Ok(())
     }
 }

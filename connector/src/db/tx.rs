@@ -15,6 +15,7 @@ use crate::db::dialect::Dialect;
 use crate::db::savepoint::Savepoint;
 use crate::db::sql::SqlBuilder;
 use crate::db::timeout::Timeout;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::lease::BootInstant;
 use crate::runtime::lock::locked;
 
@@ -27,6 +28,7 @@ pub struct Tx {
     pub(super) inner: DatabaseTransaction,
     dialect: Dialect,
     limit: Timeout,
+    kind: StatementKind,
     /// Before BEGIN was sent: what the database's clock says in here is later.
     sent: BootInstant,
     fault: Mutex<Option<DbErr>>,
@@ -35,11 +37,18 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub(super) fn new(inner: DatabaseTransaction, dialect: Dialect, limit: Timeout, sent: BootInstant) -> Self {
+    pub(super) fn new(
+        inner: DatabaseTransaction,
+        dialect: Dialect,
+        limit: Timeout,
+        kind: StatementKind,
+        sent: BootInstant,
+    ) -> Self {
         Self {
             inner,
             dialect,
             limit,
+            kind,
             sent,
             fault: Mutex::new(None),
             in_flight: AtomicUsize::new(0),
@@ -83,7 +92,9 @@ impl Tx {
     async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         // Stays raised if this future is dropped at the await.
         self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let sent = metrics::now();
         let result = self.limit.within(statement).await;
+        metrics::statement_ended(self.kind, sent);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         if let Err(error) = &result {
             locked(&self.fault).get_or_insert_with(|| error.clone());

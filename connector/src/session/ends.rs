@@ -11,6 +11,7 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics::StatementKind;
 use crate::rules::facts::Facts;
 use crate::rules::work_key::{RuleKey, WorkKey};
 use crate::runtime::detach::Detach;
@@ -231,6 +232,7 @@ async fn end_at_once(
     let by = shared.writer();
     let runner = TxRunner {
         is_patient,
+        kind: StatementKind::End,
         ..by.runner(DOING)
     };
     end::at_once(&runner, &pools.by_keys, &by, to_end).await
@@ -239,5 +241,9 @@ async fn end_at_once(
 async fn in_transaction(shared: &Shared, to_end: &[EndRequest]) -> Result<Vec<WorkId>, TxError<(), Error>> {
     let by = shared.writer();
     let whole = async |tx: &Tx| end::within(tx, &by, to_end).await.map_err(Error::from);
-    by.runner(DOING).run(whole).await.map_err(TxError::without_value)
+    let runner = TxRunner {
+        kind: StatementKind::End,
+        ..by.runner(DOING)
+    };
+    runner.run(whole).await.map_err(TxError::without_value)
 }

@@ -9,7 +9,7 @@ use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use crate::db::timeout::timed_out;
-use crate::metrics;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::lease::BootInstant;
 use crate::session::held::StopReason;
 use crate::session::shared::{Phase, Shared};
@@ -121,7 +121,10 @@ async fn renew(shared: &Shared) -> Result<Option<AskedOf>, DbErr> {
                 UPDATE session_lease SET deadline = max(ifnull(strftime('%Y-%m-%d %H:%M:%f', deadline, '+0.001 seconds'), ''), {after $2})
                 WHERE session_id = $1 AND deadline > {now}";
             let renewal = database.dialect.statement(renewal, values);
-            if database.heartbeats.execute_raw(renewal).await?.rows_affected() != 1 {
+            let sent = metrics::now();
+            let renewed = database.heartbeats.execute_raw(renewal).await;
+            metrics::statement_ended(StatementKind::Heartbeat, sent);
+            if renewed?.rows_affected() != 1 {
                 return Ok(None);
             }
             database
@@ -139,7 +142,7 @@ async fn renew(shared: &Shared) -> Result<Option<AskedOf>, DbErr> {
                 SELECT w.work_id, w.stop_requested, beat.drain_requested FROM beat
                 LEFT JOIN work w ON w.session_id = beat.session_id AND w.stop_requested IS NOT NULL";
             let renewal = database.dialect.statement(renewal, values);
-            let rows = pools.heartbeats.query(&renewal).await?;
+            let rows = pools.heartbeats.query(StatementKind::Heartbeat, &renewal).await?;
             if rows.is_empty() {
                 return Ok(None);
             }

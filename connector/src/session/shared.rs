@@ -18,7 +18,7 @@ use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, StatementKind};
 use crate::runtime::escaped::Escaped;
 use crate::runtime::lease::{BootInstant, Lease, Ticks};
 use crate::runtime::lock::locked;
@@ -197,6 +197,7 @@ impl Shared {
     pub(crate) fn bodies(&self, doing: &'static str) -> TxRunner<'_> {
         TxRunner {
             pool: &self.database.bodies,
+            kind: StatementKind::Body,
             ..self.library(doing)
         }
     }

@@ -31,6 +31,8 @@ pub(crate) struct Attempt<P: Process> {
     pub(crate) taken: Vec<ClaimedMachine<P>>,
     /// `None`: it did not ask.
     pub(crate) report: Option<AttemptReport>,
+    /// That it took nothing says nothing of others: it was not made, was refused, or nobody knows what became of it.
+    pub(crate) is_void: bool,
 }
 
 impl<P: Process> Attempt<P> {
@@ -40,6 +42,15 @@ impl<P: Process> Attempt<P> {
             ended: Vec::new(),
             taken: Vec::new(),
             report: Some(AttemptReport::LOST_RACE),
+            is_void: false,
+        }
+    }
+
+    /// Another is to be made, as after a lost race, which this was not.
+    pub(crate) fn void() -> Self {
+        Self {
+            is_void: true,
+            ..Self::lost_race()
         }
     }
 
@@ -74,7 +85,12 @@ impl<P: Process> Attempt<P> {
                 None if taken.is_empty() && took_some => Some(AttemptReport::LOST_RACE),
                 None => None,
             };
-            Self { ended, taken, report }
+            Self {
+                ended,
+                taken,
+                report,
+                is_void: self.is_void,
+            }
         })
     }
 }
@@ -110,6 +126,7 @@ mod tests {
             ended: Vec::new(),
             taken: (0..works).map(|_| taken()).collect(),
             report,
+            is_void: false,
         }
     }
 

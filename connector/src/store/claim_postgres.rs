@@ -14,6 +14,7 @@ use crate::db::sql::SqlBuilder;
 use crate::db::transaction::TxRunner;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics::StatementKind;
 use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
 use crate::rules::process::Process;
 use crate::rules::work_key::RuleKey;
@@ -40,14 +41,17 @@ pub(crate) async fn attempt<P: Process>(
 ) -> Result<Attempt<P>, TxError<(), Error>> {
     let ClaimRequest { source, works, .. } = request;
     let statement = statement::<P>(by, request);
+    let (pool, kind) = match source {
+        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => {
+            (&pools.by_keys, StatementKind::Claim)
+        }
+        CandidateSource::Search(_) | CandidateSource::Scan => (&pools.searches, StatementKind::Search),
+    };
     let runner = TxRunner {
         // It need not be this machine.
         is_patient: false,
+        kind,
         ..by.runner("claim a machine")
-    };
-    let pool = match source {
-        CandidateSource::HintsOnly | CandidateSource::HintsThenSearch | CandidateSource::Machine(_) => &pools.by_keys,
-        CandidateSource::Search(_) | CandidateSource::Scan => &pools.searches,
     };
     let rows = runner.autocommit(pool, &statement, detach).await?;
     // It has taken effect, so what cannot be read cannot be told from what is not known.
@@ -88,6 +92,7 @@ fn read<P: Process>(
         ended: ids(first.try_get("", "bmdb_left")?)?,
         taken,
         report,
+        is_void: false,
     })
 }
 

@@ -6,9 +6,11 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::db::sql::SqlBuilder;
+use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::db::tx_error::TxError;
 use crate::error::Error;
+use crate::metrics::StatementKind;
 use crate::rules::claim_plan::{AttemptReport, CandidateSource, SearchProgress};
 use crate::rules::process::Process;
 use crate::rules::work_key::{RuleKey, WorkKey};
@@ -45,12 +47,12 @@ pub(crate) async fn attempt<P: Process>(
     };
     let found = found.map_err(TxError::NotCommitted)?;
     if detach.is_some_and(|detach| !detach.may_begin()) {
-        return Ok(Attempt::lost_race());
+        return Ok(Attempt::void());
     }
     let whole = async |tx: &Tx| {
         let ended = end::within(tx, by, after).await?;
         if !after.is_empty() && ended.is_empty() {
-            return Ok(Attempt::lost_race());
+            return Ok(Attempt::void());
         }
         // One for each that has ended.
         let works = if after.is_empty() { works } else { &works[..ended.len()] };
@@ -77,7 +79,13 @@ pub(crate) async fn attempt<P: Process>(
         tx.write(writes).await?;
         if matches!(source, CandidateSource::HintsOnly) {
             let report = None;
-            return Ok(Attempt { ended, taken, report });
+            let is_void = false;
+            return Ok(Attempt {
+                ended,
+                taken,
+                report,
+                is_void,
+            });
         }
         let mut report = AttemptReport {
             more: source.may_have_more(candidates.len() as u64, asked),
@@ -102,9 +110,19 @@ pub(crate) async fn attempt<P: Process>(
             _ => {}
         }
         let report = Some(report);
-        Ok::<_, Error>(Attempt { ended, taken, report })
+        let is_void = false;
+        Ok::<_, Error>(Attempt {
+            ended,
+            taken,
+            report,
+            is_void,
+        })
     };
-    let attempt = by.runner("claim a machine").run(whole).await;
+    let runner = TxRunner {
+        kind: StatementKind::Claim,
+        ..by.runner("claim a machine")
+    };
+    let attempt = runner.run(whole).await;
     attempt.map_err(TxError::without_value)
 }
 

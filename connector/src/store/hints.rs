@@ -10,8 +10,10 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, Order};
 use crate::db::database::Database;
 use crate::db::dialect::Dialect;
 use crate::db::sql::SqlBuilder;
+use crate::db::transaction::TxRunner;
 use crate::db::tx::Tx;
 use crate::error::Error;
+use crate::metrics::StatementKind;
 use crate::rules::check::check_name;
 use crate::rules::claim_plan::{CandidateSource, SEARCH_LIMIT};
 use crate::rules::claimable::{claimable, from_machines};
@@ -100,7 +102,7 @@ pub(crate) async fn search_now<P: Process>(
             break;
         }
         let statement = database.dialect.backend().build(&part);
-        for row in database.read_statement(DOING, statement).await? {
+        for row in database.read_as(StatementKind::Search, DOING, statement).await? {
             found.push(row.try_get_by_index(0).map_err(Error::database(DOING))?);
         }
     }
@@ -134,7 +136,10 @@ pub(crate) async fn refresh<P: Process>(database: &Database, rule: &Rule) -> Res
         "SELECT CAST(count(process) AS BIGINT) FROM (SELECT process FROM work_candidate WHERE process = $1 LIMIT {LOW}) AS some_hints"
     );
     let began = Instant::now();
-    let runner = database.runner("refresh hints");
+    let runner = TxRunner {
+        kind: StatementKind::Search,
+        ..database.runner("refresh hints")
+    };
     let begin = async |tx: &Tx| {
         const OLD: &str = " AND (began_at < {after -30000} OR began_at > {after 10000})";
         let hints = tx.query_text(&few, [rule.key.into()]).await?;

@@ -5,9 +5,23 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// The console's settings. Each is a flag or a variable.
+use crate::cli::settings::Given;
+
+/// The console's settings. Each is a flag, a variable, or a key of the file that --settings names.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
+    /// A file with settings, in TOML: what neither a flag nor a variable says, it says. Its keys are the flags
+    #[arg(long, value_name = "FILE", env = "BMDB_SETTINGS")]
+    pub(crate) settings: Option<PathBuf>,
+    /// Say which settings are in force and where each comes from, without secrets, and end
+    #[arg(long)]
+    pub(crate) print_settings: bool,
+    /// A file that holds the URL of --database, which may have a password in it
+    #[arg(long, value_name = "FILE", env = "BMDB_DATABASE_FILE")]
+    pub(crate) database_file: Option<PathBuf>,
+    /// A file that holds the URL of --read-database
+    #[arg(long, value_name = "FILE", env = "BMDB_READ_DATABASE_FILE")]
+    pub(crate) read_database_file: Option<PathBuf>,
     /// Where it listens. Elsewhere than on the loopback it needs --token-file
     #[arg(
         long,
@@ -20,13 +34,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", env = "BMDB_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// The names that people reach it by, as behind a proxy. Others are refused
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "BMDB_PUBLIC_HOST",
-        value_delimiter = ',',
-        requires = "token_file"
-    )]
+    #[arg(long, value_name = "NAME", env = "BMDB_PUBLIC_HOST", value_delimiter = ',')]
     pub(crate) public_host: Vec<String>,
     /// Hosts of which an https address in the database becomes a link, such as that of the tickets
     #[arg(long, value_name = "HOST", env = "BMDB_PORTALS", value_delimiter = ',')]
@@ -43,4 +51,6 @@ pub(crate) struct Serve {
     /// Keep metrics, and tell them at /metrics to who may read the console
     #[arg(long, env = "BMDB_METRICS")]
     pub(crate) metrics: bool,
+    #[arg(skip)]
+    pub(crate) given: Given,
 }

@@ -3,9 +3,10 @@
 use bmdb::CancellationToken;
 use serde_json::json;
 
-use crate::answer::{Answer, err};
+use crate::answer::{Answer, Table, err};
 use crate::cli::Global;
 use crate::cli::serve::Serve;
+use crate::cli::settings::{self, Setting};
 use crate::commands::collect::stopped;
 use crate::failure::Failure;
 use crate::metrics::Exporter;
@@ -13,13 +14,18 @@ use crate::serve::access::{Access, Tokens};
 use crate::serve::{CONNECTIONS, Server, Settings};
 use crate::source::Source;
 
-pub(super) async fn run(global: &Global, serve: Serve) -> Result<Answer, Failure> {
+pub(super) async fn run(global: &Global, mut serve: Serve) -> Result<Answer, Failure> {
+    let mut global = global.clone();
+    let settings = settings::settle(&mut global, &mut serve)?;
+    if serve.print_settings {
+        return Ok(print(&settings));
+    }
     let access = match &serve.token_file {
         Some(file) => Access::signed_in(Tokens::read(file)?, serve.public_host.clone()),
         None => Access::loopback(name_of_user(serve.by.as_deref())?),
     };
     access.check(serve.listen)?;
-    let Source { bmdb, reader } = Source::open_for(global, CONNECTIONS).await?;
+    let Source { bmdb, reader } = Source::open_for(&global, CONNECTIONS).await?;
     let database = bmdb.name().to_owned();
     let (main, other) = (bmdb.clone(), reader.clone());
     let server = Server::bind(Settings {
@@ -55,6 +61,23 @@ pub(super) async fn run(global: &Global, serve: Serve) -> Result<Answer, Failure
     main.close().await;
     ended?;
     Ok(Answer::new("The console has ended.", json!({"ended": true})))
+}
+
+/// Which settings are in force, and where each comes from.
+fn print(settings: &[Setting]) -> Answer {
+    let mut table = Table::new(&["setting", "value", "from"]);
+    for setting in settings {
+        let value = match setting.value.as_str() {
+            "" => "-".to_owned(),
+            value => value.to_owned(),
+        };
+        table.row([setting.name.to_owned(), value, setting.from.clone()]);
+    }
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|setting| json!({"name": setting.name, "value": setting.value, "from": setting.from}))
+        .collect();
+    Answer::new("The settings of `bmdb serve`.", json!({"settings": settings})).table(table)
 }
 
 /// Whom acts are written down under where nobody signs in.

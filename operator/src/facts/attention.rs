@@ -56,6 +56,10 @@ pub(crate) struct Attention {
     /// The most urgent first.
     pub(crate) things: Vec<Thing>,
     pub(crate) unreadable: Vec<Unreadable>,
+    /// How many sessions there are, silent ones among them.
+    pub(crate) sessions: usize,
+    /// How many works were asked to stop, or are of a silent session.
+    pub(crate) stuck: usize,
     pub(crate) at: DateTime<Utc>,
 }
 
@@ -74,6 +78,18 @@ impl Thing {
             }
         }
     }
+
+    /// Each [`kind`](Self::kind).
+    pub(crate) const KINDS: [&str; 8] = [
+        "silent session",
+        "stuck work",
+        "long work",
+        "nobody runs it",
+        "parked",
+        "fails again and again",
+        "held for long",
+        "paused for long",
+    ];
 
     /// What kind of thing it is, in few words.
     pub(crate) fn kind(&self) -> &'static str {
@@ -99,6 +115,8 @@ pub(crate) async fn read(source: &Source, processes: &Processes, longest: TimeDe
     let holds = read_all(|| bmdb.holds(None).limit(10_000)).await?;
     let now = bmdb.now().await?;
 
+    let stuck = works.rows.iter().filter(|row| work::is_stuck(row)).count();
+    let alive_or_silent = sessions.rows.len();
     let silent = sessions.rows.into_iter().filter(session::is_silent);
     let mut things: Vec<_> = silent.map(Thing::SilentSession).collect();
     things.extend(works.rows.into_iter().filter_map(|row| match &row.stop_requested {
@@ -156,6 +174,8 @@ pub(crate) async fn read(source: &Source, processes: &Processes, longest: TimeDe
     Ok(Attention {
         things,
         unreadable: unreadable.collect(),
+        sessions: alive_or_silent,
+        stuck,
         at: now,
     })
 }

@@ -98,7 +98,8 @@ pub(super) async fn keep(console: Arc<Console>, stop: CancellationToken) {
                 !keeps
             });
             tokio::time::sleep(PERIOD.max(began.elapsed() * (SHARE - 1))).await;
-            while console.counts.is_idle() {
+            // Who scrapes is always looking.
+            while console.metrics.is_none() && console.counts.is_idle() {
                 console.counts.wanted.notified().await;
             }
         }
@@ -115,6 +116,9 @@ async fn count(console: &Console, began: Instant) -> Result<Counts, Failure> {
     let machines = machine::Entity::find().count(bmdb.reads()).await;
     let machines = machines.map_err(bmdb::Error::from)?;
     let found = attention::read(&console.source, &processes, LONG).await?;
+    if let Some(exporter) = &console.metrics {
+        exporter.tell(&processes, &found).await;
+    }
     Ok(Counts {
         processes,
         machines,

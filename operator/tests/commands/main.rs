@@ -5,11 +5,13 @@
 mod acts;
 mod console;
 mod demo;
+mod deploy;
 mod doctor;
 mod help;
 mod kept;
 mod mistakes;
 mod rig;
 mod rules;
+mod settings;
 mod story;
 mod texts;

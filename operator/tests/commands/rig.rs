@@ -115,7 +115,8 @@ pub(crate) fn bare(arguments: &[&str]) -> Said {
     run(command)
 }
 
-fn run(mut command: Command) -> Said {
+/// Runs it in the environment that it was given, but for what would change its words.
+pub(crate) fn run(mut command: Command) -> Said {
     for name in ["BMDB_OPERATOR", "BMDB_READ_DATABASE_URL", "COLUMNS", "TERM", "RUST_LOG"] {
         command.env_remove(name);
     }

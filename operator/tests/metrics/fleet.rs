@@ -5,12 +5,23 @@ use std::time::Duration;
 
 use bmdb::machine::{self, NewMachine};
 use bmdb::{
-    Backoff, Bmdb, CancellationToken, Config, Eligible, MachineId, Process, Registered, Session, Work, provided,
+    Backoff, Bmdb, CancellationToken, Config, Eligible, MachineId, Process, Registered, Session, Until, Work, provided,
 };
 use bmdb_operator::metrics::Exporter;
 use harness::{Backend, Fate, Fault, PATIENCE, Proxy, TestDatabase, until};
 use sea_orm::{ColumnTrait, ConnectionTrait};
 use tokio::task::JoinSet;
+
+impl Fleet {
+    /// Somebody pauses what it does.
+    pub(crate) async fn pause(&self) {
+        let bmdb = &self.components[1];
+        let process = bmdb.processes().await.expect("it is up").remove(0).process;
+        let ada = bmdb.operator("ada", "the images are rebuilt").expect("it is a reason");
+        let paused = ada.pause_process(&process, Until::Open).await;
+        paused.expect("it is up");
+    }
+}
 
 macro_rules! install {
     ($name:ident, $text:literal) => {
@@ -37,7 +48,7 @@ install!(OnSqlite, "install-sqlite");
 pub(crate) struct Fleet {
     _proxy: Option<Proxy>,
     _tasks: JoinSet<()>,
-    _components: [Bmdb; 2],
+    components: [Bmdb; 2],
     _sessions: [Session; 2],
     _db: TestDatabase,
 }
@@ -130,7 +141,7 @@ fn fleet<P>(db: TestDatabase, proxy: Option<Proxy>, tasks: JoinSet<()>, a: Compo
     Fleet {
         _proxy: proxy,
         _tasks: tasks,
-        _components: [a.bmdb, b.bmdb],
+        components: [a.bmdb, b.bmdb],
         _sessions: [a.session, b.session],
         _db: db,
     }

@@ -285,6 +285,7 @@ async fn make_calls(ear: &Ear, url: &str, raw: &DatabaseConnection) -> Option<()
     let rules = ear.to("rules", bmdb.rules("agent-start")).await.unwrap();
     // On a server this connection is told what it may do.
     let _refused = ear.to("rule_count", rules[0].count()).await;
+    let _refused = ear.to("rule_eligible", rules[0].eligible(100)).await;
     ear.to("obstacles", bmdb.obstacles("agent-start", machines[3]))
         .await
         .unwrap();

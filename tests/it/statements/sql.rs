@@ -315,6 +315,7 @@ pub(crate) async fn everything(url: &str, raw: &sea_orm::DatabaseConnection) {
     for rule in bmdb.rules(AgentStart::NAME).await.unwrap() {
         // On a server it is refused to who may write.
         let _refused = rule.count().await;
+        let _refused = rule.eligible(10).await;
     }
     bmdb.obstacles(AgentStart::NAME, machine).await.unwrap();
     bmdb.collector().forget_unused_rules().await.unwrap();

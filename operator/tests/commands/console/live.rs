@@ -106,6 +106,45 @@ async fn it_ends_in_time_with_streams_open_and_tells_them() {
 }
 
 #[tokio::test]
+async fn it_ends_within_a_containers_grace_though_clients_do_not_read() {
+    let db = TestDatabase::migrated(Backend::Sqlite).await;
+    let fleet = fleet(&db, 200).await;
+    let mut console = Console::start(&db, &["--metrics"]).await;
+    let machine = format!("/live/machines/{}", fleet.works[0].machine());
+    let mut clients = Vec::new();
+    for path in ["/live/fleet", "/live/machines", "/live/works", &machine] {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // What it is sent stays with the console.
+        socket.set_recv_buffer_size(1024).unwrap();
+        let mut client = socket.connect(console.host.parse().unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", console.host);
+        client.write_all(request.as_bytes()).await.unwrap();
+        // The stream has begun; it is never read again.
+        client.readable().await.unwrap();
+        clients.push(client);
+    }
+    // Many pages are asked for on one connection, of which no answer is read; and one request never ends.
+    let mut client = TcpStream::connect(&console.host).await.unwrap();
+    let request = format!("GET /machines HTTP/1.1\r\nHost: {}\r\n\r\n", console.host);
+    client.write_all(request.repeat(200).as_bytes()).await.unwrap();
+    clients.push(client);
+    let mut client = TcpStream::connect(&console.host).await.unwrap();
+    client.write_all(b"GET /fleet HTTP/1.1\r\nHost: ").await.unwrap();
+    clients.push(client);
+    fleet.works[0].progress(&"step 4 of 5, booting").await.unwrap();
+
+    let pid = console.child.id().unwrap().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status()
+        .unwrap();
+    assert!(told.success());
+    let ended = timeout(crate::deploy::grace() / 2, console.child.wait()).await;
+    assert_eq!(ended.expect("it ends in half of the grace").unwrap().code(), Some(0));
+    drop(clients);
+}
+
+#[tokio::test]
 async fn it_is_not_ready_without_its_database() {
     let db = TestDatabase::migrated(Backend::Sqlite).await;
     let console = Console::start(&db, &[]).await;

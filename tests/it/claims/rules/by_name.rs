@@ -140,6 +140,10 @@ on_each_backend! {
         assert_eq!((rule.process.as_str(), rule.slot.as_str(), rule.component.as_str()), ("start", "start", "test"));
         assert_eq!(rule.clauses().collect::<Vec<_>>(), ["is of our provider", "lacks machine_agent_started"]);
         assert_eq!((rule.count().await.unwrap(), start.count().await.unwrap()), (3, 3));
+        let mut free = machines[2..].to_vec();
+        free.sort_by_key(|machine| machine.0);
+        assert_eq!(rule.eligible(10).await.unwrap(), free);
+        assert_eq!(rule.eligible(2).await.unwrap(), free[..2]);
         for machine in &machines {
             let mut by_name = rule.explain(*machine).await.unwrap();
             let by_code = start.explain(*machine).await.unwrap();
